@@ -1,0 +1,1 @@
+//! Who may do what: password files, access lists, identities. mosquitto's formats.

@@ -1,0 +1,1 @@
+//! The broker's core: sequencer, shards, sessions, lanes. No I/O in a shard.

@@ -1,0 +1,1 @@
+//! A client of the bus: MQTT and HTTP, reconnect, cursor file.

@@ -1,0 +1,3 @@
+//! firehose.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The event log: events, cursors, segments, append, commit, read, retention, recovery.

@@ -1,0 +1,1 @@
+//! The lobby, the shards' loops, listeners and shutdown.

@@ -1,0 +1,1 @@
+//! Sources of events and the sink they publish to: Gerrit.
