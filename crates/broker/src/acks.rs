@@ -1,6 +1,6 @@
 //! Acknowledgements: a queue for each connection, let go as the deposits of the shard become durable, in order.
 
-use crate::connection::{AckKind, PendingAck};
+use crate::connection::{AckKind, Pause, PendingAck};
 use crate::outgoing::Sent;
 use crate::shard::{Action, Shard, mark_dirty};
 use firehose_log::{Offset, Refusal};
@@ -43,7 +43,10 @@ impl Shard {
                 && let Some(publisher) = connection.publisher.as_deref_mut()
             {
                 publisher.unplaced_bytes = publisher.unplaced_bytes.saturating_sub(*bytes);
-                if connection.paused && publisher.unplaced_bytes <= self.common.limits.unplaced_bytes_max / 2 {
+                if connection.pauses.has(Pause::Unplaced)
+                    && publisher.unplaced_bytes <= self.common.limits.unplaced_bytes_max / 2
+                {
+                    connection.pauses.set(Pause::Unplaced, false);
                     self.actions.push(Action::Resume { session: *session });
                 }
             }
@@ -69,6 +72,7 @@ impl Shard {
     pub(crate) fn owe(&mut self, session: u32, ack: PendingAck) {
         let Some(connection) = self.connection(session) else { return };
         let publisher = connection.publisher.get_or_insert_default();
+        publisher.pubacks += usize::from(ack.kind == AckKind::PubAck);
         publisher.acks.push_back(ack);
     }
 
@@ -79,6 +83,7 @@ impl Shard {
         match publisher.acks.back() {
             Some(last) => {
                 let ticket = last.ticket;
+                publisher.pubacks += usize::from(kind == AckKind::PubAck);
                 publisher.acks.push_back(PendingAck { ticket, packet_id, kind, reason });
             }
             None => {
@@ -100,6 +105,7 @@ impl Shard {
         let Some(publisher) = connection.publisher.as_deref_mut() else { return };
         while let Some(ack) = publisher.acks.front().filter(|ack| ack.ticket <= ticket).copied() {
             publisher.acks.pop_front();
+            publisher.pubacks -= usize::from(ack.kind == AckKind::PubAck);
             let mut reason = ack.reason;
             if refusal.is_some() && ack.ticket == ticket && reason == Reason::Success {
                 reason = Reason::QuotaExceeded;

@@ -32,8 +32,10 @@ pub struct Connection {
     pub parked_bytes: usize,
     /// It is to be closed once its replies are out.
     pub closing: bool,
-    /// It is not read for now: too much of it waits for the log, or it is over its rate.
-    pub paused: bool,
+    /// Why it is not read for now.
+    pub pauses: Pauses,
+    /// MQTT 5: its CONNECT asked for a session expiry above 0.
+    pub asked_for_expiry: bool,
     /// MQTT 5: reason strings and user properties are welcome on every packet.
     pub problem_information: bool,
 }
@@ -54,9 +56,42 @@ impl Connection {
             blocked: false,
             parked_bytes: 0,
             closing: false,
-            paused: false,
+            pauses: Pauses::default(),
+            asked_for_expiry: false,
             problem_information: true,
         }
+    }
+}
+
+/// Why a connection is not read for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// Too much of what it published has no place in the log yet.
+    Unplaced = 1,
+    /// It publishes more than `publish_bytes_per_sec_max`.
+    Rate = 2,
+    /// Its SUBSCRIBE waits for the log to say where it begins; what follows comes after it.
+    Subscribing = 4,
+}
+
+/// The reasons that hold at present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pauses(u8);
+
+impl Pauses {
+    /// Adds a reason, or takes it away.
+    pub fn set(&mut self, pause: Pause, on: bool) {
+        if on { self.0 |= pause as u8 } else { self.0 &= !(pause as u8) }
+    }
+
+    /// Whether this one holds.
+    pub fn has(self, pause: Pause) -> bool {
+        self.0 & pause as u8 != 0
+    }
+
+    /// Whether any holds.
+    pub fn any(self) -> bool {
+        self.0 != 0
     }
 }
 
@@ -87,6 +122,8 @@ pub struct PendingAck {
 pub struct Publisher {
     /// Acknowledgements to come, in the order of the publishes.
     pub acks: VecDeque<PendingAck>,
+    /// How many of them are PUBACKs.
+    pub pubacks: usize,
     /// QoS 2 packet ids between PUBLISH and PUBREL.
     pub received: BTreeSet<u16>,
     /// Topic aliases it set (MQTT 5), alias n at n - 1.

@@ -8,7 +8,7 @@ use crate::session::{Interest, Session};
 use crate::shard::{Shard, mark_dirty};
 use firehose_auth::Identity;
 use firehose_log::{Batch, Event, Kind, Offset};
-use firehose_mqtt::{Property, QoS};
+use firehose_mqtt::{Property, QoS, Version};
 use firehose_topic::TopicName;
 
 /// What one run needs again and again, kept between runs for its memory.
@@ -108,7 +108,7 @@ impl Shard {
             }
             let Some(connection) = it.connection.as_deref_mut() else { continue };
             let shape =
-                Shape { v5: connection.version.is_v5(), qos: interest.qos.min(run.qos), retain: false, extra: &[] };
+                Shape { v5: (connection.version == Version::V5), qos: interest.qos.min(run.qos), retain: false, extra: &[] };
             let slot = &mut cache.plain[usize::from(shape.v5) * 3 + shape.qos as usize];
             let (range, largest) = slot.get_or_insert_with(|| {
                 let range = self.frames.encode(&shape, 0, run.events());
@@ -155,11 +155,11 @@ impl Shard {
         }
         let Some(qos) = merged.qos.take() else { return };
         let key = Key {
-            v5: version.is_v5(),
+            v5: (version == Version::V5),
             qos: qos.min(run.qos),
             retain: merged.retain && run.event.flags.retain(),
             ids: merged.ids,
-            cursor: it.cursors && run.logged && version.is_v5(),
+            cursor: it.cursors && run.logged && (version == Version::V5),
         };
         let own = it.hash;
         if !merged.no_local || merged.own_too {

@@ -26,18 +26,20 @@ pub struct Lane {
     pub reading: Reading,
     /// A gap it has to declare with the next message (MQTT 5), as `<from>..<to> <why>`.
     pub gap: Option<Box<str>>,
+    /// It counts as a replay in the budget of `[limits]`.
+    pub counted: bool,
 }
 
 impl Default for Lane {
     fn default() -> Lane {
-        Lane { reading: Reading::Live, gap: None }
+        Lane { reading: Reading::Live, gap: None, counted: false }
     }
 }
 
 impl Lane {
-    /// A lane that begins at an offset.
+    /// The lane of a replay that begins at an offset, and counts as one.
     pub fn replay(next: Offset) -> Lane {
-        Lane { reading: Reading::Replay { next, asked: false }, gap: None }
+        Lane { reading: Reading::Replay { next, asked: false }, gap: None, counted: true }
     }
 
     /// Whether it gets what the mailbox brings.

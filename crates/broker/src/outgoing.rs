@@ -44,14 +44,14 @@ pub struct OutgoingBuilder {
 }
 
 impl OutgoingBuilder {
-    /// Adds an event for the log; gives the ticket of its deposit.
+    /// Adds an event for the log; gives the ticket of its deposit, and the bytes it takes there.
     pub(crate) fn event(
         &mut self,
         event: &Event<'_>,
         origin: &Origin<'_>,
         publisher: (u32, u32),
         wants_sync: bool,
-    ) -> Result<u64, TooLarge> {
+    ) -> Result<(u64, usize), TooLarge> {
         self.close_unlogged();
         if self.open.bytes_len() >= DRAFT_BYTES {
             self.close_open();
@@ -69,7 +69,7 @@ impl OutgoingBuilder {
             Some((session, generation, sum)) if (*session, *generation) == publisher => *sum += bytes,
             _ => sent.publishers.push((publisher.0, publisher.1, bytes)),
         }
-        Ok(sent.ticket)
+        Ok((sent.ticket, bytes))
     }
 
     /// Adds a publication that is delivered but not stored.

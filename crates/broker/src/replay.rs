@@ -7,7 +7,7 @@ use crate::message::LaneKey;
 use crate::session::Session;
 use crate::shard::{Action, Shard};
 use firehose_log::{Batch, Chunk, Event, Kind, Offset, ReadError};
-use firehose_mqtt::{Property, QoS, Reason};
+use firehose_mqtt::{Property, QoS, Reason, Version};
 use firehose_topic::TopicName;
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(key.session as usize).filter(|it| it.generation == key.generation) else {
             return;
         };
-        let v5 = it.connection.as_deref().is_some_and(|connection| connection.version.is_v5());
+        let v5 = it.connection.as_deref().is_some_and(|connection| (connection.version == Version::V5));
         let Some(lane) = it.lane_mut(key.lane) else { return };
         let Reading::Replay { next, .. } = lane.reading else { return };
         lane.reading = Reading::Replay { next, asked: false };
@@ -128,7 +128,7 @@ impl Shard {
             }
             return false;
         }
-        let v5 = connection.version.is_v5();
+        let v5 = (connection.version == Version::V5);
         let packet_bytes_max = connection.packet_bytes_max;
         let cursor = (cursor && v5).then(|| self.cursor_in(batch, offset));
         let mut extra: Vec<Property<'_>> = wanted.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
@@ -150,6 +150,7 @@ impl Shard {
 
     /// The lane has read all that the shard has looked at: from here on the mailbox brings the rest.
     fn join(&mut self, session: u32, lane: u16) {
+        self.replay_ended(session, lane);
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let main_is_live = it.main.is_live();
         if lane == MAIN || !main_is_live {
@@ -158,9 +159,6 @@ impl Shard {
             }
         } else {
             self.merge_into_main(session, lane);
-        }
-        if lane != MAIN {
-            self.replay_ended(session);
         }
     }
 
@@ -185,10 +183,13 @@ impl Shard {
         }
     }
 
-    /// Gives a replay back to the budget.
-    pub(crate) fn replay_ended(&mut self, session: u32) {
-        let address = self.connection(session).and_then(|connection| connection.address);
-        self.common.replays.end(address);
+    /// Gives a lane's replay back to the budget.
+    pub(crate) fn replay_ended(&mut self, session: u32, lane: u16) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let address = it.connection.as_deref().and_then(|connection| connection.address);
+        if it.lane_mut(lane).is_some_and(|lane| std::mem::take(&mut lane.counted)) {
+            self.common.replays.end(address);
+        }
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Session {
     pub main: Lane,
     /// Lanes of `since` and `$replay`: lane `n` is at `n - 1`. None once it has joined the main one.
     pub more_lanes: Vec<Option<Lane>>,
+    /// The size of its window.
+    pub inflight_max: u16,
     /// QoS 1 and 2 messages on their way to the client.
     pub inflight: Option<Box<Inflight>>,
     /// Its connection.

@@ -358,7 +358,7 @@ impl Shard {
             }
         }
         for session in late {
-            let paused = self.connection(session).is_some_and(|connection| connection.paused);
+            let paused = self.connection(session).is_some_and(|connection| connection.pauses.any());
             if !paused {
                 self.disconnect(session, Reason::KeepAliveTimeout, "nothing heard for one and a half keep-alives");
             }
