@@ -21,7 +21,11 @@ class Proxy:
     def accept(self):
         while True:
             client, _ = self.listener.accept()
-            server = socket.create_connection(("127.0.0.1", self.target))
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                client.close()
+                continue
             self.pairs.append((client, server))
             for one, other in ((client, server), (server, client)):
                 threading.Thread(target=self.pass_on, args=(one, other, self.frozen), daemon=True).start()
