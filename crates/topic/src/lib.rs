@@ -1,1 +1,40 @@
 //! MQTT topic names, topic filters and the subscription trie.
+//!
+//! A [`TopicName`] is what a message is published under, a [`TopicFilter`] what somebody subscribes to; neither can
+//! hold an invalid value. A [`Trie`] finds everything whose filter matches a name. All rules are those of MQTT 5.0
+//! section 4.7 (the same as 3.1.1's), with one limit of our own: [`LEVELS_MAX`].
+//!
+//! ```
+//! use firehose_topic::{TopicFilter, TopicName, Trie};
+//!
+//! let mut trie = Trie::new();
+//! trie.insert(&TopicFilter::new("gerrit/+/comment-added")?, "a bot");
+//! trie.insert(&TopicFilter::new("gerrit/#")?, "an archive");
+//!
+//! let mut readers = Vec::new();
+//! trie.for_each_match(TopicName::new("gerrit/nova/comment-added")?, |reader| readers.push(*reader));
+//! readers.sort();
+//! assert_eq!(readers, ["a bot", "an archive"]);
+//! # Ok::<(), firehose_topic::TopicError>(())
+//! ```
+
+mod encode;
+mod error;
+mod filter;
+mod name;
+mod share;
+mod trie;
+
+pub use encode::{encode_level, encode_name};
+pub use error::TopicError;
+pub use filter::TopicFilter;
+pub use name::TopicName;
+pub use share::parse_share;
+pub use trie::Trie;
+
+/// The most levels (parts between `/`) that a name or a filter may have. MQTT sets no limit of its own below
+/// [`BYTES_MAX`]; without one, a name of 65,535 slashes would cost 65,536 look-ups.
+pub const LEVELS_MAX: usize = 200;
+
+/// The most bytes that a name or a filter may have (MQTT 5.0 section 1.5.4: a two-byte length).
+pub const BYTES_MAX: usize = 65_535;

@@ -1,0 +1,321 @@
+//! The subscription trie.
+//!
+//! All nodes lie in one vector and know their parent; the edges to named children of all nodes lie in one hash table.
+//! A node with one subscriber thus costs some 70 bytes and two halves of slots, and no allocation of its own. The
+//! wildcard children are fields of their parent. Levels are hashed with a seed of each trie's own, so that nobody
+//! outside can choose filters that collide.
+
+mod edges;
+mod level;
+mod values;
+
+use crate::{TopicFilter, TopicName};
+use edges::{Edges, Hasher};
+use level::Level;
+use values::Values;
+
+/// Values by topic filter; finds all whose filter matches a name.
+///
+/// The same filter can hold many values, and equal ones: `insert` never replaces. No operation recurses.
+#[derive(Debug)]
+pub struct Trie<T> {
+    /// The first is the root; a free one has `parent` = next free one.
+    nodes: Vec<Node<T>>,
+    edges: Edges,
+    hasher: Hasher,
+    free: u32,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    parent: u32,
+    /// The child for `+`, or 0.
+    plus: u32,
+    /// The child for `#`, or 0.
+    hash: u32,
+    /// How many children are in `edges`.
+    named: u32,
+    /// The level that leads here, when this is a named child.
+    level: Level,
+    values: Values<T>,
+}
+
+const ROOT: u32 = 0;
+
+impl<T> Trie<T> {
+    /// An empty trie.
+    pub fn new() -> Self {
+        Self {
+            nodes: vec![Node::new(ROOT, Level::EMPTY)],
+            edges: Edges::default(),
+            hasher: Hasher::default(),
+            free: 0,
+            len: 0,
+        }
+    }
+
+    /// Adds a value to those of `filter`.
+    pub fn insert(&mut self, filter: &TopicFilter, value: T) {
+        let mut node = ROOT;
+        for level in filter.levels() {
+            node = match self.child(node, level.as_bytes()) {
+                0 => self.add_child(node, level.as_bytes()),
+                child => child,
+            };
+        }
+        self.nodes[node as usize].values.push(value);
+        self.len += 1;
+    }
+
+    /// Takes out the first value of exactly this filter for which `is_it` says so. The order of the others may change.
+    pub fn remove(&mut self, filter: &TopicFilter, is_it: impl FnMut(&T) -> bool) -> Option<T> {
+        let node = self.find(filter)?;
+        let value = self.nodes[node as usize].values.take(is_it)?;
+        self.len -= 1;
+        self.prune(node);
+        Some(value)
+    }
+
+    /// The first value of exactly this filter for which `is_it` says so.
+    pub fn get_mut(&mut self, filter: &TopicFilter, mut is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
+        let node = self.find(filter)?;
+        self.nodes[node as usize].values.as_mut_slice().iter_mut().find(|value| is_it(value))
+    }
+
+    /// All values of exactly this filter.
+    pub fn get(&self, filter: &TopicFilter) -> &[T] {
+        self.find(filter).map_or(&[], |node| self.nodes[node as usize].values.as_slice())
+    }
+
+    /// Calls `found` with every value whose filter matches `name`, in no particular order; a value that stands under
+    /// several filters that match is found once for each.
+    pub fn for_each_match(&self, name: TopicName<'_>, mut found: impl FnMut(&T)) {
+        let bytes = name.as_str().as_bytes();
+        let dollar = name.is_dollar();
+        // Where the walk still has to go: a node, and where in the name the next level begins.
+        let mut ways: Vec<(u32, usize)> = Vec::new();
+        let mut way = Some((ROOT, 0));
+        while let Some((at, begin)) = way {
+            let node = &self.nodes[at as usize];
+            let wildcards = !(dollar && at == ROOT);
+            if node.hash != 0 && wildcards {
+                self.nodes[node.hash as usize].values.as_slice().iter().for_each(&mut found);
+            }
+            if begin > bytes.len() {
+                node.values.as_slice().iter().for_each(&mut found);
+                way = ways.pop();
+                continue;
+            }
+            let rest = &bytes[begin..];
+            let level = &rest[..rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len())];
+            let next = begin + level.len() + 1;
+            let plus = if wildcards { node.plus } else { 0 };
+            let named = if node.named == 0 { 0 } else { self.named_child(at, level) };
+            way = match (named, plus) {
+                (0, 0) => ways.pop(),
+                (child, 0) | (0, child) => Some((child, next)),
+                (named, plus) => {
+                    ways.push((plus, next));
+                    Some((named, next))
+                }
+            };
+        }
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many nodes there are, without the root: the distinct beginnings of all filters.
+    pub fn nodes(&self) -> usize {
+        let mut free = 0;
+        let mut at = self.free;
+        while at != 0 {
+            free += 1;
+            at = self.nodes[at as usize].parent;
+        }
+        self.nodes.len() - 1 - free
+    }
+
+    /// The memory of nodes and edges in bytes, without what long levels and filters of many values hold besides.
+    pub fn capacity_bytes(&self) -> usize {
+        self.nodes.capacity() * size_of::<Node<T>>() + self.edges.capacity_bytes()
+    }
+
+    fn find(&self, filter: &TopicFilter) -> Option<u32> {
+        let mut node = ROOT;
+        for level in filter.levels() {
+            node = self.child(node, level.as_bytes());
+            if node == 0 {
+                return None;
+            }
+        }
+        Some(node)
+    }
+
+    /// The child for a level of a filter, or 0.
+    fn child(&self, parent: u32, level: &[u8]) -> u32 {
+        let node = &self.nodes[parent as usize];
+        match level {
+            b"+" => node.plus,
+            b"#" => node.hash,
+            level => self.named_child(parent, level),
+        }
+    }
+
+    fn named_child(&self, parent: u32, level: &[u8]) -> u32 {
+        self.edges.find(self.hasher.hash(parent, level), |child| {
+            let node = &self.nodes[child as usize];
+            node.parent == parent && node.level.is(level)
+        })
+    }
+
+    fn add_child(&mut self, parent: u32, level: &[u8]) -> u32 {
+        let named = !matches!(level, b"+" | b"#");
+        let child = self.place(Node::new(parent, if named { Level::new(level) } else { Level::EMPTY }));
+        let node = &mut self.nodes[parent as usize];
+        match level {
+            b"+" => node.plus = child,
+            b"#" => node.hash = child,
+            level => {
+                node.named += 1;
+                self.edges.insert(self.hasher.hash(parent, level), child);
+            }
+        }
+        child
+    }
+
+    fn place(&mut self, node: Node<T>) -> u32 {
+        if self.free != 0 {
+            let at = self.free;
+            self.free = self.nodes[at as usize].parent;
+            self.nodes[at as usize] = node;
+            return at;
+        }
+        if self.nodes.len() == self.nodes.capacity() {
+            // Growing by a quarter, not by doubling, keeps the unused part small: there may be tens of thousands.
+            self.nodes.reserve_exact(self.nodes.len() / 4 + 4);
+        }
+        self.nodes.push(node);
+        (self.nodes.len() - 1) as u32
+    }
+
+    /// Frees `at` and its parents as long as they lead to nothing.
+    fn prune(&mut self, mut at: u32) {
+        if self.len == 0 {
+            *self = Self::new();
+            return;
+        }
+        while at != ROOT && self.nodes[at as usize].is_bare() {
+            let free = Node::new(self.free, Level::EMPTY);
+            let node = std::mem::replace(&mut self.nodes[at as usize], free);
+            self.free = at;
+            let parent = &mut self.nodes[node.parent as usize];
+            if parent.plus == at {
+                parent.plus = 0;
+            } else if parent.hash == at {
+                parent.hash = 0;
+            } else {
+                parent.named -= 1;
+                self.edges.remove(self.hasher.hash(node.parent, node.level.as_bytes()), at);
+            }
+            at = node.parent;
+        }
+    }
+}
+
+impl<T> Default for Trie<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Node<T> {
+    fn new(parent: u32, level: Level) -> Self {
+        Self { parent, plus: 0, hash: 0, named: 0, level, values: Values::None }
+    }
+
+    /// Whether nothing is here and nothing below.
+    fn is_bare(&self) -> bool {
+        self.named == 0 && self.plus == 0 && self.hash == 0 && self.values.as_slice().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(text: &str) -> TopicFilter {
+        TopicFilter::new(text).unwrap()
+    }
+
+    fn matches(trie: &Trie<u32>, name: &str) -> Vec<u32> {
+        let mut found = Vec::new();
+        trie.for_each_match(TopicName::new(name).unwrap(), |value| found.push(*value));
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn every_kind_of_filter_is_found() {
+        let mut trie = Trie::new();
+        for (value, text) in
+            ["#", "a/#", "a/+", "a/b", "+/b", "+/+", "a", "$SYS/#", "a/+/c", "/a"].iter().enumerate()
+        {
+            trie.insert(&filter(text), value as u32);
+        }
+        assert_eq!(matches(&trie, "a/b"), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(matches(&trie, "a"), [0, 1, 6]);
+        assert_eq!(matches(&trie, "a/b/c"), [0, 1, 8]);
+        assert_eq!(matches(&trie, "/a"), [0, 5, 9]);
+        assert_eq!(matches(&trie, "$SYS"), [7]);
+        assert_eq!(matches(&trie, "$SYS/b"), [7]);
+        assert_eq!(matches(&trie, "a/"), [0, 1, 2, 5]);
+    }
+
+    #[test]
+    fn removal_prunes_what_leads_nowhere() {
+        let mut trie = Trie::new();
+        trie.insert(&filter("a/b/c/d"), 1);
+        trie.insert(&filter("a/b"), 2);
+        trie.insert(&filter("a/b"), 3);
+        assert_eq!(trie.nodes(), 4);
+        assert_eq!(trie.remove(&filter("a/b/c"), |_| true), None);
+        assert_eq!(trie.remove(&filter("a/b/c/d"), |value| *value == 2), None);
+        assert_eq!(trie.remove(&filter("a/b/c/d"), |value| *value == 1), Some(1));
+        assert_eq!(trie.nodes(), 2);
+        assert_eq!(trie.remove(&filter("a/b"), |value| *value == 2), Some(2));
+        assert_eq!(matches(&trie, "a/b"), [3]);
+        assert_eq!((trie.len(), trie.nodes()), (1, 2));
+        assert_eq!(trie.remove(&filter("a/b"), |_| true), Some(3));
+        assert_eq!((trie.is_empty(), trie.nodes()), (true, 0));
+    }
+
+    #[test]
+    fn a_value_can_be_changed_in_place() {
+        let mut trie = Trie::new();
+        trie.insert(&filter("a/#"), 1);
+        trie.insert(&filter("a/#"), 2);
+        *trie.get_mut(&filter("a/#"), |value| *value == 2).unwrap() = 5;
+        assert_eq!(trie.get(&filter("a/#")), [1, 5]);
+        assert_eq!(trie.get(&filter("a")), [0_u32; 0]);
+        assert!(trie.get_mut(&filter("a"), |_| true).is_none());
+    }
+
+    #[test]
+    fn eighteen_thousand_filters_of_one_subscriber_cost_little() {
+        let mut trie: Trie<[u64; 2]> = Trie::new();
+        for client in 0..18_000 {
+            trie.insert(&filter(&format!("idle/client-{client}/inbox")), [client, 0]);
+        }
+        let each = trie.capacity_bytes() / 18_000;
+        assert!(each < 250, "{each} bytes for each filter with two nodes of its own");
+    }
+}
