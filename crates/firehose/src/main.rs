@@ -1,3 +1,34 @@
-//! firehose.
+//! firehose: the public event bus of an open infrastructure.
 
-fn main() {}
+mod cli;
+mod commands;
+mod config;
+mod exit;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use exit::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("firehose: {}", failure.message);
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::CheckConfig(args) => commands::check_config::run(args),
+        _ => Ok(()),
+    }
+}
