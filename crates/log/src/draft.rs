@@ -1,0 +1,68 @@
+//! A batch being built. Its records and their CRCs are made here, on the publisher's thread; offsets and time
+//! come with the place in the log.
+
+use crate::batch::BATCH_HEADER_BYTES;
+use crate::event::{Event, Origin};
+use crate::record::{self, TooLarge};
+
+/// Most bytes of one draft: what a batch header's field can say, with room to spare.
+pub const DRAFT_BYTES_MAX: usize = 1 << 30;
+
+/// A batch being built. The header's bytes stand free at its front, so the whole moves into the batch, and to
+/// the disk, as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    pub(crate) bytes: Vec<u8>,
+    /// Where the second and later records start in `bytes`; the first starts after the header.
+    pub(crate) starts: Vec<u32>,
+    pub(crate) len: usize,
+}
+
+impl Draft {
+    /// Without a record yet; allocates nothing.
+    pub fn new() -> Draft {
+        Draft::default()
+    }
+
+    /// With room for `bytes` bytes of records.
+    pub fn with_capacity(bytes: usize) -> Draft {
+        Draft { bytes: Vec::with_capacity(BATCH_HEADER_BYTES + bytes), ..Draft::default() }
+    }
+
+    /// Adds an event at the end.
+    ///
+    /// # Errors
+    /// [`TooLarge`] if the format cannot hold the event, or the draft has reached [`DRAFT_BYTES_MAX`]; the
+    /// draft stays as it was.
+    pub fn push(&mut self, event: &Event<'_>, origin: &Origin<'_>) -> Result<(), TooLarge> {
+        if self.bytes.is_empty() {
+            self.bytes.resize(BATCH_HEADER_BYTES, 0);
+        }
+        let start = self.bytes.len();
+        record::encode(&mut self.bytes, event, origin)?;
+        if self.bytes.len() > DRAFT_BYTES_MAX {
+            self.bytes.truncate(start);
+            return Err(TooLarge);
+        }
+        if self.len > 0 {
+            self.starts.push(start as u32);
+        }
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of the records and of the header they will get; 0 without a record.
+    pub fn bytes_len(&self) -> usize {
+        if self.len == 0 { 0 } else { self.bytes.len() }
+    }
+
+    /// Whether there is no record yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
