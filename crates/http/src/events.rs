@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use axum::extract::{OriginalUri, Query, State as FromState};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Query, State as FromState};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use firehose_auth::{Auth, Identity, Verdict};
 use firehose_log::{Cursor, SinceError, Since, format_time};
@@ -20,7 +20,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers with one page.
 pub(crate) async fn list(
     FromState(state): FromState<State>,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let now_us = now_us();

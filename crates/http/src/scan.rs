@@ -162,12 +162,8 @@ impl Scan<'_> {
             };
             for batch in batches {
                 self.looked_at += batch.bytes_len();
-                for (offset, _) in batch.records().skip_while(|(offset, _)| *offset < next) {
-                    if offset > last {
-                        break;
-                    }
+                for offset in batch.base().max(next)..=batch.last().min(last) {
                     self.take(&batch, offset);
-                    next = offset + 1;
                     if self.is_full() {
                         return Ok(self.stopped_at(&batch, offset, last));
                     }

@@ -133,9 +133,13 @@ impl std::fmt::Debug for Service {
 }
 
 async fn run_until(mut stopping: watch::Receiver<bool>, mut all_gone: mpsc::Receiver<()>) {
-    // an error means that the service itself is gone: that is the same
-    let _ = stopping.wait_for(|stopping| *stopping).await;
+    until(&mut stopping).await;
     all_gone.recv().await;
+}
+
+/// Waits until the service is to stop, or is gone.
+async fn until(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, door: Door) {
@@ -143,7 +147,7 @@ async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, door: Do
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+            () = until(&mut stopping) => return,
         };
         match accepted.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) => drop(tokio::spawn(serve(shared.clone(), stream.into(), Vec::new(), door))),
@@ -179,8 +183,12 @@ async fn serve(shared: Arc<Shared>, connection: Connection, read_before: Vec<u8>
     drop(shared);
     tokio::pin!(serving);
     let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        _ = stopping.wait_for(|stopping| *stopping) => {
+        ended = serving.as_mut() => Some(ended),
+        () = until(&mut stopping) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
