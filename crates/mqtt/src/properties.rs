@@ -1,0 +1,330 @@
+use std::fmt;
+
+use crate::{
+    DecodeError, EncodeError, Property,
+    property::{AUTH_DATA, AUTH_METHOD, SUBSCRIPTION_ID, USER_PROPERTY},
+    reader::Reader,
+    writer::{put_varint, remaining_length},
+};
+
+/// The properties of one packet, as they lie in it: validated when it was decoded, read when they are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Properties<'a>(&'a [u8]);
+
+/// Where properties stand; each place allows its own (MQTT 5.0 table 2-4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each variant is named as the packet is")]
+pub enum PropertyPlace {
+    Connect,
+    Will,
+    ConnAck,
+    Publish,
+    /// PUBACK, PUBREC, PUBREL, PUBCOMP.
+    Ack,
+    Subscribe,
+    SubAck,
+    Unsubscribe,
+    UnsubAck,
+    Disconnect,
+    Auth,
+}
+
+impl<'a> Properties<'a> {
+    /// None.
+    pub const EMPTY: Properties<'static> = Properties(&[]);
+
+    /// Decodes the properties of one place: their length and themselves, at the front of `input`. Gives them and how
+    /// many bytes they took.
+    pub fn decode(input: &'a [u8], place: PropertyPlace) -> Result<(Self, usize), DecodeError> {
+        let mut reader = Reader(input);
+        let properties = Self::read(&mut reader, place)?;
+        Ok((properties, input.len() - reader.0.len()))
+    }
+
+    /// One after the other, in the packet's order.
+    pub fn iter(&self) -> PropertyIter<'a> {
+        PropertyIter(Reader(self.0))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As they lie in the packet, without their length.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) fn read(reader: &mut Reader<'a>, place: PropertyPlace) -> Result<Self, DecodeError> {
+        let len = reader.varint("property length")?;
+        if len == 0 {
+            return Ok(Self::EMPTY);
+        }
+        let bytes = reader.take(len as usize, "properties")?;
+        validate(bytes, place)?;
+        Ok(Self(bytes))
+    }
+
+    /// Whether this place may have them.
+    pub(crate) fn check(&self, place: PropertyPlace) -> Result<(), DecodeError> {
+        if self.is_empty() { Ok(()) } else { validate(self.0, place) }
+    }
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>, place: PropertyPlace) -> Result<(), EncodeError> {
+        self.check(place)?;
+        put_varint(out, remaining_length(self.0.len())?);
+        out.extend_from_slice(self.0);
+        Ok(())
+    }
+}
+
+fn validate(bytes: &[u8], place: PropertyPlace) -> Result<(), DecodeError> {
+    let mut reader = Reader(bytes);
+    let mut seen = 0_u64;
+    while let Some(&id) = reader.0.first() {
+        // Identifiers are variable byte integers, and all of one byte.
+        let bit = 1_u64.checked_shl(u32::from(id)).unwrap_or(0);
+        if KNOWN & bit == 0 {
+            return Err(DecodeError::PropertyUnknown(id));
+        }
+        if place.allowed() & bit == 0 {
+            return Err(DecodeError::PropertyNotAllowed(id, place));
+        }
+        if seen & bit != 0 && !place.may_repeat(id) {
+            return Err(DecodeError::PropertyTwice(id));
+        }
+        seen |= bit;
+        Property::read(&mut reader)?;
+    }
+    if matches!(place, PropertyPlace::Connect | PropertyPlace::Auth)
+        && seen & set(&[AUTH_DATA]) != 0
+        && seen & set(&[AUTH_METHOD]) == 0
+    {
+        return Err(DecodeError::AuthMethodMissing);
+    }
+    Ok(())
+}
+
+/// The identifiers as a set of bits.
+const fn set(ids: &[u8]) -> u64 {
+    let mut set = 0;
+    let mut at = 0;
+    while at < ids.len() {
+        set |= 1 << ids[at];
+        at += 1;
+    }
+    set
+}
+
+const KNOWN: u64 = set(&[
+    0x01, 0x02, 0x03, 0x08, 0x09, 0x0b, 0x11, 0x12, 0x13, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1c, 0x1f,
+    0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a,
+]);
+
+impl PropertyPlace {
+    #[inline]
+    fn allowed(self) -> u64 {
+        const CONNECT: u64 = set(&[0x11, 0x15, 0x16, 0x17, 0x19, 0x21, 0x22, 0x26, 0x27]);
+        const WILL: u64 = set(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26]);
+        const CONNACK: u64 = set(&[
+            0x11, 0x12, 0x13, 0x15, 0x16, 0x1a, 0x1c, 0x1f, 0x21, 0x22, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29,
+            0x2a,
+        ]);
+        const PUBLISH: u64 = set(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x0b, 0x23, 0x26]);
+        const ANSWER: u64 = set(&[0x1f, 0x26]);
+        const SUBSCRIBE: u64 = set(&[0x0b, 0x26]);
+        const UNSUBSCRIBE: u64 = set(&[0x26]);
+        const DISCONNECT: u64 = set(&[0x11, 0x1c, 0x1f, 0x26]);
+        const AUTH: u64 = set(&[0x15, 0x16, 0x1f, 0x26]);
+        match self {
+            Self::Connect => CONNECT,
+            Self::Will => WILL,
+            Self::ConnAck => CONNACK,
+            Self::Publish => PUBLISH,
+            Self::Ack | Self::SubAck | Self::UnsubAck => ANSWER,
+            Self::Subscribe => SUBSCRIBE,
+            Self::Unsubscribe => UNSUBSCRIBE,
+            Self::Disconnect => DISCONNECT,
+            Self::Auth => AUTH,
+        }
+    }
+
+    /// A PUBLISH to a subscriber carries the identifier of each subscription that it matched (3.3.2.3.8).
+    #[inline]
+    fn may_repeat(self, id: u8) -> bool {
+        id == USER_PROPERTY || id == SUBSCRIPTION_ID && self == Self::Publish
+    }
+}
+
+impl fmt::Display for PropertyPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "CONNECT",
+            Self::Will => "a will",
+            Self::ConnAck => "CONNACK",
+            Self::Publish => "PUBLISH",
+            Self::Ack => "an acknowledgement",
+            Self::Subscribe => "SUBSCRIBE",
+            Self::SubAck => "SUBACK",
+            Self::Unsubscribe => "UNSUBSCRIBE",
+            Self::UnsubAck => "UNSUBACK",
+            Self::Disconnect => "DISCONNECT",
+            Self::Auth => "AUTH",
+        })
+    }
+}
+
+/// Finders: the value of the one property of that name, `None` when it is not there.
+macro_rules! finders {
+    ($($(#[$doc:meta])* $name:ident $variant:ident $type:ty;)*) => {
+        impl<'a> Properties<'a> {
+            $($(#[$doc])*
+            pub fn $name(&self) -> Option<$type> {
+                self.iter().find_map(|property| match property {
+                    Property::$variant(value) => Some(value),
+                    _ => None,
+                })
+            })*
+        }
+    };
+}
+
+finders! {
+    /// Payload format indicator: 1 when the payload is UTF-8.
+    payload_format PayloadFormat u8;
+    /// Message expiry interval in seconds.
+    message_expiry MessageExpiry u32;
+    /// Content type.
+    content_type ContentType &'a str;
+    /// Response topic.
+    response_topic ResponseTopic &'a str;
+    /// Correlation data.
+    correlation_data CorrelationData &'a [u8];
+    /// Subscription identifier: the first, where there are several (see [`Properties::subscription_ids`]).
+    subscription_id SubscriptionId u32;
+    /// Session expiry interval in seconds.
+    session_expiry SessionExpiry u32;
+    /// Assigned client identifier.
+    assigned_client_id AssignedClientId &'a str;
+    /// Server keep alive in seconds.
+    server_keep_alive ServerKeepAlive u16;
+    /// Authentication method.
+    auth_method AuthMethod &'a str;
+    /// Authentication data.
+    auth_data AuthData &'a [u8];
+    /// Request problem information: 0 or 1.
+    request_problem_information RequestProblem u8;
+    /// Will delay interval in seconds.
+    will_delay WillDelay u32;
+    /// Request response information: 0 or 1.
+    request_response_information RequestResponse u8;
+    /// Response information.
+    response_information ResponseInformation &'a str;
+    /// Server reference.
+    server_reference ServerReference &'a str;
+    /// Reason string.
+    reason_string ReasonString &'a str;
+    /// Receive maximum, never 0.
+    receive_maximum ReceiveMaximum u16;
+    /// Topic alias maximum.
+    topic_alias_maximum TopicAliasMaximum u16;
+    /// Topic alias, never 0.
+    topic_alias TopicAlias u16;
+    /// Maximum QoS: 0 or 1.
+    maximum_qos MaximumQos u8;
+    /// Retain available: 0 or 1.
+    retain_available RetainAvailable u8;
+    /// Maximum packet size in bytes, never 0.
+    maximum_packet_size MaximumPacketSize u32;
+    /// Wildcard subscription available: 0 or 1.
+    wildcard_available WildcardAvailable u8;
+    /// Subscription identifiers available: 0 or 1.
+    subscription_ids_available SubscriptionIdsAvailable u8;
+    /// Shared subscription available: 0 or 1.
+    shared_available SharedAvailable u8;
+}
+
+impl<'a> Properties<'a> {
+    /// All user properties, in order, as name and value.
+    pub fn user_properties(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
+        self.iter().filter_map(|property| match property {
+            Property::UserProperty(name, value) => Some((name, value)),
+            _ => None,
+        })
+    }
+
+    /// All subscription identifiers.
+    pub fn subscription_ids(&self) -> impl Iterator<Item = u32> + Clone + use<'a> {
+        self.iter().filter_map(|property| match property {
+            Property::SubscriptionId(id) => Some(id),
+            _ => None,
+        })
+    }
+}
+
+impl fmt::Debug for Properties<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> IntoIterator for Properties<'a> {
+    type Item = Property<'a>;
+    type IntoIter = PropertyIter<'a>;
+
+    fn into_iter(self) -> PropertyIter<'a> {
+        self.iter()
+    }
+}
+
+/// See [`Properties::iter`].
+#[derive(Clone, Debug)]
+pub struct PropertyIter<'a>(Reader<'a>);
+
+impl<'a> Iterator for PropertyIter<'a> {
+    type Item = Property<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Property<'a>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        // They were validated: reading them again cannot fail.
+        Property::read(&mut self.0).ok()
+    }
+}
+
+/// Properties to be encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PropertiesBuf(Vec<u8>);
+
+impl PropertiesBuf {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one. An error when its value is outside its range or longer than 65,535 bytes, or has U+0000 in a string; it
+    /// was not added then. Whether the packet may have it is checked when that is encoded.
+    pub fn push(&mut self, property: &Property<'_>) -> Result<(), EncodeError> {
+        property.check()?;
+        let len = self.0.len();
+        let written = property.write(&mut self.0);
+        if written.is_err() {
+            self.0.truncate(len);
+        }
+        written
+    }
+
+    /// Takes all out.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// For a packet.
+    pub fn as_properties(&self) -> Properties<'_> {
+        Properties(&self.0)
+    }
+}
