@@ -66,6 +66,11 @@ impl<'a> Record<'a> {
         Event { flags: parts.flags, topic, attributes: Attributes(parts.attributes), payload: parts.payload }
     }
 
+    /// The event's flags alone.
+    pub fn flags(&self) -> Flags {
+        Flags(self.public().first().copied().unwrap_or(0))
+    }
+
     /// The topic, without the look at its UTF-8 that [`Record::event`] takes.
     pub fn topic_bytes(&self) -> &'a [u8] {
         Public::split(self.public()).map_or(&[], |parts| parts.topic)

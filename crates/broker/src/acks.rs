@@ -1,0 +1,141 @@
+//! Acknowledgements: a queue for each connection, let go as the deposits of the shard become durable, in order.
+
+use crate::connection::{AckKind, Pause, PendingAck};
+use crate::outgoing::Sent;
+use crate::shard::{Action, Shard, mark_dirty};
+use firehose_log::{Offset, Refusal};
+use firehose_mqtt::{AckKind as Packet, Reason, Version, encode_ack};
+use std::collections::VecDeque;
+
+/// The shard's deposits that are not acknowledged yet, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Deposits {
+    sent: VecDeque<(Sent, Option<Result<Offset, Refusal>>)>,
+}
+
+impl Deposits {
+    pub(crate) fn sent(&mut self, sent: Vec<Sent>) {
+        self.sent.extend(sent.into_iter().map(|sent| (sent, None)));
+    }
+
+    /// The oldest deposit, once it is placed and durable (or refused).
+    fn next_through(&mut self, durable: impl Fn(&Sent, Offset) -> bool) -> Option<(Sent, Result<Offset, Refusal>)> {
+        match self.sent.front() {
+            Some((sent, Some(Ok(offset)))) if durable(sent, *offset) => {}
+            Some((_, Some(Err(_)))) => {}
+            _ => return None,
+        }
+        let (sent, outcome) = self.sent.pop_front()?;
+        Some((sent, outcome?))
+    }
+}
+
+impl Shard {
+    /// One of the shard's deposits took its place, or was refused.
+    pub(crate) fn placed(&mut self, ticket: u64, outcome: Result<Offset, Refusal>) {
+        let Ok(index) = self.deposits.sent.binary_search_by_key(&ticket, |(sent, _)| sent.ticket) else { return };
+        let (sent, place) = &mut self.deposits.sent[index];
+        *place = Some(outcome);
+        for (session, generation, bytes) in &sent.publishers {
+            let Some(it) = self.sessions.get_mut(*session as usize) else { continue };
+            if it.generation == *generation
+                && let Some(connection) = it.connection.as_deref_mut()
+                && let Some(publisher) = connection.publisher.as_deref_mut()
+            {
+                publisher.unplaced_bytes = publisher.unplaced_bytes.saturating_sub(*bytes);
+                if connection.pauses.has(Pause::Unplaced)
+                    && publisher.unplaced_bytes <= self.common.limits.unplaced_bytes_max / 2
+                {
+                    connection.pauses.set(Pause::Unplaced, false);
+                    self.actions.push(Action::Resume { session: *session });
+                }
+            }
+        }
+        self.release();
+    }
+
+    /// Lets go what is durable.
+    pub(crate) fn release(&mut self) {
+        let (durable, waits) = (self.durable, self.common.acks_wait_for_sync);
+        while let Some((sent, outcome)) =
+            self.deposits.next_through(|sent, offset| !waits || !sent.wants_sync || offset <= durable)
+        {
+            for (session, generation, _) in &sent.publishers {
+                if self.sessions.get(*session as usize).is_some_and(|it| it.generation == *generation) {
+                    self.acknowledge(*session, sent.ticket, outcome.as_ref().err());
+                }
+            }
+        }
+    }
+
+    /// Queues an acknowledgement behind those before it; lets it go at once if there are none.
+    pub(crate) fn owe(&mut self, session: u32, ack: PendingAck) {
+        let Some(connection) = self.connection(session) else { return };
+        let publisher = connection.publisher.get_or_insert_default();
+        publisher.pubacks += usize::from(ack.kind == AckKind::PubAck);
+        publisher.acks.push_back(ack);
+    }
+
+    /// Queues a refusal: it leaves behind the acknowledgements of earlier publishes.
+    pub(crate) fn owe_refusal(&mut self, session: u32, packet_id: u16, kind: AckKind, reason: Reason) {
+        let Some(connection) = self.connection(session) else { return };
+        let publisher = connection.publisher.get_or_insert_default();
+        match publisher.acks.back() {
+            Some(last) => {
+                let ticket = last.ticket;
+                publisher.pubacks += usize::from(kind == AckKind::PubAck);
+                publisher.acks.push_back(PendingAck { ticket, packet_id, kind, reason });
+            }
+            None => {
+                let version = connection.version;
+                write_ack(connection.outbox.control(), version, packet_id, kind, reason);
+                self.dirty(session);
+            }
+        }
+    }
+
+    /// Sends the acknowledgements of everything up to a deposit.
+    fn acknowledge(&mut self, session: u32, ticket: u64, refusal: Option<&Refusal>) {
+        let mut refused = 0;
+        let mut close = None;
+        let Some(connection) = self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
+        else {
+            return;
+        };
+        let Some(publisher) = connection.publisher.as_deref_mut() else { return };
+        while let Some(ack) = publisher.acks.front().filter(|ack| ack.ticket <= ticket).copied() {
+            publisher.acks.pop_front();
+            publisher.pubacks -= usize::from(ack.kind == AckKind::PubAck);
+            let mut reason = ack.reason;
+            if refusal.is_some() && ack.ticket == ticket && reason == Reason::Success {
+                reason = Reason::QuotaExceeded;
+                refused += 1;
+            }
+            if is_failure(reason) {
+                publisher.received.remove(&ack.packet_id);
+                if connection.version != Version::V5 {
+                    close = Some(reason);
+                    break;
+                }
+            }
+            write_ack(connection.outbox.control(), connection.version, ack.packet_id, ack.kind, reason);
+        }
+        mark_dirty(&mut self.dirty, session, &mut connection.dirty);
+        self.stats.messages_refused.add(refused);
+        if let Some(reason) = close {
+            self.disconnect(session, reason, "a publish could not be stored or is not allowed");
+        }
+    }
+}
+
+fn write_ack(out: &mut Vec<u8>, version: Version, packet_id: u16, kind: AckKind, reason: Reason) {
+    let packet = match kind {
+        AckKind::PubAck => Packet::PubAck,
+        AckKind::PubRec => Packet::PubRec,
+    };
+    encode_ack(out, packet, packet_id, reason, version);
+}
+
+pub(crate) fn is_failure(reason: Reason) -> bool {
+    reason as u8 >= 0x80
+}

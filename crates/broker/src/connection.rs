@@ -1,0 +1,152 @@
+//! A client's connection: what is left of its input, what it is to be sent, what it still has to be told.
+
+use crate::outbox::Outbox;
+use firehose_mqtt::{Reason, Version};
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+/// See the module. Idle, it holds no buffers.
+#[derive(Debug)]
+pub struct Connection {
+    /// What the client speaks.
+    pub version: Version,
+    /// Where it comes from; none for unix sockets.
+    pub address: Option<IpAddr>,
+    /// The beginning of a packet that has not come whole.
+    pub input: Vec<u8>,
+    /// What it is to be sent.
+    pub outbox: Outbox,
+    /// What publishing needs, once it does.
+    pub publisher: Option<Box<Publisher>>,
+    /// Its will.
+    pub will: Option<Box<Will>>,
+    /// The largest packet it takes (MQTT 5), in bytes.
+    pub packet_bytes_max: u32,
+    /// The largest packet it may send.
+    pub sends_bytes_max: u32,
+    /// It stands in the shard's list of connections to flush.
+    pub dirty: bool,
+    /// Its socket takes no more for now.
+    pub blocked: bool,
+    /// Memory of its outbox that is counted as parked.
+    pub parked_bytes: usize,
+    /// It is to be closed once its replies are out.
+    pub closing: bool,
+    /// Why it is not read for now.
+    pub pauses: Pauses,
+    /// MQTT 5: its CONNECT asked for a session expiry above 0.
+    pub asked_for_expiry: bool,
+    /// MQTT 5: reason strings and user properties are welcome on every packet.
+    pub problem_information: bool,
+}
+
+impl Connection {
+    /// A connection that has not been sent anything yet.
+    pub fn new(version: Version, address: Option<IpAddr>, sends_bytes_max: usize) -> Connection {
+        Connection {
+            version,
+            address,
+            input: Vec::new(),
+            outbox: Outbox::default(),
+            publisher: None,
+            will: None,
+            packet_bytes_max: u32::MAX,
+            sends_bytes_max: sends_bytes_max.min(u32::MAX as usize) as u32,
+            dirty: false,
+            blocked: false,
+            parked_bytes: 0,
+            closing: false,
+            pauses: Pauses::default(),
+            asked_for_expiry: false,
+            problem_information: true,
+        }
+    }
+}
+
+/// Why a connection is not read for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// Too much of what it published has no place in the log yet.
+    Unplaced = 1,
+    /// It publishes more than `publish_bytes_per_sec_max`.
+    Rate = 2,
+    /// Its SUBSCRIBE waits for the log to say where it begins; what follows comes after it.
+    Subscribing = 4,
+}
+
+/// The reasons that hold at present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pauses(u8);
+
+impl Pauses {
+    /// Adds a reason, or takes it away.
+    pub fn set(&mut self, pause: Pause, on: bool) {
+        if on { self.0 |= pause as u8 } else { self.0 &= !(pause as u8) }
+    }
+
+    /// Whether this one holds.
+    pub fn has(self, pause: Pause) -> bool {
+        self.0 & pause as u8 != 0
+    }
+
+    /// Whether any holds.
+    pub fn any(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// Which acknowledgement a publisher waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckKind {
+    /// QoS 1.
+    PubAck,
+    /// QoS 2, first half.
+    PubRec,
+}
+
+/// An acknowledgement that leaves when its deposit is stored, and those before it are.
+#[derive(Clone, Copy, Debug)]
+pub struct PendingAck {
+    /// The deposit it waits for.
+    pub ticket: u64,
+    /// What it acknowledges.
+    pub packet_id: u16,
+    /// PUBACK or PUBREC.
+    pub kind: AckKind,
+    /// Success, or why it was refused: refusals stand behind earlier acknowledgements.
+    pub reason: Reason,
+}
+
+/// A connection's side as a publisher.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    /// Acknowledgements to come, in the order of the publishes.
+    pub acks: VecDeque<PendingAck>,
+    /// How many of them are PUBACKs.
+    pub pubacks: usize,
+    /// QoS 2 packet ids between PUBLISH and PUBREL.
+    pub received: BTreeSet<u16>,
+    /// Topic aliases it set (MQTT 5), alias n at n - 1.
+    pub aliases: Vec<Option<Box<str>>>,
+    /// The last topic it may publish to, with the generation of the rules that said so.
+    pub allowed: Option<(Box<str>, u64)>,
+    /// Bytes it published that have no place in the log yet.
+    pub unplaced_bytes: usize,
+    /// Bytes it may still send in this second, when `publish_bytes_per_sec_max` is set.
+    pub allowance_bytes: u64,
+    /// The second that the allowance is of.
+    pub allowance_secs: u32,
+}
+
+/// A will, kept until the connection ends.
+#[derive(Debug)]
+pub struct Will {
+    /// The will's topic.
+    pub topic: Box<str>,
+    /// Its payload.
+    pub payload: Box<[u8]>,
+    /// Its attributes, encoded.
+    pub attributes: firehose_log::AttributesBuf,
+    /// QoS, retain, payload format.
+    pub flags: firehose_log::Flags,
+}

@@ -1,0 +1,290 @@
+//! Delivery of a batch: match, encode once, push to outboxes.
+//!
+//! Neighbours in a batch that have topic and flags in common are a *run*: matched once, and pushed as one range.
+
+use crate::frames::{Range, Shape};
+use crate::lane::MAIN;
+use crate::session::{Interest, Session};
+use crate::shard::{Shard, mark_dirty};
+use firehose_auth::Identity;
+use firehose_log::{Batch, Event, Kind, Offset};
+use firehose_mqtt::{Property, QoS, Version};
+use firehose_topic::TopicName;
+
+/// What one run needs again and again, kept between runs for its memory.
+#[derive(Default)]
+pub(crate) struct RunCache {
+    matched: Vec<Interest>,
+    special: Vec<Interest>,
+    plain: [Option<(Range, u32)>; 6],
+    keyed: Vec<(Key, Range, u32)>,
+    verdicts: Vec<(Identity, bool)>,
+}
+
+/// A shape that some subscribers of a run share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    v5: bool,
+    qos: QoS,
+    retain: bool,
+    ids: Vec<u32>,
+    cursor: bool,
+}
+
+/// A run within a batch.
+#[derive(Clone)]
+struct Run<'a> {
+    batch: &'a Batch,
+    records: std::ops::Range<usize>,
+    event: Event<'a>,
+    qos: QoS,
+    logged: bool,
+}
+
+impl<'a> Run<'a> {
+    fn events(&self) -> impl Iterator<Item = (Offset, Event<'a>)> + use<'a> {
+        let (batch, logged) = (self.batch, self.logged);
+        self.records.clone().map(move |index| {
+            let offset = if logged { batch.base() + index as Offset } else { 0 };
+            (offset, batch.record(index).event())
+        })
+    }
+}
+
+/// What a group of overlapping subscriptions of one lane comes to.
+#[derive(Default)]
+struct Merged {
+    qos: Option<QoS>,
+    retain: bool,
+    ids: Vec<u32>,
+    own_too: bool,
+    no_local: bool,
+    checked: bool,
+}
+
+impl Shard {
+    /// Delivers a batch to the live lanes, and stands behind it.
+    pub(crate) fn deliver(&mut self, batch: &Batch) {
+        if !self.trie.is_empty() {
+            let mut runs = std::mem::take(&mut self.runs);
+            let mut first = 0;
+            while first < batch.len() {
+                let end = run_end(batch, first);
+                let record = batch.record(first);
+                if record.kind() == Kind::Event {
+                    let event = record.event();
+                    let qos = QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce);
+                    let run = Run { batch, records: first..end, event, qos, logged: batch.is_logged() };
+                    self.deliver_run(&run, &mut runs);
+                }
+                first = end;
+            }
+            self.runs = runs;
+        }
+        if batch.is_logged() {
+            self.stand = self.stand.max(batch.last());
+        }
+    }
+
+    fn deliver_run(&mut self, run: &Run<'_>, cache: &mut RunCache) {
+        cache.matched.clear();
+        let matched = &mut cache.matched;
+        self.trie.for_each_match(TopicName::trusted(run.event.topic), |interest| matched.push(*interest));
+        if cache.matched.is_empty() {
+            return;
+        }
+        cache.special.clear();
+        cache.plain = Default::default();
+        let mut sent = 0;
+        for interest in &cache.matched {
+            let Some(it) = self.sessions.get_mut(interest.session as usize) else { continue };
+            if interest.special || it.many || it.cursors {
+                cache.special.push(*interest);
+                continue;
+            }
+            if !live(it, interest.lane) {
+                self.stats.messages_dropped.add(if run.logged { 0 } else { run.records.len() as u64 });
+                continue;
+            }
+            let Some(connection) = it.connection.as_deref_mut() else { continue };
+            let shape =
+                Shape { v5: (connection.version == Version::V5), qos: interest.qos.min(run.qos), retain: false, extra: &[] };
+            let slot = &mut cache.plain[usize::from(shape.v5) * 3 + shape.qos as usize];
+            let (range, largest) = slot.get_or_insert_with(|| {
+                let range = self.frames.encode(&shape, 0, run.events());
+                let largest = self.frames.largest(&shape, &range);
+                (range, largest)
+            });
+            if *largest > connection.packet_bytes_max {
+                cache.special.push(*interest);
+                continue;
+            }
+            connection.outbox.push(range, interest.lane, shape.qos, run.logged);
+            mark_dirty(&mut self.dirty, interest.session, &mut connection.dirty);
+            sent += u64::from(range.end - range.first);
+        }
+        self.stats.messages_sent.add(sent);
+        if !cache.special.is_empty() {
+            self.deliver_special(run, cache);
+        }
+    }
+
+    /// Subscriptions that need a closer look: several of a lane are one copy, with the highest QoS and all identifiers.
+    fn deliver_special(&mut self, run: &Run<'_>, cache: &mut RunCache) {
+        cache.keyed.clear();
+        cache.verdicts.clear();
+        let mut special = std::mem::take(&mut cache.special);
+        special.sort_unstable_by_key(|it| (it.session, it.lane));
+        for group in special.chunk_by(|a, b| (a.session, a.lane) == (b.session, b.lane)) {
+            self.deliver_group(run, group, cache);
+        }
+        cache.special = special;
+    }
+
+    fn deliver_group(&mut self, run: &Run<'_>, group: &[Interest], cache: &mut RunCache) {
+        let (number, lane) = (group[0].session, group[0].lane);
+        let Some(it) = self.sessions.get(number as usize) else { return };
+        if !live(it, lane) {
+            self.stats.messages_dropped.add(if run.logged { 0 } else { run.records.len() as u64 });
+            return;
+        }
+        let Some(version) = it.connection.as_deref().map(|connection| connection.version) else { return };
+        let mut merged = merge(it, group);
+        if merged.checked && !self.may_read(it, run.event.topic, cache) {
+            return;
+        }
+        let Some(qos) = merged.qos.take() else { return };
+        let key = Key {
+            v5: (version == Version::V5),
+            qos: qos.min(run.qos),
+            retain: merged.retain && run.event.flags.retain(),
+            ids: merged.ids,
+            cursor: it.cursors && run.logged && (version == Version::V5),
+        };
+        let own = it.hash;
+        if !merged.no_local || merged.own_too {
+            return self.push_keyed(run, &key, number, lane, Some(cache));
+        }
+        // With no-local, the pieces between the client's own publications.
+        let is_own = |index: &usize| run.batch.record(*index).origin().session == own;
+        let mut begin = run.records.start;
+        while let Some(start) = (begin..run.records.end).find(|index| !is_own(index)) {
+            begin = (start..run.records.end).find(is_own).unwrap_or(run.records.end);
+            let piece = Run { records: start..begin, ..run.clone() };
+            self.push_keyed(&piece, &key, number, lane, None);
+        }
+    }
+
+    /// Pushes a run in a shape that few share: encoded once for all who share it, if there is a cache to find it in.
+    fn push_keyed(&mut self, run: &Run<'_>, key: &Key, session: u32, lane: u16, cache: Option<&mut RunCache>) {
+        let known = cache.as_ref().and_then(|cache| cache.keyed.iter().find(|(it, ..)| it == key));
+        let (range, largest) = match known {
+            Some((_, range, largest)) => (range.clone(), *largest),
+            None => {
+                let made = self.encode_keyed(run, key);
+                if let Some(cache) = cache {
+                    cache.keyed.push((key.clone(), made.0.clone(), made.1));
+                }
+                made
+            }
+        };
+        let Some(connection) = self.connection(session) else { return };
+        if largest > connection.packet_bytes_max {
+            return self.push_one_by_one(run, key, session, lane);
+        }
+        connection.outbox.push(&range, lane, key.qos, run.logged);
+        self.dirty(session);
+        self.stats.messages_sent.add(u64::from(range.end - range.first));
+    }
+
+    fn encode_keyed(&mut self, run: &Run<'_>, key: &Key) -> (Range, u32) {
+        let mut extra: Vec<Property<'_>> = key.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
+        if !key.cursor {
+            let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &extra };
+            let range = self.frames.encode(&shape, 0, run.events());
+            let largest = self.frames.largest(&shape, &range);
+            return (range, largest);
+        }
+        let mut whole: Option<(Range, u32)> = None;
+        for (offset, event) in run.events() {
+            let cursor = self.cursor_in(run.batch, offset);
+            extra.push(Property::UserProperty("firehose-cursor", &cursor));
+            let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &extra };
+            let range = self.frames.encode(&shape, 0, std::iter::once((offset, event)));
+            let largest = self.frames.largest(&shape, &range);
+            extra.truncate(key.ids.len());
+            whole = match whole {
+                Some((so_far, max)) if std::sync::Arc::ptr_eq(&so_far.frames, &range.frames) => Some((
+                    Range { end: range.end, bytes: so_far.bytes + range.bytes, ..so_far },
+                    max.max(largest),
+                )),
+                // A new buffer began in the middle of the run: let the caller go record by record.
+                Some((so_far, _)) => Some((so_far, u32::MAX)),
+                None => Some((range, largest)),
+            };
+        }
+        whole.unwrap_or_else(|| (self.frames.encode(&Shape { v5: true, qos: key.qos, retain: true, extra: &[] }, 0, std::iter::empty()), 0))
+    }
+
+    /// A packet that is too large for the client is not sent, as if it were [MQTT-3.1.2-25]; the others are.
+    fn push_one_by_one(&mut self, run: &Run<'_>, key: &Key, session: u32, lane: u16) {
+        for index in run.records.clone() {
+            let run = Run { records: index..index + 1, ..run.clone() };
+            let (range, largest) = self.encode_keyed(&run, key);
+            let Some(connection) = self.connection(session) else { return };
+            if largest <= connection.packet_bytes_max {
+                connection.outbox.push(&range, lane, key.qos, run.logged);
+                self.dirty(session);
+                self.stats.messages_sent.add(1);
+            }
+        }
+    }
+
+    fn may_read(&self, it: &Session, topic: &str, cache: &mut RunCache) -> bool {
+        let by_client_id = self.auth.uses_client_id();
+        if let Some((_, verdict)) = cache.verdicts.iter().find(|(who, _)| !by_client_id && *who == it.identity) {
+            return *verdict;
+        }
+        let verdict = self.auth.may_read(&it.identity, &it.client_id, TopicName::trusted(topic));
+        cache.verdicts.push((it.identity.clone(), verdict));
+        verdict
+    }
+
+    /// The text of the cursor of an offset in a batch.
+    pub(crate) fn cursor_in(&self, batch: &Batch, offset: Offset) -> String {
+        let recorded_secs = batch.time_us().div_euclid(1_000_000);
+        firehose_log::Cursor { log_id: self.common.log_id, epoch: batch.epoch(), offset, recorded_secs }.encode()
+    }
+}
+
+/// Whether a lane gets what the mailbox brings.
+fn live(it: &Session, lane: u16) -> bool {
+    if lane == MAIN { it.main.is_live() } else { it.lane(lane).is_some_and(|lane| lane.is_live()) }
+}
+
+fn merge(it: &Session, group: &[Interest]) -> Merged {
+    let mut merged = Merged { checked: true, ..Merged::default() };
+    for interest in group {
+        let Some(Some(subscription)) = it.subscriptions.get(usize::from(interest.subscription)) else { continue };
+        merged.qos = merged.qos.max(Some(interest.qos));
+        merged.retain |= subscription.options.retain_as_published;
+        merged.no_local |= subscription.options.no_local;
+        merged.own_too |= !subscription.options.no_local;
+        merged.checked &= subscription.checked;
+        if subscription.id != 0 {
+            merged.ids.push(subscription.id);
+        }
+    }
+    merged
+}
+
+/// Where the run that begins at `first` ends.
+fn run_end(batch: &Batch, first: usize) -> usize {
+    let of = batch.record(first);
+    (first + 1..batch.len())
+        .find(|index| {
+            let next = batch.record(*index);
+            next.kind() != of.kind() || next.flags() != of.flags() || next.topic_bytes() != of.topic_bytes()
+        })
+        .unwrap_or(batch.len())
+}

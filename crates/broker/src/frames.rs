@@ -1,0 +1,194 @@
+//! Encode once: the PUBLISH frames that one turn of a shard makes, shared by all its outboxes.
+//!
+//! While a turn goes on, frames are appended to a buffer per layout and outboxes keep ranges of them; at its end
+//! ([`TurnFrames::seal`]) the buffers become immutable. A range of QoS 0 frames is one piece of memory for `writev`,
+//! however many messages it is; of the others the packet id is patched in a copy.
+
+use firehose_log::{Attribute, Event, Offset};
+use firehose_mqtt::{Frame, Layout, Property, QoS, encode_publish};
+use std::sync::{Arc, OnceLock};
+
+/// A buffer is sealed and a new one begun beyond this many bytes, so that a late reader does not pin much.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// One frame in a sealed buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameAt {
+    /// Where it is.
+    pub frame: Frame,
+    /// The event's offset; 0 for a publication that is not logged.
+    pub offset: Offset,
+}
+
+/// A sealed buffer of frames.
+#[derive(Debug, Default)]
+struct Sealed {
+    bytes: Vec<u8>,
+    frames: Vec<FrameAt>,
+}
+
+/// Frames of one layout: being made during a turn, immutable afterwards.
+#[derive(Debug, Default)]
+pub struct Frames(OnceLock<Sealed>);
+
+impl Frames {
+    /// A frame by its index; none before the buffer is sealed or beyond its end.
+    pub fn get(&self, index: u32) -> Option<&FrameAt> {
+        self.0.get()?.frames.get(index as usize)
+    }
+
+    /// The bytes of one frame.
+    pub fn bytes_of(&self, at: &FrameAt) -> &[u8] {
+        let start = at.frame.start as usize;
+        self.slice(start, start + at.frame.len as usize)
+    }
+
+    /// The bytes of the frames `first..end`, which lie side by side.
+    pub fn range(&self, first: u32, end: u32) -> &[u8] {
+        match (self.get(first), end.checked_sub(1).and_then(|last| self.get(last))) {
+            (Some(first), Some(last)) => {
+                self.slice(first.frame.start as usize, (last.frame.start + last.frame.len) as usize)
+            }
+            _ => &[],
+        }
+    }
+
+    /// A piece of the buffer.
+    pub fn slice(&self, start: usize, end: usize) -> &[u8] {
+        self.0.get().and_then(|sealed| sealed.bytes.get(start..end)).unwrap_or(&[])
+    }
+
+    /// How much memory a reader of any part keeps alive.
+    pub fn pinned_bytes(&self) -> usize {
+        self.0.get().map_or(0, |sealed| sealed.bytes.len())
+    }
+}
+
+/// Frames `first..end` of one buffer.
+#[derive(Clone, Debug)]
+pub struct Range {
+    /// The buffer.
+    pub frames: Arc<Frames>,
+    /// Index of the first frame.
+    pub first: u32,
+    /// Index behind the last one.
+    pub end: u32,
+    /// Bytes of all of them.
+    pub bytes: u32,
+}
+
+/// How a publication is put on the wire for a group of subscribers.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'a> {
+    /// MQTT 5: with properties.
+    pub v5: bool,
+    /// The QoS of the delivery.
+    pub qos: QoS,
+    /// The retain flag of the delivery.
+    pub retain: bool,
+    /// Properties beyond the event's own (subscription identifiers, the cursor): MQTT 5 only.
+    pub extra: &'a [Property<'a>],
+}
+
+impl Shape<'_> {
+    /// Shapes without anything special share their buffers; the rest has one of its own, so that ranges stay whole.
+    fn buffer(&self) -> usize {
+        if self.retain || !self.extra.is_empty() {
+            SPECIAL
+        } else {
+            usize::from(self.v5) * 3 + self.qos as usize
+        }
+    }
+}
+
+const SPECIAL: usize = 6;
+
+#[derive(Default)]
+struct Building {
+    shared: Arc<Frames>,
+    sealed: Sealed,
+}
+
+/// The buffers of the present turn.
+#[derive(Default)]
+pub struct TurnFrames {
+    buffers: [Option<Box<Building>>; SPECIAL + 1],
+}
+
+impl TurnFrames {
+    /// Encodes events, side by side, and gives their range. `age_secs` is how long ago they were recorded: it is taken
+    /// off a message's expiry interval. An event that no packet can hold is left out (it cannot have come by MQTT).
+    pub fn encode<'e>(
+        &mut self,
+        shape: &Shape<'_>,
+        age_secs: u32,
+        events: impl Iterator<Item = (Offset, Event<'e>)>,
+    ) -> Range {
+        let slot = &mut self.buffers[shape.buffer()];
+        if slot.as_ref().is_some_and(|building| building.sealed.bytes.len() >= BUFFER_BYTES) {
+            seal(slot);
+        }
+        let building = slot.get_or_insert_default();
+        let Building { shared, sealed } = &mut **building;
+        let (first, start) = (sealed.frames.len() as u32, sealed.bytes.len());
+        for (offset, event) in events {
+            if let Ok(frame) = encode_event(&mut sealed.bytes, shape, age_secs, &event) {
+                sealed.frames.push(FrameAt { frame, offset });
+            }
+        }
+        Range {
+            frames: shared.clone(),
+            first,
+            end: sealed.frames.len() as u32,
+            bytes: (sealed.bytes.len() - start) as u32,
+        }
+    }
+
+    /// The largest frame of a range that was encoded in this turn and not yet sealed.
+    pub fn largest(&self, shape: &Shape<'_>, range: &Range) -> u32 {
+        let frames = self.buffers[shape.buffer()].as_ref().map_or(&[][..], |building| &building.sealed.frames);
+        let range = range.first as usize..range.end as usize;
+        frames.get(range).unwrap_or(&[]).iter().map(|at| at.frame.len).max().unwrap_or(0)
+    }
+
+    /// Ends the turn: what was encoded may be written now.
+    pub fn seal(&mut self) {
+        self.buffers.iter_mut().for_each(seal);
+    }
+}
+
+fn seal(slot: &mut Option<Box<Building>>) {
+    if let Some(building) = slot.take() {
+        let Building { shared, sealed } = *building;
+        // Each `shared` is made together with its `sealed`, and sealed once.
+        let _ = shared.0.set(sealed);
+    }
+}
+
+fn encode_event(
+    out: &mut Vec<u8>,
+    shape: &Shape<'_>,
+    age_secs: u32,
+    event: &Event<'_>,
+) -> Result<Frame, firehose_mqtt::EncodeError> {
+    let layout = Layout { v5: shape.v5, ack: shape.qos != QoS::AtMostOnce };
+    if !shape.v5 || (event.attributes.is_empty() && shape.extra.is_empty() && !event.flags.payload_utf8()) {
+        return encode_publish(out, layout, shape.qos, shape.retain, event.topic, std::iter::empty(), event.payload);
+    }
+    let format = event.flags.payload_utf8().then_some(Property::PayloadFormat(1));
+    let own = event.attributes.iter().filter_map(move |attribute| property_of(attribute, age_secs));
+    let properties = format.into_iter().chain(own).chain(shape.extra.iter().copied());
+    encode_publish(out, layout, shape.qos, shape.retain, event.topic, properties, event.payload)
+}
+
+/// An event's attribute as MQTT 5 carries it.
+fn property_of(attribute: Attribute<'_>, age_secs: u32) -> Option<Property<'_>> {
+    Some(match attribute {
+        Attribute::MessageExpiry(secs) => Property::MessageExpiry(secs.saturating_sub(age_secs)),
+        Attribute::ContentType(text) => Property::ContentType(text),
+        Attribute::ResponseTopic(topic) => Property::ResponseTopic(topic),
+        Attribute::CorrelationData(data) => Property::CorrelationData(data),
+        Attribute::UserProperty(name, value) | Attribute::Context(name, value) => Property::UserProperty(name, value),
+        _ => return None,
+    })
+}

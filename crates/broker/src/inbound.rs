@@ -1,0 +1,237 @@
+//! What a client's connection brings: packets out of bytes, and what each one does.
+
+use crate::acks::is_failure;
+use crate::connection::{Connection, Pause};
+use crate::inflight::Acknowledged;
+use crate::shard::{Action, Appetite, Shard};
+use firehose_mqtt::{
+    Ack, AckKind, Decoded, Disconnect, PINGRESP, Packet, Reason, Version, decode, encode, encode_ack,
+};
+
+/// What a packet leaves to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// The next packet.
+    On,
+    /// Nothing more until the session is resumed; what follows stays in the input.
+    Pause,
+    /// The connection is closing: what follows is not looked at.
+    Stop,
+}
+
+/// Replies that a client does not read; beyond it the connection is closed.
+const CONTROL_BYTES_MAX: usize = 1 << 20;
+
+impl Shard {
+    /// Bytes from the session's socket.
+    pub fn receive(&mut self, session: u32, bytes: &[u8]) -> Appetite {
+        let now_secs = self.now.secs();
+        let Some(it) = self.sessions.get_mut(session as usize) else { return Appetite::Gone };
+        it.heard_secs = now_secs;
+        let Some(connection) = it.connection.as_deref_mut() else { return Appetite::Gone };
+        self.stats.received_bytes.add(bytes.len() as u64);
+        let mut input = std::mem::take(&mut connection.input);
+        if input.is_empty() && !connection.pauses.any() {
+            let consumed = self.process(session, bytes);
+            return self.keep(session, bytes.get(consumed..).unwrap_or(&[]).to_vec());
+        }
+        input.extend_from_slice(bytes);
+        self.go_on(session, input)
+    }
+
+    /// A pause of the session is over: looks at what it had sent before.
+    pub fn resume(&mut self, session: u32) -> Appetite {
+        let Some(connection) = self.connection(session) else { return Appetite::Gone };
+        let input = std::mem::take(&mut connection.input);
+        self.go_on(session, input)
+    }
+
+    fn go_on(&mut self, session: u32, mut input: Vec<u8>) -> Appetite {
+        if self.connection(session).is_some_and(|connection| !connection.pauses.any()) {
+            let consumed = self.process(session, &input);
+            input.drain(..consumed);
+            if input.is_empty() {
+                input = Vec::new();
+            }
+        }
+        self.keep(session, input)
+    }
+
+    /// Keeps what is left of the input for the next time.
+    fn keep(&mut self, session: u32, rest: Vec<u8>) -> Appetite {
+        match self.connection(session) {
+            Some(connection) if !connection.closing => {
+                connection.input = rest;
+                if connection.pauses.any() { Appetite::Paused } else { Appetite::More }
+            }
+            _ => Appetite::Gone,
+        }
+    }
+
+    /// Looks at the packets in `input`; gives how many bytes it took.
+    fn process(&mut self, session: u32, input: &[u8]) -> usize {
+        let Some(connection) = self.connection(session) else { return 0 };
+        if connection.closing {
+            return 0;
+        }
+        let (version, bytes_max) = (connection.version, connection.sends_bytes_max as usize);
+        let mut at = 0;
+        while at < input.len() {
+            match decode(&input[at..], version, bytes_max) {
+                Ok(Decoded::Packet(packet, len)) => {
+                    at += len;
+                    match self.packet(session, &packet) {
+                        Flow::On => {}
+                        Flow::Pause | Flow::Stop => break,
+                    }
+                }
+                Ok(Decoded::Incomplete { .. }) => break,
+                Err(error) => {
+                    self.stats.protocol_errors.add(1);
+                    self.disconnect(session, error.reason(), &error.to_string());
+                    break;
+                }
+            }
+        }
+        at
+    }
+
+    fn packet(&mut self, session: u32, packet: &Packet<'_>) -> Flow {
+        match packet {
+            Packet::Publish(publish) => self.publish(session, publish),
+            Packet::PubAck(ack) => self.acknowledged(session, AckKind::PubAck, ack),
+            Packet::PubRec(ack) => self.acknowledged(session, AckKind::PubRec, ack),
+            Packet::PubComp(ack) => self.acknowledged(session, AckKind::PubComp, ack),
+            Packet::PubRel(ack) => self.released(session, ack),
+            Packet::Subscribe(subscribe) => self.subscribe(session, subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(session, unsubscribe),
+            Packet::PingReq => self.reply(session, |connection| {
+                connection.outbox.control().extend_from_slice(&PINGRESP);
+            }),
+            Packet::Disconnect(disconnect) => self.left(session, disconnect),
+            Packet::Auth(_) => self.violate(session, Reason::ProtocolError, "AUTH without enhanced authentication"),
+            Packet::Connect(_) => self.violate(session, Reason::ProtocolError, "a second CONNECT [MQTT-3.1.0-2]"),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                self.violate(session, Reason::ProtocolError, "a packet that only a server sends")
+            }
+        }
+    }
+
+    /// The client broke the protocol.
+    pub(crate) fn violate(&mut self, session: u32, reason: Reason, why: &str) -> Flow {
+        self.stats.protocol_errors.add(1);
+        self.disconnect(session, reason, why);
+        Flow::Stop
+    }
+
+    /// Writes a reply.
+    pub(crate) fn reply(&mut self, session: u32, write: impl FnOnce(&mut Connection)) -> Flow {
+        let Some(connection) = self.connection(session) else { return Flow::Stop };
+        write(connection);
+        if connection.outbox.control_bytes() > CONTROL_BYTES_MAX {
+            self.hang_up(session, "does not read its replies");
+            return Flow::Stop;
+        }
+        self.dirty(session);
+        Flow::On
+    }
+
+    /// PUBACK, PUBREC or PUBCOMP for a message that was sent to the client.
+    fn acknowledged(&mut self, session: u32, kind: AckKind, ack: &Ack<'_>) -> Flow {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return Flow::Stop };
+        let id = ack.packet_id.get();
+        let outcome = match (it.inflight.as_deref_mut(), kind) {
+            (None, _) => Acknowledged::Unknown,
+            (Some(window), AckKind::PubAck) => window.puback(id),
+            (Some(window), AckKind::PubRec) => window.pubrec(id, is_failure(ack.reason)),
+            (Some(window), _) => window.pubcomp(id),
+        };
+        let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
+        let version = connection.version;
+        match (outcome, kind) {
+            (Acknowledged::Through, _) => {
+                if connection.outbox.has_messages() || it.is_behind() {
+                    self.dirty(session);
+                }
+                Flow::On
+            }
+            (Acknowledged::Release, _) => self.reply(session, |connection| {
+                encode_ack(connection.outbox.control(), AckKind::PubRel, id, Reason::Success, version);
+            }),
+            // MQTT 5 has a reason for it; 3.1.1 goes on with PUBREL all the same [MQTT-4.3.3-1].
+            (Acknowledged::Unknown, AckKind::PubRec) if !is_failure(ack.reason) => {
+                let reason = if version == Version::V5 { Reason::PacketIdentifierNotFound } else { Reason::Success };
+                self.reply(session, |connection| {
+                    encode_ack(connection.outbox.control(), AckKind::PubRel, id, reason, version);
+                })
+            }
+            (Acknowledged::Unknown, _) => Flow::On,
+        }
+    }
+
+    /// PUBREL: the publisher of a QoS 2 message forgets it, and so do we.
+    fn released(&mut self, session: u32, ack: &Ack<'_>) -> Flow {
+        let id = ack.packet_id.get();
+        self.reply(session, |connection| {
+            let known = connection.publisher.as_deref_mut().is_some_and(|publisher| publisher.received.remove(&id));
+            let version = connection.version;
+            let reason = match version {
+                Version::V5 if !known => Reason::PacketIdentifierNotFound,
+                _ => Reason::Success,
+            };
+            encode_ack(connection.outbox.control(), AckKind::PubComp, id, reason, version);
+        })
+    }
+
+    /// DISCONNECT: the client leaves; its will goes with it, unless it wants it published.
+    fn left(&mut self, session: u32, disconnect: &Disconnect<'_>) -> Flow {
+        if disconnect.properties.session_expiry().is_some_and(|secs| secs > 0) && !self.asked_for_expiry(session) {
+            return self.violate(session, Reason::ProtocolError, "a session expiry that CONNECT did not have");
+        }
+        let Some(connection) = self.connection(session) else { return Flow::Stop };
+        if disconnect.reason != Reason::DisconnectWithWill {
+            connection.will = None;
+        }
+        self.end(session);
+        Flow::Stop
+    }
+
+    fn asked_for_expiry(&mut self, session: u32) -> bool {
+        self.connection(session).is_some_and(|connection| connection.asked_for_expiry)
+    }
+
+    /// Tells the client why, where its version can, and closes the connection once that is out.
+    pub(crate) fn disconnect(&mut self, session: u32, reason: Reason, why: &str) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let Some(connection) = it.connection.as_deref_mut() else { return };
+        if connection.closing {
+            return;
+        }
+        tracing::debug!(client = %it.client_id, address = ?connection.address, reason = reason.name(), why, "closing");
+        connection.closing = true;
+        connection.input = Vec::new();
+        connection.outbox.keep_only_control();
+        self.parked_bytes -= std::mem::take(&mut connection.parked_bytes);
+        if connection.version == Version::V5 {
+            let packet = Packet::Disconnect(Disconnect { reason, properties: firehose_mqtt::Properties::EMPTY });
+            let _ = encode(&packet, Version::V5, connection.outbox.control());
+        }
+        self.dirty(session);
+    }
+
+    /// Resumes those who were paused for their rate.
+    pub(crate) fn resume_paused(&mut self) {
+        let paused: Vec<u32> = self
+            .sessions
+            .iter()
+            .filter(|(_, it)| it.connection.as_deref().is_some_and(|connection| connection.pauses.has(Pause::Rate)))
+            .map(|(session, _)| session as u32)
+            .collect();
+        for session in paused {
+            if let Some(connection) = self.connection(session) {
+                connection.pauses.set(Pause::Rate, false);
+            }
+            self.actions.push(Action::Resume { session });
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! What one connection still has to be sent: replies, and ranges of shared frames. Bounded; when it is full the lane
+//! goes on from the log. An idle connection's outbox holds no memory.
+
+use crate::frames::{Frames, Range};
+use crate::inflight::Inflight;
+use firehose_log::Offset;
+use firehose_mqtt::{QoS, patch};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+/// Pieces handed to one `writev`.
+const PIECES_MAX: usize = 32;
+/// Bytes gathered for one `writev`.
+const GATHER_BYTES: usize = 256 << 10;
+/// Writes of one flush: more waits for the next turn, so that others get theirs.
+const WRITES_MAX: usize = 8;
+
+/// Where a flush writes to: a socket, or a test's buffer.
+pub trait Wire {
+    /// Writes as much as it takes now; `WouldBlock` when it takes nothing.
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// Frames that go to one lane of the session.
+#[derive(Debug)]
+pub struct Item {
+    range: Range,
+    lane: u16,
+    qos: QoS,
+    logged: bool,
+}
+
+/// A frame of which a part was written; nothing may come before its rest.
+#[derive(Debug)]
+enum Partial {
+    Shared(Arc<Frames>, usize, usize),
+    Owned(Vec<u8>, usize),
+}
+
+impl Partial {
+    fn rest(&self) -> &[u8] {
+        match self {
+            Partial::Shared(frames, start, end) => frames.slice(*start, *end),
+            Partial::Owned(bytes, start) => bytes.get(*start..).unwrap_or(&[]),
+        }
+    }
+
+    fn advance(&mut self, n: usize) {
+        match self {
+            Partial::Shared(_, start, _) | Partial::Owned(_, start) => *start += n,
+        }
+    }
+}
+
+/// How a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Everything is out.
+    Empty,
+    /// The socket takes no more; it will say when it does.
+    Blocked,
+    /// Messages wait for acknowledgements of the client.
+    Window,
+    /// More could be written: come again next turn.
+    More,
+    /// The socket is dead.
+    Dead,
+}
+
+/// Memory of one flush, kept by the shard: patched frames are copied here.
+#[derive(Default)]
+pub struct Scratch {
+    copies: Vec<u8>,
+    plan: Vec<Piece>,
+}
+
+/// One piece of a gathered write.
+#[derive(Clone, Copy)]
+enum Piece {
+    Partial,
+    Control,
+    /// A QoS 0 item, whole.
+    Shared(usize),
+    /// Patched frames in `copies`.
+    Copied(usize, usize),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    partial: Option<Box<Partial>>,
+    control: Vec<u8>,
+    items: VecDeque<Item>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Replies (acknowledgements, PINGRESP, ...): they go before queued messages.
+    pub fn control(&mut self) -> &mut Vec<u8> {
+        &mut self.control
+    }
+
+    /// Queues frames; grows the last item where they continue it.
+    pub fn push(&mut self, range: &Range, lane: u16, qos: QoS, logged: bool) {
+        if range.first == range.end {
+            return;
+        }
+        self.bytes += range.bytes as usize;
+        if let Some(last) = self.items.back_mut()
+            && last.range.end == range.first
+            && last.lane == lane
+            && last.qos == qos
+            && last.logged == logged
+            && Arc::ptr_eq(&last.range.frames, &range.frames)
+        {
+            last.range.end = range.end;
+            last.range.bytes += range.bytes;
+            return;
+        }
+        self.items.push_back(Item { range: range.clone(), lane, qos, logged });
+    }
+
+    /// Bytes of all queued frames.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Memory that the queue keeps alive: the whole buffers its ranges point into.
+    pub fn pinned_bytes(&self) -> usize {
+        let mut pinned = self.control.len();
+        let mut last: Option<&Arc<Frames>> = None;
+        for item in &self.items {
+            if last.is_none_or(|last| !Arc::ptr_eq(last, &item.range.frames)) {
+                pinned += item.range.frames.pinned_bytes();
+            }
+            last = Some(&item.range.frames);
+        }
+        pinned
+    }
+
+    /// Whether nothing at all is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.control.is_empty() && self.partial.is_none()
+    }
+
+    /// Whether messages are queued.
+    pub fn has_messages(&self) -> bool {
+        !self.items.is_empty()
+    }
+
+    /// Bytes of replies that the client does not take.
+    pub fn control_bytes(&self) -> usize {
+        self.control.len()
+    }
+
+    /// Drops all queued messages. For each lane that lost logged ones `from` gets the offset of the first; returns how
+    /// many messages that are in no log were lost. A frame that is half out stays.
+    pub fn drop_messages(&mut self, mut from: impl FnMut(u16, Offset)) -> u64 {
+        let mut lost = 0;
+        for item in self.items.drain(..) {
+            match item.range.frames.get(item.range.first) {
+                Some(at) if item.logged => from(item.lane, at.offset),
+                _ => lost += u64::from(item.range.end - item.range.first),
+            }
+        }
+        self.items.shrink_to(0);
+        self.bytes = 0;
+        self.unpin_partial();
+        lost
+    }
+
+    /// Forgets everything but replies: the connection is about to close.
+    pub fn keep_only_control(&mut self) {
+        self.items.clear();
+        self.bytes = 0;
+    }
+
+    /// Writes as much as the wire takes and the client's window allows.
+    pub fn flush(&mut self, window: Option<&mut Inflight>, scratch: &mut Scratch, wire: &mut dyn Wire) -> Flushed {
+        let mut window = window;
+        for _ in 0..WRITES_MAX {
+            let gathered = self.gather(window.as_deref(), scratch);
+            if gathered == 0 {
+                self.release_memory();
+                return if self.items.is_empty() { Flushed::Empty } else { Flushed::Window };
+            }
+            match self.write(scratch, wire) {
+                Ok(written) => {
+                    self.consume(written, window.as_deref_mut(), scratch);
+                    if written < gathered {
+                        return Flushed::Blocked;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Flushed::Dead,
+            }
+            if self.is_empty() {
+                self.release_memory();
+                return Flushed::Empty;
+            }
+        }
+        Flushed::More
+    }
+
+    /// Plans one write: nothing changes yet, since nobody knows how much the wire takes.
+    fn gather(&self, window: Option<&Inflight>, scratch: &mut Scratch) -> usize {
+        scratch.copies.clear();
+        scratch.plan.clear();
+        let mut gathered = 0;
+        if let Some(partial) = &self.partial {
+            scratch.plan.push(Piece::Partial);
+            gathered += partial.rest().len();
+        }
+        if !self.control.is_empty() {
+            scratch.plan.push(Piece::Control);
+            gathered += self.control.len();
+        }
+        let mut room = window.map_or(0, Inflight::room);
+        let mut ahead = 0;
+        for (index, item) in self.items.iter().enumerate() {
+            if scratch.plan.len() == PIECES_MAX || gathered >= GATHER_BYTES {
+                break;
+            }
+            if item.qos == QoS::AtMostOnce {
+                scratch.plan.push(Piece::Shared(index));
+                gathered += item.range.bytes as usize;
+                continue;
+            }
+            let Some(window) = window else { break };
+            let start = scratch.copies.len();
+            for frame in item.range.first..item.range.end {
+                if room == 0 || gathered >= GATHER_BYTES {
+                    break;
+                }
+                gathered += copy_patched(item, frame, window.packet_id(ahead), &mut scratch.copies);
+                (room, ahead) = (room - 1, ahead + 1);
+            }
+            if scratch.copies.len() > start {
+                scratch.plan.push(Piece::Copied(start, scratch.copies.len()));
+            }
+            if room == 0 {
+                break;
+            }
+        }
+        gathered
+    }
+
+    fn write(&self, scratch: &Scratch, wire: &mut dyn Wire) -> io::Result<usize> {
+        let mut pieces = [const { IoSlice::new(&[]) }; PIECES_MAX];
+        for (piece, slot) in scratch.plan.iter().zip(&mut pieces) {
+            *slot = IoSlice::new(match piece {
+                Piece::Partial => self.partial.as_ref().map_or(&[], |partial| partial.rest()),
+                Piece::Control => &self.control,
+                Piece::Shared(index) => match self.items.get(*index) {
+                    Some(item) => item.range.frames.range(item.range.first, item.range.end),
+                    None => &[],
+                },
+                Piece::Copied(start, end) => scratch.copies.get(*start..*end).unwrap_or(&[]),
+            });
+        }
+        wire.write_vectored(&pieces[..scratch.plan.len()])
+    }
+
+    /// Takes `written` bytes off the front, in the order in which they were gathered.
+    fn consume(&mut self, mut written: usize, mut window: Option<&mut Inflight>, scratch: &Scratch) {
+        if let Some(partial) = &mut self.partial {
+            let rest = partial.rest().len();
+            if written < rest {
+                partial.advance(written);
+                return;
+            }
+            written -= rest;
+            self.partial = None;
+        }
+        let control = written.min(self.control.len());
+        self.control.drain(..control);
+        written -= control;
+        let mut copied = 0;
+        while written > 0 {
+            let Some(item) = self.items.front_mut() else { return };
+            if item.qos == QoS::AtMostOnce && written >= item.range.bytes as usize {
+                written -= item.range.bytes as usize;
+                self.bytes = self.bytes.saturating_sub(item.range.bytes as usize);
+                self.items.pop_front();
+                continue;
+            }
+            let Some(at) = item.range.frames.get(item.range.first).copied() else { return };
+            let len = at.frame.len as usize;
+            if item.qos != QoS::AtMostOnce {
+                if let Some(window) = window.as_deref_mut() {
+                    window.sent(item.qos, at.offset);
+                }
+                if written < len {
+                    let rest = scratch.copies.get(copied + written..copied + len).unwrap_or(&[]);
+                    self.partial = Some(Box::new(Partial::Owned(rest.to_vec(), 0)));
+                }
+                copied += len;
+            } else if written < len {
+                let start = at.frame.start as usize;
+                let shared = Partial::Shared(item.range.frames.clone(), start + written, start + len);
+                self.partial = Some(Box::new(shared));
+            }
+            written = written.saturating_sub(len);
+            item.range.first += 1;
+            item.range.bytes -= at.frame.len;
+            self.bytes = self.bytes.saturating_sub(len);
+            if item.range.first == item.range.end {
+                self.items.pop_front();
+            }
+        }
+    }
+
+    /// Keeps only the bytes of a half-written frame, not the buffer they lie in.
+    fn unpin_partial(&mut self) {
+        if let Some(partial) = &mut self.partial
+            && let Partial::Shared(frames, start, end) = &**partial
+            && frames.pinned_bytes() > 2 * (end - start)
+        {
+            let rest = partial.rest().to_vec();
+            **partial = Partial::Owned(rest, 0);
+        }
+    }
+
+    fn release_memory(&mut self) {
+        if self.control.is_empty() && self.control.capacity() > 0 {
+            self.control = Vec::new();
+        }
+        if self.items.is_empty() && self.items.capacity() > 16 {
+            self.items = VecDeque::new();
+        }
+    }
+}
+
+fn copy_patched(item: &Item, index: u32, packet_id: u16, copies: &mut Vec<u8>) -> usize {
+    let Some(at) = item.range.frames.get(index) else { return 0 };
+    let start = copies.len();
+    copies.extend_from_slice(item.range.frames.bytes_of(at));
+    let id_at = (at.frame.packet_id_at - at.frame.start) as usize;
+    let retain = copies[start] & 1 != 0;
+    patch(&mut copies[start..], id_at, packet_id, item.qos, false, retain);
+    at.frame.len as usize
+}

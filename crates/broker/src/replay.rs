@@ -1,0 +1,232 @@
+//! Replay: lanes that read the log, at the pace of the socket and of the client's window, until they stand where the
+//! shard stands, and turn live exactly there.
+
+use crate::frames::Shape;
+use crate::lane::{MAIN, Reading};
+use crate::message::LaneKey;
+use crate::session::Session;
+use crate::shard::{Action, Shard};
+use firehose_log::{Batch, Chunk, Event, Kind, Offset, ReadError};
+use firehose_mqtt::{Property, QoS, Reason, Version};
+use firehose_topic::TopicName;
+use std::sync::Arc;
+
+impl Shard {
+    /// Asks the log for each lane that is behind, as far as the outbox has room.
+    pub(crate) fn pump(&mut self, session: u32) {
+        let Some(it) = self.sessions.get(session as usize) else { return };
+        for lane in it.lanes() {
+            let Some(it) = self.sessions.get(session as usize) else { return };
+            let Some(next) = it.lane(lane).and_then(|lane| lane.wants()) else { continue };
+            if next > self.stand {
+                self.join(session, lane);
+                continue;
+            }
+            let Some(connection) = it.connection.as_deref() else { return };
+            if connection.blocked || connection.closing || connection.outbox.has_messages() {
+                return;
+            }
+            if lane != MAIN && !self.common.replays.may_send(connection.address, self.now.ms) {
+                if !self.throttled.contains(&session) {
+                    self.throttled.push(session);
+                }
+                continue;
+            }
+            let key = LaneKey { session, generation: it.generation, lane };
+            let (upto, bytes_max) = (self.stand, self.common.limits.replay_chunk_bytes);
+            if let Some(lane) = self.sessions[session as usize].lane_mut(lane) {
+                lane.reading = Reading::Replay { next, asked: true };
+            }
+            self.actions.push(Action::Read { lane: key, from: next, upto, bytes_max });
+        }
+    }
+
+    /// The log's answer to [`Action::Read`].
+    pub fn answer(&mut self, key: LaneKey, chunk: Result<Chunk, ReadError>) {
+        let Some(it) = self.sessions.get_mut(key.session as usize).filter(|it| it.generation == key.generation) else {
+            return;
+        };
+        let v5 = it.connection.as_deref().is_some_and(|connection| (connection.version == Version::V5));
+        let Some(lane) = it.lane_mut(key.lane) else { return };
+        let Reading::Replay { next, .. } = lane.reading else { return };
+        lane.reading = Reading::Replay { next, asked: false };
+        match chunk {
+            Ok(Chunk::Batches(batches)) => self.replay(key, next, &batches),
+            Ok(Chunk::Gap { next: behind, why }) => {
+                self.stats.gaps_declared.add(1);
+                if !v5 {
+                    // MQTT 3.x has no way to say it, so the reader is told by being cut off.
+                    return self.disconnect(key.session, Reason::UnspecifiedError, "a range of the log is gone");
+                }
+                lane.gap = Some(format!("{next}..{} {why}", behind.saturating_sub(1)).into());
+                lane.reading = Reading::Replay { next: behind.max(next), asked: false };
+                it.many = true;
+            }
+            Ok(Chunk::End | Chunk::Blocked) => {}
+            Err(error) => {
+                tracing::warn!(client = %it.client_id, %error, "the log cannot be read for a replay");
+                return self.disconnect(key.session, Reason::UnspecifiedError, "the log cannot be read");
+            }
+        }
+        self.frames.seal();
+        self.dirty(key.session);
+        if self.connection(key.session).is_some_and(|connection| !connection.outbox.has_messages()) {
+            self.pump(key.session);
+        }
+    }
+
+    /// Queues what the lane's subscriptions match, up to where the outbox is full.
+    fn replay(&mut self, key: LaneKey, mut next: Offset, batches: &[Arc<Batch>]) {
+        if batches.first().is_none_or(|batch| batch.base() > next) {
+            // The lane fell back further while this was read: it asks again.
+            return;
+        }
+        let before = self.connection(key.session).map_or(0, |connection| connection.outbox.bytes());
+        'full: for batch in batches {
+            let age_secs = (self.now.wall_us - batch.time_us()).max(0) / 1_000_000;
+            let age_secs = u32::try_from(age_secs).unwrap_or(u32::MAX);
+            let skip = next.saturating_sub(batch.base()) as usize;
+            for index in skip..batch.len() {
+                let offset = batch.base() + index as Offset;
+                if offset > self.stand {
+                    break 'full;
+                }
+                let record = batch.record(index);
+                if record.kind() == Kind::Event && !self.replay_one(key, batch, offset, &record.event(), age_secs) {
+                    break 'full;
+                }
+                next = offset + 1;
+            }
+        }
+        let Some(it) = self.sessions.get_mut(key.session as usize) else { return };
+        if let Some(lane) = it.lane_mut(key.lane) {
+            lane.reading = Reading::Replay { next, asked: false };
+        }
+        let Some(connection) = it.connection.as_deref() else { return };
+        if key.lane != MAIN {
+            let sent = connection.outbox.bytes().saturating_sub(before);
+            self.common.replays.sent(connection.address, sent, self.now.ms);
+        }
+    }
+
+    /// Queues one event if the lane reads it; false: the outbox is full, and this event is still to come.
+    fn replay_one(&mut self, key: LaneKey, batch: &Batch, offset: Offset, event: &Event<'_>, age_secs: u32) -> bool {
+        let Some(it) = self.sessions.get_mut(key.session as usize) else { return false };
+        let Some(wanted) = wanted(it, key.lane, event, || batch_origin(batch, offset)) else { return true };
+        if wanted.checked && !self.auth.may_read(&it.identity, &it.client_id, TopicName::trusted(event.topic)) {
+            return true;
+        }
+        if expired(event, age_secs) {
+            return true;
+        }
+        let cursor = it.cursors;
+        let gap = it.lane_mut(key.lane).and_then(|lane| lane.gap.take());
+        let Some(connection) = it.connection.as_deref_mut() else { return false };
+        if connection.outbox.bytes() >= self.common.limits.outbox_bytes_max {
+            if let Some(lane) = it.lane_mut(key.lane) {
+                lane.gap = gap;
+            }
+            return false;
+        }
+        let v5 = (connection.version == Version::V5);
+        let packet_bytes_max = connection.packet_bytes_max;
+        let cursor = (cursor && v5).then(|| self.cursor_in(batch, offset));
+        let mut extra: Vec<Property<'_>> = wanted.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
+        extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
+        extra.extend(gap.as_deref().filter(|_| v5).map(|gap| Property::UserProperty("firehose-gap", gap)));
+        let qos = wanted.qos.min(QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce));
+        let retain = wanted.retain && event.flags.retain();
+        let extra = if v5 { &extra[..] } else { &[] };
+        let shape = Shape { v5, qos, retain, extra };
+        let range = self.frames.encode(&shape, age_secs, std::iter::once((offset, *event)));
+        if self.frames.largest(&shape, &range) <= packet_bytes_max
+            && let Some(connection) = self.connection(key.session)
+        {
+            connection.outbox.push(&range, key.lane, qos, true);
+            self.stats.messages_sent.add(1);
+        }
+        true
+    }
+
+    /// The lane has read all that the shard has looked at: from here on the mailbox brings the rest.
+    fn join(&mut self, session: u32, lane: u16) {
+        self.replay_ended(session, lane);
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let main_is_live = it.main.is_live();
+        if lane == MAIN || !main_is_live {
+            if let Some(lane) = it.lane_mut(lane) {
+                lane.reading = Reading::Live;
+            }
+        } else {
+            self.merge_into_main(session, lane);
+        }
+    }
+
+    /// A replay's lane and the main one stand at the same place: its subscriptions go on there.
+    fn merge_into_main(&mut self, session: u32, lane: u16) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let gap = it.lane_mut(lane).and_then(|lane| lane.gap.take());
+        it.main.gap = it.main.gap.take().or(gap);
+        for index in 0..it.subscriptions.len() {
+            let Some(subscription) = it.subscriptions[index].as_mut().filter(|it| it.lane == lane) else { continue };
+            subscription.lane = MAIN;
+            let place = |interest: &crate::session::Interest| {
+                interest.session == session && usize::from(interest.subscription) == index
+            };
+            if let Some(interest) = self.trie.get_mut(&subscription.filter, place) {
+                interest.lane = MAIN;
+            }
+        }
+        it.more_lanes[usize::from(lane) - 1] = None;
+        while it.more_lanes.last().is_some_and(Option::is_none) {
+            it.more_lanes.pop();
+        }
+    }
+
+    /// Gives a lane's replay back to the budget.
+    pub(crate) fn replay_ended(&mut self, session: u32, lane: u16) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let address = it.connection.as_deref().and_then(|connection| connection.address);
+        if it.lane_mut(lane).is_some_and(|lane| std::mem::take(&mut lane.counted)) {
+            self.common.replays.end(address);
+        }
+    }
+}
+
+/// What a lane's subscriptions together want of an event.
+struct Wanted {
+    qos: QoS,
+    retain: bool,
+    ids: Vec<u32>,
+    checked: bool,
+}
+
+fn wanted(it: &Session, lane: u16, event: &Event<'_>, origin: impl Fn() -> u64) -> Option<Wanted> {
+    let topic = TopicName::trusted(event.topic);
+    let mut wanted: Option<Wanted> = None;
+    for (_, subscription) in it.of_lane(lane) {
+        let options = &subscription.options;
+        if !subscription.filter.matches(topic) || (options.no_local && origin() == it.hash) {
+            continue;
+        }
+        let so_far = wanted.get_or_insert(Wanted { qos: options.qos, retain: false, ids: Vec::new(), checked: true });
+        so_far.qos = so_far.qos.max(options.qos);
+        so_far.retain |= options.retain_as_published;
+        so_far.checked &= subscription.checked;
+        if subscription.id != 0 {
+            so_far.ids.push(subscription.id);
+        }
+    }
+    wanted
+}
+
+fn batch_origin(batch: &Batch, offset: Offset) -> u64 {
+    batch.record((offset - batch.base()) as usize).origin().session
+}
+
+/// Whether the message's expiry interval has passed [MQTT-3.3.2-5].
+fn expired(event: &Event<'_>, age_secs: u32) -> bool {
+    event.attributes.iter().any(|attribute| {
+        matches!(attribute, firehose_log::Attribute::MessageExpiry(secs) if secs <= age_secs)
+    })
+}

@@ -1,0 +1,401 @@
+//! The sequencer: gives every batch its place in the one order. A short critical section that nobody waits for
+//! (DESIGN section 3, "Sequencer"; ADR 2). It runs on whichever thread deposits while nobody is inside.
+//!
+//! In the section: assign offsets and time, write once, push into the mailboxes, publish the head. Nothing in it is
+//! proportional to bytes but the write itself: records and their checksums were made before.
+
+use crate::bell::Bell;
+use crate::handoff::{Mailbox, Reader, Turnstile};
+use crate::message::Message;
+use crate::port::Ports;
+use firehose_log::{Append, Batch, Draft, Offset, Refusal, Submission};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A write that took longer than this moves the section to the commit thread.
+const SLOW_WRITE: Duration = Duration::from_millis(1);
+/// So many quick writes in a row there, and it moves back.
+const QUICK_WRITES: u32 = 32;
+
+/// When an acknowledgement may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After `fdatasync`.
+    Sync,
+    /// After `write`: survives kill -9, not a power cut.
+    Os,
+}
+
+/// Who runs the section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Whoever deposits; the commit thread while the disk is slow. The default.
+    Depositor,
+    /// Always the commit thread: a sequencer thread, as `bench/` compares it with the default (ADR 2).
+    CommitThread,
+}
+
+/// What lies in a slot.
+pub enum Deposit {
+    /// Events for the log.
+    Batch {
+        /// Names it to its depositor.
+        ticket: u64,
+        /// The events.
+        draft: Draft,
+        /// Whether an acknowledgement waits for its durability.
+        wants_sync: bool,
+    },
+    /// Publications that are delivered but not stored: they get a place between two offsets.
+    Unlogged(Draft),
+    /// Asks for its place in the order: how SUBSCRIBE is sequenced.
+    Mark {
+        /// Names it to its depositor.
+        token: u64,
+    },
+}
+
+/// A set of shards (at most [`SHARDS_MAX`]) that sleep although there is something for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sleepers(u64);
+
+/// As many shards as a [`Sleepers`] set can name.
+pub const SHARDS_MAX: usize = 64;
+
+impl Sleepers {
+    /// Adds a shard.
+    pub fn insert(&mut self, shard: usize) {
+        self.0 |= 1 << shard;
+    }
+
+    /// Both sets.
+    pub fn merge(&mut self, other: Sleepers) {
+        self.0 |= other.0;
+    }
+
+    /// The shards in it.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..SHARDS_MAX).filter(move |shard| self.0 & (1 << shard) != 0)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// What the section works on.
+struct Section {
+    append: Box<dyn Append>,
+    submissions: Vec<Submission>,
+    after: Vec<(usize, Deposit)>,
+    deferred: Vec<(usize, Deposit)>,
+    quick_writes: u32,
+}
+
+/// One shard's side of the sequencer.
+#[derive(Default)]
+pub struct Desk {
+    /// What the shard has to look at.
+    pub mailbox: Mailbox<Message>,
+    /// Bytes of batches in the mailbox.
+    queued_bytes: AtomicUsize,
+    /// Whether a client of the shard subscribes to anything.
+    interest: AtomicBool,
+    /// The newest offset of the shard's own deposits that an acknowledgement waits for.
+    wants_durable: AtomicU64,
+}
+
+/// The sequencer and everything around its section.
+pub struct Sequencer {
+    turnstile: Turnstile<(usize, Deposit), Section>,
+    desks: Box<[Desk]>,
+    ports: Ports,
+    head: AtomicU64,
+    durable: AtomicU64,
+    durability: Durability,
+    role: Role,
+    /// The commit thread has the section because the disk is slow.
+    slow: AtomicBool,
+    bell: Bell,
+    mailbox_bytes_max: usize,
+    clock: fn() -> i64,
+}
+
+impl Sequencer {
+    /// A sequencer for `shards` shards over the log's appending side. `clock` gives the wall clock in microseconds.
+    pub fn new(
+        shards: usize,
+        append: Box<dyn Append>,
+        durability: Durability,
+        role: Role,
+        mailbox_bytes_max: usize,
+        clock: fn() -> i64,
+    ) -> Sequencer {
+        let head = append.head();
+        let section = Section {
+            append,
+            submissions: Vec::new(),
+            after: Vec::new(),
+            deferred: Vec::new(),
+            quick_writes: 0,
+        };
+        Sequencer {
+            turnstile: Turnstile::new(shards + 1, section),
+            desks: (0..shards).map(|_| Desk::default()).collect(),
+            ports: Ports::default(),
+            head: AtomicU64::new(head),
+            durable: AtomicU64::new(head),
+            durability,
+            role,
+            slow: AtomicBool::new(false),
+            bell: Bell::default(),
+            mailbox_bytes_max,
+            clock,
+        }
+    }
+
+    /// Leaves deposits in a slot (a shard's number, or [`Sequencer::port_slot`]), in order, and runs the section
+    /// unless somebody else does. Gives the shards that have to be run or woken.
+    pub fn deposit(&self, slot: usize, deposits: impl IntoIterator<Item = Deposit>) -> Sleepers {
+        self.turnstile.deposit(slot, deposits.into_iter().map(|deposit| (slot, deposit)));
+        if self.role == Role::CommitThread || self.slow.load(Ordering::Acquire) {
+            self.bell.ring();
+            return Sleepers::default();
+        }
+        self.run_section()
+    }
+
+    /// Runs the section if it is free and something lies in a slot. The commit thread calls it while it has the role.
+    pub fn run_section(&self) -> Sleepers {
+        let mut sleepers = Sleepers::default();
+        let mut ring = false;
+        self.turnstile.run(|section, deposits| ring |= self.place(section, deposits, &mut sleepers));
+        if ring {
+            self.bell.ring();
+        }
+        if self.durability == Durability::Os {
+            self.ports.complete(Offset::MAX);
+        }
+        sleepers
+    }
+
+    /// The slot of everybody who is not a shard.
+    pub fn port_slot(&self) -> usize {
+        self.desks.len()
+    }
+
+    /// One shard's mailbox.
+    pub fn mailbox(&self, shard: usize) -> &Mailbox<Message> {
+        &self.desks[shard].mailbox
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.desks.len()
+    }
+
+    /// Says whether any client of the shard subscribes: set before its first SUBSCRIBE is sequenced.
+    pub fn set_interest(&self, shard: usize, interest: bool) {
+        self.desks[shard].interest.store(interest, Ordering::SeqCst);
+    }
+
+    /// The shard has looked at so many bytes of batches.
+    pub fn drained(&self, shard: usize, bytes: usize) {
+        self.desks[shard].queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The newest offset that has its place, and was pushed to every mailbox.
+    pub fn head(&self) -> Offset {
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// When acknowledgements may leave.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// What wakes the commit thread.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Publishers that are not clients.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// Whether the commit thread has the section.
+    pub fn commit_thread_has_role(&self) -> bool {
+        self.role == Role::CommitThread || self.slow.load(Ordering::Acquire)
+    }
+
+    /// The newest offset known to be durable.
+    pub fn durable(&self) -> Offset {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Whether an acknowledgement waits for a commit.
+    pub fn wants_commit(&self) -> bool {
+        let durable = self.durable();
+        self.desks.iter().any(|desk| desk.wants_durable.load(Ordering::Acquire) > durable)
+            || self.ports.wants_durable() > durable
+    }
+
+    /// The commit thread: everything up to `durable` is. Lets acknowledgements go; gives the shards to run or wake.
+    pub fn set_durable(&self, durable: Offset) -> Sleepers {
+        let before = self.durable.swap(durable, Ordering::AcqRel);
+        let mut sleepers = Sleepers::default();
+        for (shard, desk) in self.desks.iter().enumerate() {
+            if desk.wants_durable.load(Ordering::Acquire) > before
+                && self.send(shard, Message::Durable(durable)) == Reader::Asleep
+            {
+                sleepers.insert(shard);
+            }
+        }
+        self.ports.complete(durable);
+        sleepers
+    }
+
+    /// Puts a message into a shard's mailbox, outside the order of the section.
+    pub fn send(&self, shard: usize, message: Message) -> Reader {
+        self.desks[shard].mailbox.push(message)
+    }
+
+    /// The section. Batches of all slots go to the log in one write; marks and unlogged publications come behind
+    /// them, and what the same slot deposited after those waits for the next round, so that a slot's order holds.
+    /// Returns whether the commit thread has something to do.
+    fn place(&self, section: &mut Section, deposits: &mut Vec<(usize, Deposit)>, sleepers: &mut Sleepers) -> bool {
+        let mut ring = false;
+        while !deposits.is_empty() {
+            let mut closed = 0u128;
+            for (slot, deposit) in deposits.drain(..) {
+                let bit = 1u128 << slot;
+                match deposit {
+                    Deposit::Batch { .. } if closed & bit != 0 => section.deferred.push((slot, deposit)),
+                    Deposit::Batch { ticket, draft, wants_sync } => {
+                        ring |= wants_sync && self.durability == Durability::Sync;
+                        section.submissions.push(Submission { draft, ticket, from: slot_id(slot, wants_sync) });
+                    }
+                    Deposit::Unlogged(_) | Deposit::Mark { .. } => {
+                        closed |= bit;
+                        section.after.push((slot, deposit));
+                    }
+                }
+            }
+            self.append(section, sleepers);
+            for (slot, deposit) in section.after.drain(..) {
+                self.place_without_offset(slot, deposit, sleepers);
+            }
+            std::mem::swap(deposits, &mut section.deferred);
+        }
+        ring | section.append.wants_upkeep()
+    }
+
+    fn append(&self, section: &mut Section, sleepers: &mut Sleepers) {
+        if section.submissions.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let mut head = None;
+        section.append.append((self.clock)(), &mut section.submissions, &mut |from, ticket, outcome| {
+            if let Ok(batch) = &outcome {
+                head = Some(batch.last());
+            }
+            self.placed(from, ticket, outcome, sleepers);
+        });
+        if let Some(head) = head {
+            self.head.store(head, Ordering::Release);
+        }
+        self.weigh(section, began.elapsed());
+    }
+
+    /// Decides who has the section next, by how long the write took.
+    fn weigh(&self, section: &mut Section, took: Duration) {
+        if took > SLOW_WRITE {
+            section.quick_writes = 0;
+            self.slow.store(true, Ordering::Release);
+        } else if section.quick_writes < QUICK_WRITES {
+            section.quick_writes += 1;
+            if section.quick_writes == QUICK_WRITES {
+                self.slow.store(false, Ordering::Release);
+            }
+        }
+    }
+
+    fn placed(&self, from: u32, ticket: u64, outcome: Result<Arc<Batch>, Refusal>, sleepers: &mut Sleepers) {
+        let (slot, wants_sync) = from_slot_id(from);
+        if slot == self.port_slot() {
+            self.ports.placed(ticket, outcome.as_ref().map(|batch| batch.last()).map_err(Refusal::clone));
+        } else if wants_sync && let Ok(batch) = &outcome {
+            self.desks[slot].wants_durable.store(batch.last(), Ordering::Release);
+        }
+        for (shard, desk) in self.desks.iter().enumerate() {
+            let own = (shard == slot).then_some(ticket);
+            let reader = match &outcome {
+                Ok(batch) if desk.interest.load(Ordering::SeqCst) => self.push(desk, batch, own),
+                Ok(batch) => own.map(|ticket| self.placed_alone(desk, ticket, Ok(batch.last()))),
+                Err(refusal) => own.map(|ticket| self.placed_alone(desk, ticket, Err(refusal.clone()))),
+            };
+            if reader == Some(Reader::Asleep) {
+                sleepers.insert(shard);
+            }
+        }
+    }
+
+    fn placed_alone(&self, desk: &Desk, ticket: u64, outcome: Result<Offset, Refusal>) -> Reader {
+        desk.mailbox.push(Message::Placed { ticket, outcome })
+    }
+
+    /// Pushes a batch, or notes that it was missed when the mailbox is full.
+    fn push(&self, desk: &Desk, batch: &Arc<Batch>, own: Option<u64>) -> Option<Reader> {
+        let bytes = batch.bytes_len();
+        if desk.queued_bytes.load(Ordering::Relaxed) + bytes <= self.mailbox_bytes_max {
+            desk.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+            return Some(desk.mailbox.push(Message::Batch { batch: batch.clone(), ticket: own }));
+        }
+        if !batch.is_logged() {
+            return None;
+        }
+        if let Some(ticket) = own {
+            desk.mailbox.push(Message::Placed { ticket, outcome: Ok(batch.last()) });
+        }
+        let missed = Message::Missed { first: batch.base(), last: batch.last() };
+        Some(desk.mailbox.push_or(missed, |messages, missed| match (messages.last_mut(), missed) {
+            (Some(Message::Missed { last, .. }), Message::Missed { last: newest, .. }) => {
+                *last = newest;
+                None
+            }
+            (_, missed) => Some(missed),
+        }))
+    }
+
+    fn place_without_offset(&self, slot: usize, deposit: Deposit, sleepers: &mut Sleepers) {
+        match deposit {
+            Deposit::Mark { token } => {
+                if self.send(slot, Message::Mark { token, head: self.head() }) == Reader::Asleep {
+                    sleepers.insert(slot);
+                }
+            }
+            Deposit::Unlogged(draft) => {
+                let batch = Arc::new(Batch::unlogged(draft, self.head(), (self.clock)()));
+                for (shard, desk) in self.desks.iter().enumerate() {
+                    if desk.interest.load(Ordering::SeqCst) && self.push(desk, &batch, None) == Some(Reader::Asleep) {
+                        sleepers.insert(shard);
+                    }
+                }
+            }
+            Deposit::Batch { .. } => debug_assert!(false, "batches go through the log"),
+        }
+    }
+}
+
+/// A submission carries its slot, and in the highest bit whether an acknowledgement waits.
+fn slot_id(slot: usize, wants_sync: bool) -> u32 {
+    slot as u32 | (u32::from(wants_sync) << 31)
+}
+
+fn from_slot_id(id: u32) -> (usize, bool) {
+    ((id & !(1 << 31)) as usize, id >> 31 == 1)
+}

@@ -1,0 +1,150 @@
+//! What a client has at the bus: its subscriptions, its lanes, its window. Its connection comes and goes.
+
+use crate::arrival::Scope;
+use crate::connection::Connection;
+use crate::inflight::Inflight;
+use crate::lane::{Lane, MAIN};
+use firehose_auth::Identity;
+use firehose_mqtt::{QoS, SubscribeOptions};
+use firehose_topic::TopicFilter;
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The filter as the trie has it (without `$replay/<from>/`).
+    pub filter: TopicFilter,
+    /// What was asked for: QoS, no-local, retain-as-published, retain handling.
+    pub options: SubscribeOptions,
+    /// The subscription identifier, 0: none (MQTT 5).
+    pub id: u32,
+    /// Which lane reads it.
+    pub lane: u16,
+    /// Some topics that the filter matches may not be read: each one is checked.
+    pub checked: bool,
+    /// For `$replay`: the filter as the client wrote it.
+    pub written: Option<Box<str>>,
+}
+
+/// What the trie keeps for a subscription: enough to deliver without looking at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interest {
+    /// The session's place in the shard.
+    pub session: u32,
+    /// The subscription's place in the session.
+    pub subscription: u16,
+    /// Its lane.
+    pub lane: u16,
+    /// The granted QoS.
+    pub qos: QoS,
+    /// Something in it needs a closer look: no-local, retain-as-published, an identifier, checks.
+    pub special: bool,
+}
+
+/// See the module.
+pub struct Session {
+    /// Tells it from other sessions that had the same place.
+    pub generation: u32,
+    /// Seconds of the shard's clock when the client was last heard.
+    pub heard_secs: u32,
+    /// The keep-alive that holds for it, 0: none.
+    pub keep_alive_secs: u16,
+    /// The session has, or had, overlapping candidates: more than one subscription.
+    pub many: bool,
+    /// Every PUBLISH carries its cursor (`firehose-cursor=on` at CONNECT).
+    pub cursors: bool,
+    /// Hash of scope and client id.
+    pub hash: u64,
+    /// Who it is.
+    pub identity: Identity,
+    /// Under which name it is found.
+    pub scope: Scope,
+    /// MQTT's client id.
+    pub client_id: Box<str>,
+    /// Subscriptions; places of removed ones are used again.
+    pub subscriptions: Vec<Option<Subscription>>,
+    /// The main lane.
+    pub main: Lane,
+    /// Lanes of `since` and `$replay`: lane `n` is at `n - 1`. None once it has joined the main one.
+    pub more_lanes: Vec<Option<Lane>>,
+    /// The size of its window.
+    pub inflight_max: u16,
+    /// QoS 1 and 2 messages on their way to the client.
+    pub inflight: Option<Box<Inflight>>,
+    /// Its connection.
+    pub connection: Option<Box<Connection>>,
+}
+
+impl Session {
+    /// A lane by its number.
+    pub fn lane(&self, lane: u16) -> Option<&Lane> {
+        match lane {
+            MAIN => Some(&self.main),
+            more => self.more_lanes.get(usize::from(more) - 1)?.as_ref(),
+        }
+    }
+
+    /// A lane by its number.
+    pub fn lane_mut(&mut self, lane: u16) -> Option<&mut Lane> {
+        match lane {
+            MAIN => Some(&mut self.main),
+            more => self.more_lanes.get_mut(usize::from(more) - 1)?.as_mut(),
+        }
+    }
+
+    /// Adds a lane and gives its number.
+    pub fn add_lane(&mut self, lane: Lane) -> u16 {
+        match self.more_lanes.iter().position(Option::is_none) {
+            Some(free) => {
+                self.more_lanes[free] = Some(lane);
+                free as u16 + 1
+            }
+            None => {
+                self.more_lanes.push(Some(lane));
+                self.more_lanes.len() as u16
+            }
+        }
+    }
+
+    /// The numbers of all its lanes.
+    pub fn lanes(&self) -> impl Iterator<Item = u16> + use<> {
+        let numbers: Vec<u16> = self
+            .more_lanes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, lane)| lane.as_ref().map(|_| index as u16 + 1))
+            .collect();
+        std::iter::once(MAIN).chain(numbers)
+    }
+
+    /// Whether any lane reads the log.
+    pub fn is_behind(&self) -> bool {
+        !self.main.is_live() || self.more_lanes.iter().flatten().any(|lane| !lane.is_live())
+    }
+
+    /// Subscriptions that one lane reads.
+    pub fn of_lane(&self, lane: u16) -> impl Iterator<Item = (u16, &Subscription)> {
+        self.subscriptions.iter().enumerate().filter_map(move |(index, subscription)| {
+            subscription.as_ref().filter(|it| it.lane == lane).map(|it| (index as u16, it))
+        })
+    }
+
+    /// How many subscriptions it has, and the bytes of their filters.
+    pub fn subscription_count(&self) -> (usize, usize) {
+        let all = self.subscriptions.iter().flatten();
+        all.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.filter.as_str().len()))
+    }
+}
+
+impl Subscription {
+    /// What the trie keeps for it.
+    pub fn interest(&self, session: u32, subscription: u16) -> Interest {
+        let options = &self.options;
+        Interest {
+            session,
+            subscription,
+            lane: self.lane,
+            qos: options.qos,
+            special: options.no_local || options.retain_as_published || self.id != 0 || self.checked,
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! A shard: connections, sessions, its own subscription trie, outboxes, timers. Sans-I/O: bytes, messages and time go
+//! in, bytes and actions come out; there is no lock, no async and no file in it, so that a seeded simulation can drive
+//! it. `net` runs one on each core; a helper may run it while it sleeps.
+//!
+//! One turn: [`Shard::receive`] for what sockets brought, [`Shard::take_outgoing`] to the sequencer, [`Shard::drain`]
+//! of the mailbox, [`Shard::take_actions`], then [`Shard::flush`] of each dirty connection, once.
+//!
+//! # Invariants
+//!
+//! 1. `stand` is the newest offset that this shard has looked at. Live lanes have been given everything up to it; a
+//!    lane that reads the log never reads beyond it, and turns live exactly where it has read up to it.
+//! 2. An acknowledgement leaves after its deposit is stored, and behind those of earlier publishes of its connection.
+//! 3. A frame is encoded once per turn and shape, whatever the number of subscribers.
+
+use crate::acks::Deposits;
+use crate::deliver::RunCache;
+use crate::frames::TurnFrames;
+use crate::limits::Limits;
+use crate::message::{LaneKey, Message};
+use crate::outbox::{Flushed, Scratch, Wire};
+use crate::outgoing::{Outgoing, OutgoingBuilder};
+use crate::replays::Replays;
+use crate::session::{Interest, Session};
+use crate::stats::ShardStats;
+use crate::subscribe::PendingSubscribe;
+use firehose_auth::{Access, Auth};
+use firehose_log::{Offset, Since};
+use firehose_mqtt::Reason;
+use firehose_topic::{TopicFilter, Trie};
+use slab::Slab;
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// The time of a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back.
+    pub ms: u64,
+    /// The wall clock, microseconds since 1970.
+    pub wall_us: i64,
+}
+
+impl Now {
+    /// Whole seconds of the clock that never goes back.
+    pub fn secs(self) -> u32 {
+        (self.ms / 1000) as u32
+    }
+}
+
+/// What the shard asks of whoever runs it.
+pub enum Action {
+    /// Give this session the socket that its arrival brought.
+    Attach {
+        /// The session.
+        session: u32,
+        /// The socket, as the lobby put it into the arrival.
+        socket: Option<Box<dyn Any + Send>>,
+    },
+    /// Close the session's socket.
+    Close {
+        /// The session.
+        session: u32,
+    },
+    /// Read the log for a lane, and answer with [`Shard::answer`] or [`Message::Read`].
+    Read {
+        /// Who asks.
+        lane: LaneKey,
+        /// First offset wanted.
+        from: Offset,
+        /// Last offset wanted.
+        upto: Offset,
+        /// About how many bytes.
+        bytes_max: usize,
+    },
+    /// Find out where `since` begins, and answer with [`Message::Resolved`].
+    Resolve {
+        /// Which subscription waits for it.
+        token: u64,
+        /// What the client wrote.
+        since: Since,
+    },
+    /// The session may be read again: call [`Shard::resume`], then read its socket.
+    Resume {
+        /// The session.
+        session: u32,
+    },
+}
+
+/// Whether a connection is to be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appetite {
+    /// Yes.
+    More,
+    /// Not until [`Action::Resume`].
+    Paused,
+    /// Never again: it is closing or gone.
+    Gone,
+}
+
+/// What every shard shares.
+#[derive(Clone)]
+pub struct Common {
+    /// `[limits]`.
+    pub limits: Arc<Limits>,
+    /// Who may do what.
+    pub access: Access,
+    /// Replays that run, of all shards.
+    pub replays: Arc<Replays>,
+    /// Filters of what is delivered but not stored.
+    pub unlogged: Arc<[TopicFilter]>,
+    /// Names the log in cursors.
+    pub log_id: u64,
+    /// The log's present epoch.
+    pub epoch: u32,
+    /// Whether an acknowledgement waits for `fdatasync`.
+    pub acks_wait_for_sync: bool,
+}
+
+/// See the module.
+pub struct Shard {
+    pub(crate) common: Common,
+    pub(crate) auth: Arc<Auth>,
+    pub(crate) auth_generation: u64,
+    pub(crate) now: Now,
+    pub(crate) sessions: Slab<Session>,
+    pub(crate) by_id: HashMap<u64, Vec<u32>, std::hash::BuildHasherDefault<IdentityHasher>>,
+    pub(crate) next_generation: u32,
+    pub(crate) trie: Trie<Interest>,
+    pub(crate) stand: Offset,
+    pub(crate) durable: Offset,
+    pub(crate) outgoing: OutgoingBuilder,
+    pub(crate) deposits: Deposits,
+    pub(crate) pending: HashMap<u64, PendingSubscribe>,
+    pub(crate) next_token: u64,
+    pub(crate) frames: TurnFrames,
+    pub(crate) runs: RunCache,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) dirty: VecDeque<u32>,
+    pub(crate) throttled: Vec<u32>,
+    pub(crate) parked_bytes: usize,
+    pub(crate) scratch: Scratch,
+    pub(crate) attributes: firehose_log::AttributesBuf,
+    pub(crate) swept_secs: u32,
+    pub(crate) stopping: bool,
+    /// Counters; read by others through [`ShardStats`].
+    pub stats: Arc<ShardStats>,
+}
+
+/// The keys of `by_id` are hashes already.
+#[derive(Default)]
+pub(crate) struct IdentityHasher(u64);
+
+impl std::hash::Hasher for IdentityHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+impl Shard {
+    /// A shard that stands at `head`.
+    pub fn new(common: Common, head: Offset, stats: Arc<ShardStats>) -> Shard {
+        let auth = common.access.current();
+        let auth_generation = common.access.generation();
+        Shard {
+            auth,
+            auth_generation,
+            common,
+            now: Now::default(),
+            sessions: Slab::new(),
+            by_id: HashMap::default(),
+            next_generation: 1,
+            trie: Trie::default(),
+            stand: head,
+            durable: head,
+            outgoing: OutgoingBuilder::default(),
+            deposits: Deposits::default(),
+            pending: HashMap::new(),
+            next_token: 1,
+            frames: TurnFrames::default(),
+            runs: RunCache::default(),
+            actions: Vec::new(),
+            dirty: VecDeque::new(),
+            throttled: Vec::new(),
+            parked_bytes: 0,
+            scratch: Scratch::default(),
+            attributes: firehose_log::AttributesBuf::default(),
+            swept_secs: 0,
+            stopping: false,
+            stats,
+        }
+    }
+
+    /// The time of the turn that begins.
+    pub fn set_now(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// What goes to the sequencer: to be deposited, after setting the interest, before the mailbox is drained.
+    pub fn take_outgoing(&mut self) -> Option<Outgoing> {
+        let sealed = self.outgoing.take()?;
+        self.deposits.sent(sealed.waiting);
+        Some(sealed.outgoing)
+    }
+
+    /// Looks at messages, in order.
+    pub fn drain(&mut self, messages: &mut Vec<Message>) {
+        for message in messages.drain(..) {
+            self.look_at(message);
+        }
+        self.frames.seal();
+    }
+
+    /// What is asked of whoever runs the shard, in order.
+    pub fn take_actions(&mut self) -> std::vec::Drain<'_, Action> {
+        self.actions.drain(..)
+    }
+
+    /// Whether actions wait to be taken.
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    /// The next connection to flush.
+    pub fn next_dirty(&mut self) -> Option<u32> {
+        self.dirty.pop_front()
+    }
+
+    /// How many connections are to be flushed.
+    pub fn dirty_count(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// Whether the turn left nothing to do that is not waiting for a socket, a message or the time.
+    pub fn is_idle(&self) -> bool {
+        self.dirty.is_empty() && self.actions.is_empty() && self.outgoing.is_empty()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// The session's socket takes bytes again.
+    pub fn writable(&mut self, session: u32) {
+        if let Some(connection) = self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
+            && connection.blocked
+        {
+            connection.blocked = false;
+            mark_dirty(&mut self.dirty, session, &mut connection.dirty);
+        }
+    }
+
+    /// Writes what the session's connection is to be sent.
+    pub fn flush(&mut self, session: u32, wire: &mut dyn Wire) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let behind = it.is_behind();
+        let Some(connection) = it.connection.as_deref_mut() else { return };
+        connection.dirty = false;
+        if connection.blocked && !connection.closing {
+            return self.park(session);
+        }
+        let flushed = connection.outbox.flush(it.inflight.as_deref_mut(), &mut self.scratch, wire);
+        if flushed == Flushed::Dead {
+            return self.hang_up(session, "the socket failed");
+        }
+        if connection.closing {
+            return self.end(session);
+        }
+        connection.blocked = flushed == Flushed::Blocked;
+        if flushed == Flushed::More {
+            mark_dirty(&mut self.dirty, session, &mut connection.dirty);
+        }
+        self.park(session);
+        if behind {
+            self.pump(session);
+        }
+    }
+
+    /// The peer closed its side, or the socket failed.
+    pub fn hang_up(&mut self, session: u32, why: &str) {
+        if let Some(it) = self.sessions.get(session as usize) {
+            tracing::debug!(client = %it.client_id, why, "connection lost");
+            self.end(session);
+        }
+    }
+
+    /// Once in a while: keep-alives, pauses, throttled replays. Returns after how many milliseconds it wants to be called.
+    pub fn tick(&mut self) -> u64 {
+        for session in std::mem::take(&mut self.throttled) {
+            self.pump(session);
+        }
+        if self.swept_secs != self.now.secs() {
+            self.swept_secs = self.now.secs();
+            self.sweep();
+        }
+        if self.throttled.is_empty() { 1000 - self.now.ms % 1000 } else { 50 }
+    }
+
+    fn look_at(&mut self, message: Message) {
+        match message {
+            Message::Batch { batch, ticket } => {
+                if let Some(ticket) = ticket {
+                    self.placed(ticket, Ok(batch.last()));
+                }
+                self.deliver(&batch);
+            }
+            Message::Placed { ticket, outcome } => self.placed(ticket, outcome),
+            Message::Durable(durable) => {
+                self.durable = self.durable.max(durable);
+                self.release();
+            }
+            Message::Mark { token, head } => {
+                self.stand = self.stand.max(head);
+                self.sequenced(token, head);
+            }
+            Message::Missed { first, last } => self.missed(first, last),
+            Message::Arrival(arrival) => self.arrive(*arrival),
+            Message::Read { lane, chunk } => self.answer(lane, chunk),
+            Message::Resolved { token, start } => self.resolved(token, start),
+            Message::Reload => self.reload(),
+            Message::Shutdown => self.shut_down(),
+        }
+    }
+
+    /// The mailbox was full: every live lane reads the log from there.
+    fn missed(&mut self, first: Offset, last: Offset) {
+        self.stats.mailbox_overflows.add(1);
+        self.stand = self.stand.max(last);
+        let all: Vec<u32> = self.sessions.iter().map(|(session, _)| session as u32).collect();
+        for session in all {
+            let Some(it) = self.sessions.get_mut(session as usize) else { continue };
+            if it.subscriptions.is_empty() {
+                continue;
+            }
+            for lane in it.lanes() {
+                if let Some(lane) = it.lane_mut(lane).filter(|lane| lane.is_live()) {
+                    lane.fall_back(first);
+                }
+            }
+            self.pump(session);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = self.now.secs();
+        let mut late = Vec::new();
+        for (session, it) in &self.sessions {
+            let patience = u32::from(it.keep_alive_secs) * 3 / 2;
+            if patience > 0 && now.saturating_sub(it.heard_secs) > patience {
+                late.push(session as u32);
+            }
+        }
+        for session in late {
+            let paused = self.connection(session).is_some_and(|connection| connection.pauses.any());
+            if !paused {
+                self.disconnect(session, Reason::KeepAliveTimeout, "nothing heard for one and a half keep-alives");
+            }
+        }
+        self.resume_paused();
+    }
+
+    fn reload(&mut self) {
+        self.auth = self.common.access.current();
+        self.auth_generation = self.common.access.generation();
+        let gone: Vec<u32> = self
+            .sessions
+            .iter()
+            .filter(|(_, it)| it.identity.name().is_some_and(|user| !self.auth.knows_user(user)))
+            .map(|(session, _)| session as u32)
+            .collect();
+        for session in gone {
+            self.disconnect(session, Reason::NotAuthorized, "the user is gone");
+        }
+        self.recheck_subscriptions();
+    }
+
+    fn shut_down(&mut self) {
+        self.stopping = true;
+        let all: Vec<u32> = self.sessions.iter().map(|(session, _)| session as u32).collect();
+        for session in all {
+            self.disconnect(session, Reason::ServerShuttingDown, "the bus stops");
+        }
+    }
+
+    pub(crate) fn connection(&mut self, session: u32) -> Option<&mut crate::connection::Connection> {
+        self.sessions.get_mut(session as usize)?.connection.as_deref_mut()
+    }
+
+    /// Puts the connection on the list of those to flush.
+    pub(crate) fn dirty(&mut self, session: u32) {
+        if let Some(connection) = self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut()) {
+            mark_dirty(&mut self.dirty, session, &mut connection.dirty);
+        }
+    }
+
+    /// Counts what the connection's outbox keeps alive; over the limits its lanes go on from the log.
+    fn park(&mut self, session: u32) {
+        let limits = self.common.limits.clone();
+        let Some(connection) = self.connection(session) else { return };
+        let parked = if connection.outbox.has_messages() { connection.outbox.pinned_bytes() } else { 0 };
+        let over = connection.outbox.bytes() > limits.outbox_bytes_max;
+        let before = std::mem::replace(&mut connection.parked_bytes, parked);
+        self.parked_bytes = self.parked_bytes + parked - before;
+        if parked > 0 && (over || self.parked_bytes > limits.parked_bytes_max) {
+            self.fall_back(session);
+        }
+    }
+
+    /// Drops what is queued; the lanes go on from the log, at the pace of the socket.
+    pub(crate) fn fall_back(&mut self, session: u32) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let Some(connection) = it.connection.as_deref_mut() else { return };
+        let mut firsts: Vec<(u16, Offset)> = Vec::new();
+        let lost = connection.outbox.drop_messages(|lane, offset| {
+            if !firsts.iter().any(|(known, _)| *known == lane) {
+                firsts.push((lane, offset));
+            }
+        });
+        self.parked_bytes -= std::mem::take(&mut connection.parked_bytes);
+        self.stats.messages_dropped.add(lost);
+        for (lane, offset) in firsts {
+            if let Some(lane) = it.lane_mut(lane) {
+                if lane.is_live() {
+                    self.stats.lanes_fallen_back.add(1);
+                }
+                lane.fall_back(offset);
+            }
+        }
+    }
+}
+
+/// Puts a connection on the list of those to flush, once.
+pub(crate) fn mark_dirty(list: &mut VecDeque<u32>, session: u32, dirty: &mut bool) {
+    if !*dirty {
+        *dirty = true;
+        list.push_back(session);
+    }
+}
+

@@ -1,0 +1,430 @@
+//! SUBSCRIBE and UNSUBSCRIBE. Both are sequenced: they take effect at a mark in the one order, so that what a
+//! subscription gets begins exactly behind the head that its SUBACK may name.
+
+use crate::connection::Pause;
+use crate::inbound::Flow;
+use crate::lane::{Lane, MAIN};
+use crate::session::Subscription;
+use crate::shard::{Action, Shard};
+use firehose_auth::Verdict;
+use firehose_log::{Cursor, Offset, Since, SinceError, Start};
+use firehose_mqtt::{
+    PacketId, Packet, PropertiesBuf, Property, QoS, Reason, ReasonsBuf, SubAck, Subscribe, SubscribeOptions, UnsubAck,
+    Unsubscribe, Version, encode,
+};
+use firehose_topic::{TopicFilter, parse_share};
+
+/// Begins a filter that replays: `$replay/<from>/<filter>`.
+const REPLAY: &str = "$replay/";
+
+/// What one filter of a SUBSCRIBE asks for, if it may.
+struct Plan {
+    filter: TopicFilter,
+    options: SubscribeOptions,
+    checked: bool,
+    /// Where it begins; none: at the head.
+    since: Option<Since>,
+    start: Option<Start>,
+    /// `$replay`: as the client wrote it.
+    written: Option<Box<str>>,
+    /// 3.1 cannot be told that a filter is denied: it is granted, and nothing comes.
+    mute: bool,
+}
+
+/// A SUBSCRIBE or UNSUBSCRIBE on its way to its place in the order.
+pub struct PendingSubscribe {
+    session: u32,
+    generation: u32,
+    packet_id: PacketId,
+    what: What,
+}
+
+enum What {
+    Subscribe { plans: Vec<Result<Plan, Reason>>, id: u32, cursors: bool, resolving: usize },
+    Unsubscribe { filters: Vec<Box<str>> },
+}
+
+impl Shard {
+    /// A SUBSCRIBE packet.
+    pub(crate) fn subscribe(&mut self, session: u32, packet: &Subscribe<'_>) -> Flow {
+        let Some(it) = self.sessions.get(session as usize) else { return Flow::Stop };
+        let Some(version) = it.connection.as_deref().map(|connection| connection.version) else { return Flow::Stop };
+        let generation = it.generation;
+        let user = |wanted: &str| packet.properties.user_properties().find(|(name, _)| *name == wanted);
+        let since = match user("since").map(|(_, from)| Since::parse(from)) {
+            None => None,
+            Some(Ok(since)) => Some(Ok(since)),
+            Some(Err(_)) => Some(Err(Reason::TopicFilterInvalid)),
+        };
+        let (mut count, mut bytes) = it.subscription_count();
+        let mut plans = Vec::new();
+        for item in packet.filters {
+            (count, bytes) = (count + 1, bytes + item.filter.len());
+            let over = count > self.common.limits.subscriptions_per_client_max
+                || bytes > self.common.limits.subscription_bytes_per_client_max;
+            plans.push(match over {
+                true => Err(Reason::QuotaExceeded),
+                false => self.plan(session, version, item.filter, item.options, &since),
+            });
+        }
+        let id = packet.properties.subscription_id().unwrap_or(0);
+        let cursors = user("firehose-cursor").is_some_and(|(_, value)| value == "on");
+        let token = self.next_token();
+        let resolving = self.ask_where(token, &plans);
+        let what = What::Subscribe { plans, id, cursors, resolving };
+        let pending = PendingSubscribe { session, generation, packet_id: packet.packet_id, what };
+        if resolving == 0 {
+            self.sequence(token, pending);
+            return Flow::On;
+        }
+        self.pending.insert(token, pending);
+        if let Some(connection) = self.connection(session) {
+            connection.pauses.set(Pause::Subscribing, true);
+        }
+        Flow::Pause
+    }
+
+    /// An UNSUBSCRIBE packet.
+    pub(crate) fn unsubscribe(&mut self, session: u32, packet: &Unsubscribe<'_>) -> Flow {
+        let Some(it) = self.sessions.get(session as usize) else { return Flow::Stop };
+        let filters = packet.filters.map(Box::from).collect();
+        let token = self.next_token();
+        let pending = PendingSubscribe {
+            session,
+            generation: it.generation,
+            packet_id: packet.packet_id,
+            what: What::Unsubscribe { filters },
+        };
+        self.sequence(token, pending);
+        Flow::On
+    }
+
+    /// The log knows where one of the filters of a SUBSCRIBE begins.
+    pub(crate) fn resolved(&mut self, token: u64, start: Result<Start, SinceError>) {
+        let Some(mut pending) = self.pending.remove(&token) else { return };
+        let What::Subscribe { plans, resolving, .. } = &mut pending.what else { return };
+        if let Some(plan) = plans.iter_mut().find(|plan| matches!(plan, Ok(it) if it.since.is_some() && it.start.is_none()))
+        {
+            match start {
+                Ok(start) => {
+                    if let Ok(plan) = plan {
+                        plan.start = Some(start);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "replay refused");
+                    *plan = Err(match error {
+                        SinceError::Io(_) => Reason::UnspecifiedError,
+                        _ => Reason::TopicFilterInvalid,
+                    });
+                }
+            }
+        }
+        *resolving -= 1;
+        if *resolving > 0 {
+            self.pending.insert(token, pending);
+            return;
+        }
+        let session = pending.session;
+        if self.sessions.get(session as usize).is_none_or(|it| it.generation != pending.generation) {
+            return;
+        }
+        self.sequence(token, pending);
+        if let Some(connection) = self.connection(session) {
+            connection.pauses.set(Pause::Subscribing, false);
+            self.actions.push(Action::Resume { session });
+        }
+    }
+
+    /// The mark has its place in the order: everything up to `head` came before.
+    pub(crate) fn sequenced(&mut self, token: u64, head: Offset) {
+        let Some(pending) = self.pending.remove(&token) else { return };
+        if self.sessions.get(pending.session as usize).is_none_or(|it| it.generation != pending.generation) {
+            return;
+        }
+        let (session, packet_id) = (pending.session, pending.packet_id);
+        match pending.what {
+            What::Subscribe { plans, id, cursors, .. } => {
+                self.subscribed(session, packet_id, plans, id, cursors, head);
+            }
+            What::Unsubscribe { filters } => self.unsubscribed(session, packet_id, &filters),
+        }
+        self.pump(session);
+        if self.trie.is_empty() && self.pending.is_empty() {
+            self.outgoing.interest(false);
+        }
+    }
+
+    fn plan(
+        &self,
+        session: u32,
+        version: Version,
+        written: &str,
+        options: SubscribeOptions,
+        since: &Option<Result<Since, Reason>>,
+    ) -> Result<Plan, Reason> {
+        if parse_share(written).is_some() {
+            return Err(Reason::SharedSubscriptionsNotSupported);
+        }
+        let (filter, mut from) = match written.strip_prefix(REPLAY) {
+            Some(rest) => {
+                let (from, filter) = rest.split_once('/').ok_or(Reason::TopicFilterInvalid)?;
+                (filter, Some(Since::parse(from).map_err(|_| Reason::TopicFilterInvalid)?))
+            }
+            None => (written, None),
+        };
+        let replayed = from.is_some();
+        if from.is_none() {
+            from = since.clone().transpose()?;
+        }
+        let filter = TopicFilter::new(filter).map_err(|_| Reason::TopicFilterInvalid)?;
+        let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
+        let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &filter);
+        if verdict == Verdict::Denied && version != Version::V31 {
+            return Err(Reason::NotAuthorized);
+        }
+        Ok(Plan {
+            filter,
+            options,
+            checked: verdict == Verdict::PerTopic,
+            since: from,
+            start: None,
+            written: replayed.then(|| written.into()),
+            mute: verdict == Verdict::Denied,
+        })
+    }
+
+    /// Asks the log where the filters begin; gives how many answers there will be.
+    fn ask_where(&mut self, token: u64, plans: &[Result<Plan, Reason>]) -> usize {
+        let questions: Vec<Since> = plans.iter().flatten().filter_map(|plan| plan.since).collect();
+        for since in &questions {
+            self.actions.push(Action::Resolve { token, since: *since });
+        }
+        questions.len()
+    }
+
+    fn sequence(&mut self, token: u64, pending: PendingSubscribe) {
+        self.pending.insert(token, pending);
+        self.outgoing.interest(true);
+        self.outgoing.mark(token);
+    }
+
+    fn subscribed(
+        &mut self,
+        session: u32,
+        packet_id: PacketId,
+        plans: Vec<Result<Plan, Reason>>,
+        id: u32,
+        cursors: bool,
+        head: Offset,
+    ) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        it.cursors |= cursors;
+        let cursors = it.cursors;
+        let mut since_lane = None;
+        let mut reasons = ReasonsBuf::new();
+        let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
+        for plan in plans {
+            let reason = plan.and_then(|plan| self.grant(session, plan, id, v5, head, &mut since_lane));
+            reasons.push(reason.unwrap_or_else(|reason| if v5 { reason } else { Reason::UnspecifiedError }));
+        }
+        let mut properties = PropertiesBuf::new();
+        if cursors && v5 {
+            let recorded_secs = self.now.wall_us.div_euclid(1_000_000);
+            let (log_id, epoch) = (self.common.log_id, self.common.epoch);
+            let cursor = Cursor { log_id, epoch, offset: head, recorded_secs }.encode();
+            let _ = properties.push(&Property::UserProperty("firehose-cursor", &cursor));
+        }
+        let (reasons, properties) = (reasons.as_reasons(), properties.as_properties());
+        let suback = Packet::SubAck(SubAck { packet_id, properties, reasons });
+        self.reply(session, |connection| {
+            let _ = encode(&suback, connection.version, connection.outbox.control());
+        });
+    }
+
+    /// Enters one subscription; gives the reason code that grants it.
+    fn grant(
+        &mut self,
+        session: u32,
+        plan: Plan,
+        id: u32,
+        v5: bool,
+        head: Offset,
+        since_lane: &mut Option<u16>,
+    ) -> Result<Reason, Reason> {
+        let granted = match plan.options.qos {
+            QoS::AtMostOnce => Reason::Success,
+            QoS::AtLeastOnce => Reason::GrantedQoS1,
+            QoS::ExactlyOnce => Reason::GrantedQoS2,
+        };
+        if plan.mute || self.replace(session, &plan, id) {
+            return Ok(granted);
+        }
+        let lane = match plan.start {
+            Some(start) if start.next <= head => self.lane_from(session, &plan, start, v5, since_lane)?,
+            Some(Start { gap: Some(gap), .. }) if !v5 && is_cursor(&plan) => {
+                let _ = gap;
+                return Err(Reason::UnspecifiedError);
+            }
+            _ => MAIN,
+        };
+        let Some(it) = self.sessions.get_mut(session as usize) else { return Err(Reason::UnspecifiedError) };
+        let free = it.subscriptions.iter().position(Option::is_none).unwrap_or(it.subscriptions.len());
+        let subscription = Subscription {
+            filter: plan.filter,
+            options: plan.options,
+            id,
+            lane,
+            checked: plan.checked,
+            written: plan.written,
+        };
+        self.trie.insert(&subscription.filter, subscription.interest(session, free as u16));
+        if free == it.subscriptions.len() {
+            if free == 0 {
+                it.subscriptions.reserve_exact(1);
+            }
+            it.subscriptions.push(None);
+        }
+        it.subscriptions[free] = Some(subscription);
+        it.many = it.many || it.subscriptions.len() > 1;
+        self.stats.subscriptions.add(1);
+        Ok(granted)
+    }
+
+    /// The same filter again: its options change, and it goes on where it is [MQTT-3.8.4-3].
+    fn replace(&mut self, session: u32, plan: &Plan, id: u32) -> bool {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return false };
+        let known = it.subscriptions.iter().position(|known| {
+            known.as_ref().is_some_and(|known| known.filter == plan.filter && known.written == plan.written)
+        });
+        // A plain filter with `since` is a wish to read again from there: it replaces the old one, lane and all.
+        let Some(index) = known.filter(|_| plan.since.is_none() || plan.written.is_some()) else {
+            if let Some(index) = known {
+                self.remove_subscription(session, index);
+            }
+            return false;
+        };
+        let Some(subscription) = it.subscriptions[index].as_mut() else { return false };
+        (subscription.options, subscription.id, subscription.checked) = (plan.options, id, plan.checked);
+        let interest = subscription.interest(session, index as u16);
+        let place = |known: &crate::session::Interest| {
+            known.session == session && usize::from(known.subscription) == index
+        };
+        if let Some(known) = self.trie.get_mut(&subscription.filter, place) {
+            *known = interest;
+        }
+        true
+    }
+
+    /// The lane that a replay reads by: one for each `$replay` filter, one for all filters of a `since`.
+    fn lane_from(
+        &mut self,
+        session: u32,
+        plan: &Plan,
+        start: Start,
+        v5: bool,
+        since_lane: &mut Option<u16>,
+    ) -> Result<u16, Reason> {
+        if plan.written.is_none()
+            && let Some(lane) = since_lane
+        {
+            return Ok(*lane);
+        }
+        if start.gap.is_some() && !v5 && is_cursor(plan) {
+            // 3.x has no way to hear of a gap.
+            return Err(Reason::UnspecifiedError);
+        }
+        let Some(it) = self.sessions.get_mut(session as usize) else { return Err(Reason::UnspecifiedError) };
+        let address = it.connection.as_deref().and_then(|connection| connection.address);
+        if !self.common.replays.begin(address) {
+            return Err(Reason::QuotaExceeded);
+        }
+        let mut lane = Lane::replay(start.next);
+        if let Some((from, to)) = start.gap.filter(|_| is_cursor(plan)) {
+            let why = if start.foreign { "the cursor is of another log" } else { "older than the retention" };
+            lane.gap = Some(format!("{from}..{to} {why}").into());
+            it.many = true;
+            self.stats.gaps_declared.add(1);
+        }
+        let number = it.add_lane(lane);
+        if plan.written.is_none() {
+            *since_lane = Some(number);
+        }
+        Ok(number)
+    }
+
+    fn unsubscribed(&mut self, session: u32, packet_id: PacketId, filters: &[Box<str>]) {
+        let mut reasons = ReasonsBuf::new();
+        for filter in filters {
+            let Some(it) = self.sessions.get(session as usize) else { return };
+            let found = it.subscriptions.iter().position(|known| {
+                known.as_ref().is_some_and(|known| match &known.written {
+                    Some(written) => written == filter,
+                    None => known.filter.as_str() == &**filter,
+                })
+            });
+            match found {
+                Some(index) => self.remove_subscription(session, index),
+                None if TopicFilter::new(filter).is_err() => {
+                    reasons.push(Reason::TopicFilterInvalid);
+                    continue;
+                }
+                None => {
+                    reasons.push(Reason::NoSubscriptionExisted);
+                    continue;
+                }
+            }
+            reasons.push(Reason::Success);
+        }
+        let properties = firehose_mqtt::Properties::EMPTY;
+        self.reply(session, |connection| {
+            let reasons = reasons.as_reasons();
+            let unsuback = Packet::UnsubAck(UnsubAck { packet_id, properties, reasons });
+            let _ = encode(&unsuback, connection.version, connection.outbox.control());
+        });
+    }
+
+    /// Takes a subscription out of the session and the trie; the last of a replay's lane ends it.
+    pub(crate) fn remove_subscription(&mut self, session: u32, index: usize) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let Some(subscription) = it.subscriptions.get_mut(index).and_then(Option::take) else { return };
+        self.trie.remove(&subscription.filter, |known| {
+            known.session == session && usize::from(known.subscription) == index
+        });
+        self.stats.subscriptions.sub(1);
+        let lane = subscription.lane;
+        if lane != MAIN && it.of_lane(lane).next().is_none() {
+            self.replay_ended(session, lane);
+            if let Some(it) = self.sessions.get_mut(session as usize) {
+                it.more_lanes[usize::from(lane) - 1] = None;
+            }
+        }
+    }
+
+    /// The access rules changed: what may no longer be read is checked topic by topic, and so delivers nothing.
+    pub(crate) fn recheck_subscriptions(&mut self) {
+        for (session, it) in &mut self.sessions {
+            for (index, subscription) in it.subscriptions.iter_mut().enumerate() {
+                let Some(subscription) = subscription else { continue };
+                let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &subscription.filter);
+                subscription.checked = verdict != Verdict::All;
+                let interest = subscription.interest(session as u32, index as u16);
+                let place = |known: &crate::session::Interest| {
+                    known.session == interest.session && known.subscription == interest.subscription
+                };
+                if let Some(known) = self.trie.get_mut(&subscription.filter, place) {
+                    *known = interest;
+                }
+            }
+        }
+    }
+
+    fn next_token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+}
+
+fn is_cursor(plan: &Plan) -> bool {
+    matches!(plan.since, Some(Since::After(_)))
+}
