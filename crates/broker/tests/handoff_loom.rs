@@ -70,7 +70,11 @@ impl Shard {
 #[test]
 fn no_message_sleeps_when_helpers_run_a_sleeping_shard() {
     loom::model(|| {
-        let shard = Arc::new(Shard { mailbox: Mailbox::default(), seen: Mutex::new(Vec::new()), wakes: Mutex::new(0) });
+        let shard = Arc::new(Shard {
+            mailbox: Mailbox::default(),
+            seen: Mutex::new(Vec::new()),
+            wakes: Mutex::new(0),
+        });
         let helpers: Vec<_> = [1, 2]
             .into_iter()
             .map(|message| {

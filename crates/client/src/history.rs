@@ -1,7 +1,6 @@
 //! Past events over HTTP, page after page.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::time::Duration;
 
 use base64::Engine;
@@ -94,12 +93,14 @@ impl History {
     fn line(&mut self) -> Result<Option<String>, ClientError> {
         let Some(lines) = &mut self.lines else { return Ok(None) };
         let mut line = String::new();
-        match lines.read_line(&mut line) {
+        match lines.take(LINE_BYTES_MAX).read_line(&mut line) {
             Ok(0) => {
                 self.lines = None;
                 Ok(None)
             }
-            Ok(_) if !line.ends_with('\n') => Err(self.lost("a page was cut short")),
+            Ok(_) if !line.ends_with('\n') => {
+                Err(self.lost("a page was cut short, or a line of it is too long"))
+            }
             Ok(_) => {
                 line.truncate(line.trim_end_matches(['\n', '\r']).len());
                 Ok(Some(line))
@@ -132,7 +133,8 @@ impl History {
         }
         let kind = header(&answer, "content-type").unwrap_or("");
         if !kind.starts_with("application/x-ndjson") {
-            let what = format!("{} does not answer as a firehose does (content type {kind:?})", self.request.url);
+            let what =
+                format!("{} does not answer as a firehose does (content type {kind:?})", self.request.url);
             return Err(ClientError::Refused(what));
         }
         if self.head.is_none() {
@@ -213,6 +215,11 @@ impl HistoryEvent {
     }
 }
 
+/// The bytes that base64 stands for; none, if it is not base64.
+pub fn decode_base64(encoded: &str) -> Vec<u8> {
+    STANDARD.decode(encoded).unwrap_or_default()
+}
+
 /// A JSON string's text.
 fn text(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
@@ -240,7 +247,8 @@ fn agent(request: &HistoryRequest) -> Result<Agent, ClientError> {
 }
 
 fn first_page(request: &HistoryRequest) -> String {
-    let mut address = format!("{}/v1/events?order={}", request.url, if request.descending { "desc" } else { "asc" });
+    let mut address =
+        format!("{}/v1/events?order={}", request.url, if request.descending { "desc" } else { "asc" });
     let limit = request.count_max.unwrap_or(PAGE_EVENTS).clamp(1, PAGE_EVENTS).to_string();
     let topics = request.topics.iter().map(|topic| ("topic", topic.as_str()));
     let since = request.since.as_deref().map(|since| ("since", since));
@@ -249,7 +257,9 @@ fn first_page(request: &HistoryRequest) -> String {
         address.push_str(&format!("&{name}="));
         for byte in value.bytes() {
             match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => address.push(char::from(byte)),
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    address.push(char::from(byte))
+                }
                 _ => address.push_str(&format!("%{byte:02X}")),
             }
         }

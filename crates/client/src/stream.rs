@@ -41,9 +41,10 @@ impl Stream {
             .map_err(|error| ClientError::Usage(format!("TLS cannot be set up: {error}")))?;
         let mut stream = StreamOwned::new(connection, socket);
         while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock).map_err(|error| {
-                ClientError::Connection(format!("no TLS connection to {url}: {error}"))
-            })?;
+            stream
+                .conn
+                .complete_io(&mut stream.sock)
+                .map_err(|error| ClientError::Connection(format!("no TLS connection to {url}: {error}")))?;
         }
         Ok(Stream::Tls(Box::new(stream)))
     }

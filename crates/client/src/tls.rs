@@ -25,9 +25,11 @@ impl Roots {
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, ClientError> {
         let certificates = match self {
             Roots::System => rustls_native_certs::load_native_certs().certs,
-            Roots::File(path) => CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect)
-                .map_err(|error| ClientError::Usage(format!("{}: no certificates can be read: {error}", path.display())))?,
+            Roots::File(path) => {
+                CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| {
+                    ClientError::Usage(format!("{}: no certificates can be read: {error}", path.display()))
+                })?
+            }
         };
         match (certificates.is_empty(), self) {
             (false, _) => Ok(certificates),

@@ -50,7 +50,9 @@ pub struct Url {
 impl Url {
     /// Reads a URL.
     pub fn parse(text: &str) -> Result<Self, ClientError> {
-        read(text).map_err(|what| ClientError::Usage(format!("{:?} is not a URL to use: {what}", without_password(text))))
+        read(text).map_err(|what| {
+            ClientError::Usage(format!("{:?} is not a URL to use: {what}", without_password(text)))
+        })
     }
 
     /// The scheme's name.
@@ -77,8 +79,9 @@ impl fmt::Display for Url {
 fn read(text: &str) -> Result<Url, String> {
     let (name, rest) = text.split_once("://").ok_or("it has no scheme, write mqtt://host or http://host")?;
     let known = SCHEMES.iter().find(|(known, _, _)| known.eq_ignore_ascii_case(name));
-    let (_, scheme, default_port) =
-        *known.ok_or_else(|| format!("there is no scheme {name:?}: there are mqtt, mqtts, ws, wss, http and https"))?;
+    let (_, scheme, default_port) = *known.ok_or_else(|| {
+        format!("there is no scheme {name:?}: there are mqtt, mqtts, ws, wss, http and https")
+    })?;
     if rest.contains(['?', '#']) {
         return Err("it may not have a query or a fragment".into());
     }
@@ -178,7 +181,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_url_is_refused_without_telling_a_password() {
-        for text in ["", "h", "h:1883", "ftp://h", "mqtt://", "mqtt://h:x", "mqtt://[::1", "mqtt://h?x", "mqtt://a b"] {
+        for text in
+            ["", "h", "h:1883", "ftp://h", "mqtt://", "mqtt://h:x", "mqtt://[::1", "mqtt://h?x", "mqtt://a b"]
+        {
             assert!(matches!(Url::parse(text), Err(ClientError::Usage(_))), "{text}");
         }
         let error = Url::parse("mqtt://u:secret@h:x").expect_err("the port is wrong").to_string();

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use firehose_client::ClientError;
+
 /// Why the process did not do what it was asked to.
 #[derive(Debug)]
 pub struct Failure {
@@ -11,9 +13,11 @@ pub struct Failure {
     pub message: String,
 }
 
-/// The exit codes besides 0.
+/// The exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
+    /// Done, or nobody reads the output any more.
+    Success = 0,
     /// Something went wrong while running.
     Runtime = 1,
     /// The command line or the configuration is wrong.
@@ -42,6 +46,18 @@ impl Failure {
     /// An end that needs no words.
     pub fn silent(exit: Exit) -> Self {
         Failure { exit, message: String::new() }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match error {
+            ClientError::Usage(_) => Exit::Usage,
+            ClientError::Connection(_) => Exit::Connection,
+            ClientError::Refused(_) => Exit::Refused,
+            ClientError::Interrupted => return Failure::silent(Exit::Interrupted),
+        };
+        Failure { exit, message: error.to_string() }
     }
 }
 

@@ -1,11 +1,14 @@
 //! firehose: the public event bus of an open infrastructure.
 
+mod account;
 mod cli;
 mod commands;
 mod config;
 mod exit;
+mod format;
+mod output;
+mod signals;
 
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -29,6 +32,10 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::CheckConfig(args) => commands::check_config::run(args),
+        Command::Sub(args) => commands::sub::run(args),
+        Command::Pub(args) => commands::publish::run(args),
+        Command::History(args) => commands::history::run(args),
+        Command::Passwd(args) => commands::passwd::run(args),
         _ => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::{Query, State as FromState};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use firehose_auth::{Auth, Identity, Verdict};
-use firehose_log::{Cursor, SinceError, Since, format_time};
+use firehose_log::{Cursor, Since, SinceError, format_time};
 
 use crate::Problem;
 use crate::link;
@@ -75,7 +75,9 @@ fn answer(page: Page, path: &str, pairs: &[(String, String)], moves: Moves, line
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::VARY, HeaderValue::from_static("Accept, Authorization"));
-    if let Some(link) = next.and_then(|next| HeaderValue::from_str(&next_link(path, pairs, &moves, &next)).ok()) {
+    if let Some(link) =
+        next.and_then(|next| HeaderValue::from_str(&next_link(path, pairs, &moves, &next)).ok())
+    {
         headers.insert(header::LINK, link);
     }
     for (name, cursor) in [(&CURSOR, position), (&HEAD, head)] {
@@ -115,7 +117,8 @@ fn next_link(path: &str, pairs: &[(String, String)], moves: &Moves, next: &Curso
 /// Whether the client prefers NDJSON: it names it before plain JSON.
 fn wants_lines(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let kinds = accepted.flat_map(|value| value.split(',')).map(|kind| kind.split(';').next().unwrap_or("").trim());
+    let kinds =
+        accepted.flat_map(|value| value.split(',')).map(|kind| kind.split(';').next().unwrap_or("").trim());
     let mut known = kinds.filter(|kind| {
         kind.eq_ignore_ascii_case("application/x-ndjson") || kind.eq_ignore_ascii_case("application/json")
     });
@@ -124,7 +127,9 @@ fn wants_lines(headers: &HeaderMap) -> bool {
 
 fn problem(error: ScanError) -> Problem {
     match error {
-        ScanError::Since(SinceError::Io(why)) => Problem::unavailable(format!("the log could not be read: {why}")),
+        ScanError::Since(SinceError::Io(why)) => {
+            Problem::unavailable(format!("the log could not be read: {why}"))
+        }
         ScanError::Since(error) => Problem::bad_request(error.to_string()),
         ScanError::Read(error) => Problem::unavailable(error.to_string()),
         ScanError::Gone(oldest) => {

@@ -31,7 +31,8 @@ mod tests {
 
     #[test]
     fn the_question_is_kept_and_moved_on() {
-        let pairs = [("topic", "a/#"), ("since", "-1h"), ("topic", "ü b")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let pairs =
+            [("topic", "a/#"), ("since", "-1h"), ("topic", "ü b")].map(|(n, v)| (n.to_owned(), v.to_owned()));
         let link = next("/v1/events", &pairs, &["since", "start"], &[("since", "cABC")]);
         assert_eq!(link, "</v1/events?topic=a%2F%23&topic=%C3%BC%20b&since=cABC>; rel=\"next\"");
     }

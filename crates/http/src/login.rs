@@ -38,9 +38,13 @@ impl Login {
             return self.access.current().authenticate(None, None).map_err(problem);
         };
         let Ok(_waiting) = self.waiting.try_acquire() else {
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many passwords are being checked: try again"));
+            return Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many passwords are being checked: try again",
+            ));
         };
-        let _check = self.checks.acquire().await.map_err(|_| Problem::unavailable("the server is stopping"))?;
+        let _check =
+            self.checks.acquire().await.map_err(|_| Problem::unavailable("the server is stopping"))?;
         let rules = self.access.current();
         let check = move || rules.authenticate(Some(&user), Some(&password));
         match tokio::task::spawn_blocking(check).await {
@@ -53,7 +57,8 @@ impl Login {
 /// The user and the password of the Authorization header; none: there is no such header.
 fn credentials(headers: &HeaderMap) -> Result<Option<(String, Vec<u8>)>, Problem> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let malformed = || Problem::new(StatusCode::UNAUTHORIZED, "the Authorization header is not of the Basic scheme");
+    let malformed =
+        || Problem::new(StatusCode::UNAUTHORIZED, "the Authorization header is not of the Basic scheme");
     let value = value.to_str().map_err(|_| malformed())?;
     let (scheme, encoded) = value.split_once(' ').ok_or_else(malformed)?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -70,7 +75,9 @@ fn problem(refused: Refused) -> Problem {
         StatusCode::UNAUTHORIZED,
         match refused {
             Refused::BadUserNameOrPassword => "no such user, or another password",
-            Refused::NotAuthorized => "this server is not read without an account: give a user and a password",
+            Refused::NotAuthorized => {
+                "this server is not read without an account: give a user and a password"
+            }
         },
     )
 }

@@ -26,7 +26,14 @@ impl Problem {
     /// A problem of this status.
     pub fn new(code: StatusCode, detail: impl Into<String>) -> Self {
         let title = code.canonical_reason().unwrap_or("Error");
-        Problem { r#type: "about:blank", title, status: code.as_u16(), detail: detail.into(), oldest: None, code }
+        Problem {
+            r#type: "about:blank",
+            title,
+            status: code.as_u16(),
+            detail: detail.into(),
+            oldest: None,
+            code,
+        }
     }
 
     /// 400: the request cannot be understood.

@@ -46,7 +46,8 @@ impl EventsQuery {
     /// Reads the names and values of a query, at this time (µs since the epoch, for `end=-1h`).
     pub fn parse(pairs: &[(String, String)], now_us: i64) -> Result<Self, Problem> {
         let mut topics = Vec::new();
-        let (mut since, mut end_us, mut before, mut order, mut limit, mut on_gap) = (None, None, None, None, None, None);
+        let (mut since, mut end_us, mut before, mut order, mut limit, mut on_gap) =
+            (None, None, None, None, None, None);
         for (name, value) in pairs {
             match name.as_str() {
                 "topic" => topics.push(topic(value)?),
@@ -86,7 +87,8 @@ fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), Problem> {
 }
 
 fn topic(value: &str) -> Result<TopicFilter, Problem> {
-    TopicFilter::new(value).map_err(|error| Problem::bad_request(format!("topic: {value:?} is not a topic filter: {error}")))
+    TopicFilter::new(value)
+        .map_err(|error| Problem::bad_request(format!("topic: {value:?} is not a topic filter: {error}")))
 }
 
 fn parse_since(name: &str, value: &str) -> Result<Since, Problem> {
@@ -98,7 +100,9 @@ fn time(name: &str, value: &str, now_us: i64) -> Result<i64, Problem> {
     match parse_since(name, value)? {
         Since::At(time_us) => Ok(time_us),
         Since::Ago(ago) => Ok(now_us.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX))),
-        _ => Err(Problem::bad_request(format!("{name}: {value:?} is not a time: write it as 2026-11-23T04:00:00Z"))),
+        _ => Err(Problem::bad_request(format!(
+            "{name}: {value:?} is not a time: write it as 2026-11-23T04:00:00Z"
+        ))),
     }
 }
 
@@ -117,9 +121,9 @@ fn choice(name: &str, value: &str, choices: [&str; 2]) -> Result<usize, Problem>
 
 fn parse_limit(value: &str) -> Result<usize, Problem> {
     let limit = value.bytes().all(|b| b.is_ascii_digit()).then(|| value.parse().ok()).flatten();
-    limit
-        .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-        .ok_or_else(|| Problem::bad_request(format!("limit: {value:?} is not a whole number from 1 to {LIMIT_MAX}")))
+    limit.filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
+        Problem::bad_request(format!("limit: {value:?} is not a whole number from 1 to {LIMIT_MAX}"))
+    })
 }
 
 fn unknown(name: &str) -> Problem {

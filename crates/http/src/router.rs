@@ -94,7 +94,9 @@ pub(crate) fn set_cursor(response: &mut Response, name: &HeaderName, cursor: &Cu
 fn newest(log: &dyn Read) -> Cursor {
     let head = log.head();
     let time_us = match log.read(head, head, 1, firehose_log::Wait::No) {
-        Ok(firehose_log::Chunk::Batches(batches)) => batches.last().map_or_else(now_us, |batch| batch.time_us()),
+        Ok(firehose_log::Chunk::Batches(batches)) => {
+            batches.last().map_or_else(now_us, |batch| batch.time_us())
+        }
         _ => now_us(),
     };
     log.cursor(head, time_us)

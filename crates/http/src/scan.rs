@@ -8,7 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use firehose_auth::{Auth, Identity};
-use firehose_log::{Batch, Chunk, Cursor, Kind, Offset, Read, ReadError, Since, SinceError, Wait, write_json};
+use firehose_log::{
+    Batch, Chunk, Cursor, Kind, Offset, Read, ReadError, Since, SinceError, Wait, write_json,
+};
 use firehose_topic::{TopicFilter, TopicName};
 
 use crate::query::EventsQuery;
@@ -271,7 +273,10 @@ impl Scan<'_> {
 
     /// Puts the event on the page, if it is one that is asked for and may be read.
     fn take(&mut self, batch: &Batch, offset: Offset) {
-        let Some(index) = offset.checked_sub(batch.base()).and_then(|index| usize::try_from(index).ok()) else { return };
+        let Some(index) = offset.checked_sub(batch.base()).and_then(|index| usize::try_from(index).ok())
+        else {
+            return;
+        };
         let record = batch.record(index);
         if record.kind() != Kind::Event {
             return;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use firehose_mqtt::{
-    AckKind, ConnAck, Connect, Decoded, Disconnect, PINGREQ, Packet, PacketId, Properties, PropertiesBuf, Property,
-    Publish, QoS, Reason, Subscribe, SubscribeItemsBuf, SubscribeOptions, Version, decode, encode, encode_ack,
+    AckKind, ConnAck, Connect, Decoded, Disconnect, PINGREQ, Packet, PacketId, Properties, PropertiesBuf,
+    Property, Publish, QoS, Reason, Subscribe, SubscribeItemsBuf, SubscribeOptions, Version, decode, encode,
+    encode_ack,
 };
 use rustls::ClientConfig;
 
@@ -140,7 +141,13 @@ impl Connection {
     }
 
     /// Sends a message, sooner or later (see [`Connection::send`]). Gives its packet id, 0 for QoS 0.
-    pub fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Result<u16, ClientError> {
+    pub fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: QoS,
+        retain: bool,
+    ) -> Result<u16, ClientError> {
         let packet_id = (qos != QoS::AtMostOnce).then(|| self.take_packet_id());
         let properties = Properties::EMPTY;
         let packet = Publish { dup: false, qos, retain, topic, packet_id, properties, payload };
@@ -160,7 +167,10 @@ impl Connection {
 
     /// Whether the next call of [`Connection::receive`] has a packet without waiting for the network.
     pub fn has_input(&self) -> bool {
-        matches!(decode(self.input.bytes(), self.version, self.packet_bytes_max), Ok(Decoded::Packet(..)) | Err(_))
+        matches!(
+            decode(self.input.bytes(), self.version, self.packet_bytes_max),
+            Ok(Decoded::Packet(..)) | Err(_)
+        )
     }
 
     /// The next thing that the server says; acknowledges the message before. Waits until the deadline.
@@ -227,7 +237,10 @@ impl Connection {
                 }
                 Heard::Goodbye(reason, why) => return Err(goodbye(&self.url, reason, why)),
                 Heard::Unexpected(kind) => {
-                    return Err(ClientError::Connection(format!("{} sent {kind}, which it may not", self.url)));
+                    return Err(ClientError::Connection(format!(
+                        "{} sent {kind}, which it may not",
+                        self.url
+                    )));
                 }
                 Heard::Other(received) => return Ok(Some(received)),
             }
@@ -243,7 +256,13 @@ impl Connection {
                 self.unacknowledged = Some((AckKind::PubRec, message.packet_id));
             }
             QoS::ExactlyOnce => {
-                encode_ack(&mut self.unsent, AckKind::PubRec, message.packet_id, Reason::Success, self.version);
+                encode_ack(
+                    &mut self.unsent,
+                    AckKind::PubRec,
+                    message.packet_id,
+                    Reason::Success,
+                    self.version,
+                );
                 return None;
             }
         }
@@ -273,7 +292,10 @@ impl Connection {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    return Err(ClientError::Connection(format!("the connection to {} is lost: {error}", self.url)));
+                    return Err(ClientError::Connection(format!(
+                        "the connection to {} is lost: {error}",
+                        self.url
+                    )));
                 }
             }
         }
@@ -308,7 +330,9 @@ impl Connection {
                 _ => break,
             }
         }
-        while let Ok(Decoded::Packet(packet, taken)) = decode(self.input.bytes(), self.version, self.packet_bytes_max) {
+        while let Ok(Decoded::Packet(packet, taken)) =
+            decode(self.input.bytes(), self.version, self.packet_bytes_max)
+        {
             if let Heard::Goodbye(reason, why) = hear(&packet) {
                 return goodbye(&self.url, reason, why);
             }
@@ -331,14 +355,19 @@ struct NotOpened {
     is_version: bool,
 }
 
-fn open(config: &MqttConfig, version: Version, tls: Option<&Arc<ClientConfig>>) -> Result<Connection, NotOpened> {
+fn open(
+    config: &MqttConfig,
+    version: Version,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Connection, NotOpened> {
     let plain = |error| NotOpened { error, is_version: false };
     if config.interrupt.is_raised() {
         return Err(plain(ClientError::Interrupted));
     }
     let mut stream = Stream::connect(&config.url, tls, config.timeout, &config.interrupt).map_err(plain)?;
-    let lost =
-        |what: String| plain(ClientError::Connection(format!("the connection to {} is lost: {what}", config.url)));
+    let lost = |what: String| {
+        plain(ClientError::Connection(format!("the connection to {} is lost: {what}", config.url)))
+    };
     let connect = connect_packet(config, version).map_err(plain)?;
     stream.write_all(&connect).map_err(|error| lost(error.to_string()))?;
     let mut input = Input::default();
@@ -395,7 +424,13 @@ fn connect_packet(config: &MqttConfig, version: Version) -> Result<Vec<u8>, Clie
     Ok(bytes)
 }
 
-fn connection(config: &MqttConfig, version: Version, stream: Stream, input: Input, welcome: Welcome) -> Connection {
+fn connection(
+    config: &MqttConfig,
+    version: Version,
+    stream: Stream,
+    input: Input,
+    welcome: Welcome,
+) -> Connection {
     let now = Instant::now();
     Connection {
         url: config.url.clone(),
@@ -423,7 +458,8 @@ fn welcome(config: &MqttConfig, version: Version, packet: &Packet<'_>) -> Result
     };
     if *reason != Reason::Success {
         let why = properties.reason_string().map_or(String::new(), |why| format!(": {why}"));
-        let error = ClientError::Refused(format!("{} refused the connection: {}{why}", config.url, reason.name()));
+        let error =
+            ClientError::Refused(format!("{} refused the connection: {}{why}", config.url, reason.name()));
         return Err(NotOpened { error, is_version: *reason == Reason::UnsupportedProtocolVersion });
     }
     let five = version == Version::V5;
@@ -462,7 +498,11 @@ fn hear(packet: &Packet<'_>) -> Heard {
         Packet::SubAck(suback) => Heard::Other(Received::Subscribed {
             reasons: suback.reasons.collect(),
             why: why(&suback.properties),
-            head: suback.properties.user_properties().find(|(name, _)| *name == CURSOR).map(|(_, v)| v.to_owned()),
+            head: suback
+                .properties
+                .user_properties()
+                .find(|(name, _)| *name == CURSOR)
+                .map(|(_, v)| v.to_owned()),
         }),
         Packet::PingResp => Heard::Other(Received::Pong),
         Packet::Disconnect(disconnect) => Heard::Goodbye(disconnect.reason, why(&disconnect.properties)),
@@ -475,10 +515,14 @@ fn goodbye(url: &Url, reason: Reason, why: Option<String>) -> ClientError {
     let why = why.map_or(String::new(), |why| format!(": {why}"));
     let what = format!("{url} ended the connection: {}{why}", reason.name());
     match reason {
-        Reason::ServerShuttingDown | Reason::ServerBusy | Reason::KeepAliveTimeout | Reason::UnspecifiedError
-        | Reason::Success | Reason::QuotaExceeded | Reason::MessageRateTooHigh | Reason::MaximumConnectTime => {
-            ClientError::Connection(what)
-        }
+        Reason::ServerShuttingDown
+        | Reason::ServerBusy
+        | Reason::KeepAliveTimeout
+        | Reason::UnspecifiedError
+        | Reason::Success
+        | Reason::QuotaExceeded
+        | Reason::MessageRateTooHigh
+        | Reason::MaximumConnectTime => ClientError::Connection(what),
         _ => ClientError::Refused(what),
     }
 }

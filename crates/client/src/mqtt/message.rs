@@ -68,7 +68,9 @@ impl Message {
             Property::SubscriptionId(id) => self.subscription_ids.push(id),
             Property::UserProperty(CURSOR, text) => self.cursor = Cursor::parse(text).ok(),
             Property::UserProperty(GAP, text) => self.gap = Some(text.to_owned()),
-            Property::UserProperty(name, value) => self.user_properties.push((name.to_owned(), value.to_owned())),
+            Property::UserProperty(name, value) => {
+                self.user_properties.push((name.to_owned(), value.to_owned()))
+            }
             _ => {}
         }
     }

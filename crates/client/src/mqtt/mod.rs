@@ -58,7 +58,8 @@ impl MqttConfig {
             Scheme::Mqtt | Scheme::Mqtts => {}
             Scheme::Ws | Scheme::Wss => {
                 let name = url.scheme_name();
-                let what = format!("{url}: this version of firehose does not speak {name}: use mqtt:// or mqtts://");
+                let what =
+                    format!("{url}: this version of firehose does not speak {name}: use mqtt:// or mqtts://");
                 return Err(ClientError::Usage(what));
             }
             Scheme::Http | Scheme::Https => {

@@ -35,7 +35,13 @@ impl Publisher {
     }
 
     /// Publishes one message; with QoS 1 and 2 waits while too many are not acknowledged.
-    pub fn publish(&mut self, topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Result<(), ClientError> {
+    pub fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: QoS,
+        retain: bool,
+    ) -> Result<(), ClientError> {
         self.check(payload, qos, retain)?;
         while self.in_flight.len() >= self.window {
             self.wait()?;
@@ -102,7 +108,11 @@ impl Publisher {
     fn done(&mut self, packet_id: u16, reason: Reason, why: Option<String>) -> Result<(), ClientError> {
         if reason.is_error() {
             let why = why.map_or(String::new(), |why| format!(": {why}"));
-            return Err(ClientError::Refused(format!("{} refused the message: {}{why}", self.config.url, reason.name())));
+            return Err(ClientError::Refused(format!(
+                "{} refused the message: {}{why}",
+                self.config.url,
+                reason.name()
+            )));
         }
         if self.in_flight.remove(&packet_id) {
             self.acknowledged += 1;

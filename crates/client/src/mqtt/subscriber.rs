@@ -45,7 +45,6 @@ pub struct Subscriber {
     position: Option<Cursor>,
     /// QoS 2 messages of a session that are not released yet.
     unreleased: HashSet<u16>,
-    was_connected: bool,
     /// Not before this.
     retry_at: Option<Instant>,
 }
@@ -54,7 +53,8 @@ impl Subscriber {
     /// Connects and subscribes. What goes wrong here is final: only later losses are tried again.
     pub fn open(mut config: SubscriberConfig) -> Result<Self, ClientError> {
         if let Some(Since::Ago(ago)) = config.since {
-            config.since = Some(Since::At(now_us().saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX))));
+            config.since =
+                Some(Since::At(now_us().saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX))));
         }
         let mut subscriber = Subscriber {
             config,
@@ -62,7 +62,6 @@ impl Subscriber {
             backoff: Backoff::new(),
             position: None,
             unreleased: HashSet::new(),
-            was_connected: false,
             retry_at: None,
         };
         subscriber.connect()?;
@@ -110,10 +109,7 @@ impl Subscriber {
     /// Whether the message was not handed out before; notes how far we are.
     fn is_new(&mut self, message: &Message) -> bool {
         let Some(cursor) = message.cursor.filter(|_| !message.retain) else { return true };
-        let known = self.position.is_some_and(|position| {
-            position.log_id == cursor.log_id && position.epoch <= cursor.epoch && position.offset >= cursor.offset
-        });
-        let repeated = known && self.was_connected && message.qos != QoS::AtMostOnce;
+        let repeated = self.position.is_some_and(|position| is_after(&position, &cursor));
         if !repeated {
             self.position = Some(cursor);
         }
@@ -159,7 +155,6 @@ impl Subscriber {
             self.subscribe(&mut connection)?;
         }
         self.connection = Some(connection);
-        self.was_connected = true;
         self.backoff.reset();
         Ok(())
     }
@@ -172,7 +167,9 @@ impl Subscriber {
         let mut filters = self.config.filters.clone();
         match (&text, connection.version()) {
             (Some(text), Version::V5) => properties.push(("since", text)),
-            (Some(text), _) => filters.iter_mut().for_each(|filter| *filter = format!("$replay/{text}/{filter}")),
+            (Some(text), _) => {
+                filters.iter_mut().for_each(|filter| *filter = format!("$replay/{text}/{filter}"))
+            }
             (None, _) => {}
         }
         connection.subscribe(&filters, self.config.qos, &properties)?;
@@ -217,6 +214,13 @@ impl Subscriber {
         }
         Ok(())
     }
+}
+
+/// Whether the place is after this event. Offsets of a later epoch may begin below the place: after a power cut the end
+/// of the earlier epoch is gone.
+fn is_after(place: &Cursor, event: &Cursor) -> bool {
+    place.log_id == event.log_id
+        && (place.epoch > event.epoch || place.epoch == event.epoch && place.offset >= event.offset)
 }
 
 /// A place as it is asked for.

@@ -1,3 +1,7 @@
 //! One file per command.
 
 pub mod check_config;
+pub mod history;
+pub mod passwd;
+pub mod publish;
+pub mod sub;

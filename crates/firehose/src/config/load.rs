@@ -111,14 +111,14 @@ fn parse(file: &File) -> Result<Table, ConfigError> {
             let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'.';
             key = if written.bytes().all(bare) { written.to_owned() } else { String::new() };
         }
-        ConfigError { place: format!("{}{line}", file.path.display()), key, what: plain(error.message()) }
+        ConfigError { place: format!("{}{line}", file.path.display()), key, what: in_words(error.message()) }
     };
     toml::from_str::<Config>(&file.text).map_err(located)?;
     toml::from_str::<Table>(&file.text).map_err(located)
 }
 
 /// The message in the words of who writes the file, not of who wrote the program.
-fn plain(message: &str) -> String {
+fn in_words(message: &str) -> String {
     let mut message = message.replace('\n', ", ");
     if let Some((before, kind)) =
         message.split_once("expected struct ").filter(|(_, kind)| !kind.contains(' '))
@@ -188,14 +188,14 @@ fn overriding(name: &str, text: &str) -> Result<Table, ConfigError> {
             .clone()
             .try_into::<Config>()
             .map(|_| plain)
-            .map_err(|error| fail(plain(error.message())));
+            .map_err(|error| fail(in_words(error.message())));
     };
     let read = nested(value);
     match read.clone().try_into::<Config>() {
         Ok(_) => Ok(read),
         // a number where a text is wanted: a folder may well be called 7
         Err(error) => {
-            plain.clone().try_into::<Config>().map(|_| plain).map_err(|_| fail(plain(error.message())))
+            plain.clone().try_into::<Config>().map(|_| plain).map_err(|_| fail(in_words(error.message())))
         }
     }
 }
