@@ -118,6 +118,10 @@ impl BatchHeader {
         BatchHeader { base, time_us, epoch, count: draft.len as u32, records_bytes }
     }
 
+    pub(crate) fn of_batch(batch: &Batch) -> BatchHeader {
+        batch.header
+    }
+
     pub(crate) fn last(&self) -> Offset {
         (self.base + u64::from(self.count)).saturating_sub(1)
     }
@@ -238,10 +242,18 @@ fn split_damaged(bytes: &[u8], header: &BatchHeader, salt: u32) -> Vec<Piece> {
 }
 
 /// Looks behind `from` for whole records that follow each other up to the very end of the batch; being the
-/// last ones they have the last offsets.
+/// last ones they have the last offsets. Gives up when it has looked at every byte several times over, as bytes
+/// made for that purpose could ask.
 fn place_last_run(bytes: &[u8], from: usize, found: &mut [Option<(usize, usize)>]) {
+    const LOOKS_PER_BYTE: usize = 16;
     let known = found.iter().filter(|place| place.is_some()).count();
+    let mut looks = bytes.len().saturating_mul(LOOKS_PER_BYTE);
     for start in from + 1..bytes.len() {
+        let cost = bytes[start..].first_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+        if cost <= bytes.len() - start {
+            let Some(left) = looks.checked_sub(cost) else { return };
+            looks = left;
+        }
         let mut run = Vec::new();
         let mut at = start;
         while let Some(len) = bytes.get(at..).and_then(record::whole) {

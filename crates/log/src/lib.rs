@@ -12,20 +12,33 @@
 //!   it stays in memory until then, so that it can be written anew.
 //! - A segment's successor says in its header where it ends; what stands behind is not part of the log.
 
-#![allow(dead_code)]
-
 mod attributes;
 mod batch;
+mod committer;
 mod cursor;
 mod disk;
 mod draft;
 mod engine;
 mod event;
+mod handle;
+mod housekeeping;
+mod index;
 mod json;
 mod log;
+mod mem_disk;
+mod open;
+mod reader;
 mod record;
+mod recovery;
+mod segment;
+mod segment_header;
+mod shared;
 mod since;
+mod tail;
 mod varint;
+mod walk;
+mod window;
+mod writer;
 
 pub use attributes::{ATTRIBUTE_BYTES_MAX, Attribute, Attributes, AttributesBuf};
 pub use batch::{BATCH_HEADER_BYTES, Batch};
@@ -38,5 +51,7 @@ pub use engine::{
 pub use event::{Event, FIRST_OFFSET, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
 pub use json::{format_time, write_json};
 pub use log::{Log, LogConfig, OpenError, RecoveryReport};
+pub use mem_disk::{DiskCall, MemDisk};
+pub use open::open;
 pub use record::{Kind, Record, Records, TooLarge};
 pub use since::{Since, SinceError};

@@ -1,0 +1,116 @@
+//! What the sequencer, the commit thread and the readers of one log share.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::disk::{Disk, File};
+use crate::engine::Upkeep;
+use crate::event::Offset;
+use crate::index::Index;
+use crate::log::LogConfig;
+use crate::segment::{Opened, Segment, lock};
+use crate::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::tail::Tail;
+use crate::writer::Writer;
+
+/// Files of segments that are no longer written, kept open for readers.
+const OPEN_FILES_MAX: usize = 16;
+
+/// A log's common ground. Locks are taken in the order writer, segments, tail, never the other way.
+pub(crate) struct Shared {
+    pub config: LogConfig,
+    pub disk: Arc<dyn Disk>,
+    pub log_id: u64,
+    pub salt: u32,
+    pub epoch: u32,
+    pub previous_epoch_end: Offset,
+    /// Offset of the newest record that is written.
+    pub head: AtomicU64,
+    /// In order of their offsets, the active one last; never empty.
+    pub segments: RwLock<Vec<Arc<Segment>>>,
+    pub tail: Mutex<Tail>,
+    pub writer: Mutex<Writer>,
+    pub wants_upkeep: AtomicBool,
+    /// Noticed outside of upkeep, told by the next one.
+    pub notices: Mutex<Vec<Upkeep>>,
+    /// The segments that were read last, the latest at the end.
+    pub opened: Mutex<Vec<(Arc<Segment>, Opened)>>,
+    /// Keeps other processes out of the folder.
+    pub _lock: Box<dyn Send + Sync>,
+}
+
+impl Shared {
+    pub(crate) fn segments(&self) -> RwLockReadGuard<'_, Vec<Arc<Segment>>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn segments_mut(&self) -> RwLockWriteGuard<'_, Vec<Arc<Segment>>> {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The segment's file and index, if it was read lately.
+    pub(crate) fn opened_lately(&self, segment: &Arc<Segment>) -> Option<Opened> {
+        let mut opened = lock(&self.opened);
+        let at = opened.iter().position(|(other, _)| Arc::ptr_eq(other, segment))?;
+        let entry = opened.remove(at);
+        let found = entry.1.clone();
+        opened.push(entry);
+        Some(found)
+    }
+
+    /// The segment's file and index. May wait for the disk.
+    pub(crate) fn open(&self, segment: &Arc<Segment>) -> io::Result<Opened> {
+        if let Some(opened) = segment.live().or_else(|| self.opened_lately(segment)) {
+            return Ok(opened);
+        }
+        let found = segment.open(&*self.disk, self.salt)?;
+        let mut opened = lock(&self.opened);
+        if opened.len() >= OPEN_FILES_MAX {
+            opened.remove(0);
+        }
+        opened.push((Arc::clone(segment), found.clone()));
+        Ok(found)
+    }
+
+    /// Closes the files of a segment that is gone.
+    pub(crate) fn forget(&self, segment: &Arc<Segment>) {
+        lock(&self.opened).retain(|(other, _)| !Arc::ptr_eq(other, segment));
+    }
+
+    /// The header of a segment that begins behind `previous_end`.
+    pub(crate) fn header(&self, previous_end: Offset, generation: u32, now_us: i64) -> SegmentHeader {
+        SegmentHeader {
+            log_id: self.log_id,
+            salt: self.salt,
+            epoch: self.epoch,
+            generation,
+            first: previous_end + 1,
+            previous_end,
+            previous_epoch_end: self.previous_epoch_end,
+            created_us: now_us,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.config.dir.join(name)
+    }
+}
+
+/// A segment that begins, with the header that its file has.
+pub(crate) fn begun(path: PathBuf, header: SegmentHeader, file: Arc<dyn File>) -> Arc<Segment> {
+    let index = Arc::new(Index::new(header.first, SEGMENT_HEADER_BYTES as u64));
+    Arc::new(Segment::known(path, header, Opened { file, index }))
+}
+
+/// Writes all slices at `position`, or fails.
+pub(crate) fn write_fully(file: &dyn File, slices: &[io::IoSlice<'_>], position: u64) -> io::Result<()> {
+    let len: usize = slices.iter().map(|slice| slice.len()).sum();
+    let written = file.write_at(slices, position)?;
+    if written < len {
+        let why = format!("only {written} of {len} bytes were written");
+        return Err(io::Error::new(io::ErrorKind::WriteZero, why));
+    }
+    Ok(())
+}
