@@ -129,6 +129,11 @@ impl Acl {
         !denied.into_iter().any(|filter| filter.matches(topic)) && allowed.any(|filter| filter.matches(topic))
     }
 
+    /// Whether any rule has `%u` or `%c` in it.
+    pub(crate) fn has_patterns(&self) -> bool {
+        !self.patterns.deny.is_empty() || !self.patterns.read.is_empty() || !self.patterns.write.is_empty()
+    }
+
     /// What this user may read of all that `filter` matches.
     pub(crate) fn read_verdict(&self, user: Option<&str>, client_id: &str, filter: &TopicFilter) -> Verdict {
         let own = self.own(user);

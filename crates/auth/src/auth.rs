@@ -107,6 +107,22 @@ impl Auth {
         }
     }
 
+    /// Whether the anonymous may do what a user may (`anonymous = "full"`), within the ACL file.
+    pub fn is_open(&self) -> bool {
+        self.anonymous == AnonymousMode::Full
+    }
+
+    /// Whether `who` may leave a will at all; where to is checked when it fires.
+    pub fn may_have_will(&self, who: &Identity) -> bool {
+        !who.is_anonymous() || self.is_open()
+    }
+
+    /// Whether what somebody may read can depend on their client id, so that one user's verdict is not another's of
+    /// the same name.
+    pub fn uses_client_id(&self) -> bool {
+        self.acl.as_ref().is_some_and(Acl::has_patterns)
+    }
+
     /// Whether this user is in the password file: those who are not after a reload are disconnected.
     pub fn knows_user(&self, user: &str) -> bool {
         self.users.contains_key(user)

@@ -3,7 +3,6 @@
 
 use crate::arrival::{Arrival, Scope};
 use crate::connection::{Connection, Will};
-use crate::inflight::Inflight;
 use crate::lane::Lane;
 use crate::publish::keep_attributes;
 use crate::session::Session;
@@ -189,14 +188,6 @@ impl Shard {
         if placed.is_err() {
             self.stats.messages_refused.add(1);
         }
-    }
-}
-
-impl Session {
-    /// The window for QoS 1 and 2, made when it is first needed.
-    pub(crate) fn window(&mut self) -> &mut Inflight {
-        let max = self.inflight_max;
-        self.inflight.get_or_insert_with(|| Box::new(Inflight::new(max)))
     }
 }
 

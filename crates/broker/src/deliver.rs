@@ -198,9 +198,9 @@ impl Shard {
     }
 
     fn encode_keyed(&mut self, run: &Run<'_>, key: &Key) -> (Range, u32) {
-        let mut extra: Vec<Property<'_>> = key.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
+        let ids: Vec<Property<'_>> = key.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
         if !key.cursor {
-            let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &extra };
+            let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &ids };
             let range = self.frames.encode(&shape, 0, run.events());
             let largest = self.frames.largest(&shape, &range);
             return (range, largest);
@@ -208,11 +208,11 @@ impl Shard {
         let mut whole: Option<(Range, u32)> = None;
         for (offset, event) in run.events() {
             let cursor = self.cursor_in(run.batch, offset);
+            let mut extra = ids.clone();
             extra.push(Property::UserProperty("firehose-cursor", &cursor));
             let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &extra };
             let range = self.frames.encode(&shape, 0, std::iter::once((offset, event)));
             let largest = self.frames.largest(&shape, &range);
-            extra.truncate(key.ids.len());
             whole = match whole {
                 Some((so_far, max)) if std::sync::Arc::ptr_eq(&so_far.frames, &range.frames) => Some((
                     Range { end: range.end, bytes: so_far.bytes + range.bytes, ..so_far },
@@ -223,7 +223,10 @@ impl Shard {
                 None => Some((range, largest)),
             };
         }
-        whole.unwrap_or_else(|| (self.frames.encode(&Shape { v5: true, qos: key.qos, retain: true, extra: &[] }, 0, std::iter::empty()), 0))
+        whole.unwrap_or_else(|| {
+            let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &[] };
+            (self.frames.encode(&shape, 0, std::iter::empty()), 0)
+        })
     }
 
     /// A packet that is too large for the client is not sent, as if it were [MQTT-3.1.2-25]; the others are.

@@ -1,9 +1,8 @@
 //! QoS 1 and 2 messages that were sent to a client and not yet acknowledged.
 //!
-//! Packet ids are given one after the other, so the window is a queue and an id is a place in it. It keeps (packet
-//! id, offset), never a payload: the log has those.
+//! Packet ids are given one after the other, so the window is a queue and an id is a place in it. It keeps no
+//! payload: the log has those.
 
-use firehose_log::Offset;
 use firehose_mqtt::QoS;
 use std::collections::VecDeque;
 
@@ -22,17 +21,10 @@ enum State {
     Done,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    state: State,
-    /// The event; 0 for one that is not logged.
-    offset: Offset,
-}
-
 /// The window of one client.
 #[derive(Debug)]
 pub struct Inflight {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<State>,
     /// Packet id of the front entry.
     front_id: u16,
     unacknowledged: usize,
@@ -68,9 +60,9 @@ impl Inflight {
     }
 
     /// A message was sent under `packet_id(0)`.
-    pub fn sent(&mut self, qos: QoS, offset: Offset) {
+    pub fn sent(&mut self, qos: QoS) {
         let state = if qos == QoS::ExactlyOnce { State::Sent2 } else { State::Sent1 };
-        self.entries.push_back(Entry { state, offset });
+        self.entries.push_back(state);
         self.unacknowledged += 1;
     }
 
@@ -85,8 +77,8 @@ impl Inflight {
             return self.finish(packet_id, State::Sent2);
         }
         match self.entry(packet_id) {
-            Some(entry) if matches!(entry.state, State::Sent2 | State::Released) => {
-                entry.state = State::Released;
+            Some(state) if matches!(state, State::Sent2 | State::Released) => {
+                *state = State::Released;
                 Acknowledged::Release
             }
             _ => Acknowledged::Unknown,
@@ -105,18 +97,18 @@ impl Inflight {
 
     fn finish(&mut self, packet_id: u16, expected: State) -> Acknowledged {
         match self.entry(packet_id) {
-            Some(entry) if entry.state == expected => entry.state = State::Done,
+            Some(state) if *state == expected => *state = State::Done,
             _ => return Acknowledged::Unknown,
         }
         self.unacknowledged -= 1;
-        while self.entries.front().is_some_and(|entry| entry.state == State::Done) {
+        while self.entries.front().is_some_and(|state| *state == State::Done) {
             self.entries.pop_front();
             self.front_id = if self.front_id == u16::MAX { 1 } else { self.front_id + 1 };
         }
         Acknowledged::Through
     }
 
-    fn entry(&mut self, packet_id: u16) -> Option<&mut Entry> {
+    fn entry(&mut self, packet_id: u16) -> Option<&mut State> {
         let ids = usize::from(u16::MAX);
         let place = (usize::from(packet_id) + ids - usize::from(self.front_id)) % ids;
         self.entries.get_mut(place).filter(|_| packet_id != 0)
@@ -132,7 +124,7 @@ mod tests {
         let mut window = Inflight::new(10);
         for expected in (1..=u16::MAX).chain(1..=3) {
             assert_eq!(window.packet_id(0), expected);
-            window.sent(QoS::AtLeastOnce, 7);
+            window.sent(QoS::AtLeastOnce);
             assert_eq!(window.puback(expected), Acknowledged::Through);
         }
         assert!(window.is_empty());
@@ -141,8 +133,8 @@ mod tests {
     #[test]
     fn the_window_closes_and_opens() {
         let mut window = Inflight::new(2);
-        window.sent(QoS::AtLeastOnce, 1);
-        window.sent(QoS::ExactlyOnce, 2);
+        window.sent(QoS::AtLeastOnce);
+        window.sent(QoS::ExactlyOnce);
         assert_eq!(window.room(), 0);
         assert_eq!(window.puback(2), Acknowledged::Unknown, "2 is a QoS 2 message");
         assert_eq!(window.pubrec(2, false), Acknowledged::Release);
@@ -157,10 +149,10 @@ mod tests {
     #[test]
     fn a_straggler_closes_the_window_in_the_end() {
         let mut window = Inflight::new(2);
-        window.sent(QoS::AtLeastOnce, 1);
+        window.sent(QoS::AtLeastOnce);
         for id in 2..=8 {
             assert_eq!(window.room(), 1);
-            window.sent(QoS::AtLeastOnce, 1);
+            window.sent(QoS::AtLeastOnce);
             assert_eq!(window.puback(id), Acknowledged::Through);
         }
         assert_eq!(window.room(), 0);
@@ -171,7 +163,7 @@ mod tests {
     #[test]
     fn a_failed_pubrec_ends_the_exchange() {
         let mut window = Inflight::new(2);
-        window.sent(QoS::ExactlyOnce, 1);
+        window.sent(QoS::ExactlyOnce);
         assert_eq!(window.pubrec(1, true), Acknowledged::Through);
         assert!(window.is_empty());
         assert_eq!(window.pubrec(0, false), Acknowledged::Unknown);

@@ -1,1 +1,40 @@
-//! The broker's core: sequencer, shards, sessions, lanes. No I/O in a shard.
+//! The broker's core: the sequencer, the shards, and what lies between them. Sans-I/O: `net` brings bytes and time.
+//!
+//! The way of an event: a connection's bytes come to its [`shard::Shard`], PUBLISH becomes a record in the turn's draft,
+//! the draft is deposited at the [`sequencer::Sequencer`], which gives it its offsets, writes it to the log and puts it
+//! into the mailbox of every shard that subscribes; each shard matches it, encodes it once, queues it for its
+//! connections, and flushes each of them once. See `ARCHITECTURE.md`.
+
+mod acks;
+mod arrive;
+mod deliver;
+mod inbound;
+mod publish;
+mod replay;
+mod subscribe;
+mod sync;
+
+pub mod arrival;
+pub mod bell;
+pub mod bus;
+pub mod commit;
+pub mod connection;
+pub mod frames;
+pub mod handoff;
+pub mod inflight;
+pub mod lane;
+pub mod limits;
+pub mod message;
+pub mod outbox;
+pub mod outgoing;
+pub mod port;
+pub mod replays;
+pub mod sequencer;
+pub mod session;
+pub mod shard;
+pub mod stats;
+pub mod sys;
+
+pub use bus::{Bus, BusConfig, PortEvent};
+pub use limits::{Limits, Network};
+pub use sequencer::{Durability, Role};

@@ -144,6 +144,11 @@ impl Outbox {
         self.items.is_empty() && self.control.is_empty() && self.partial.is_none()
     }
 
+    /// Whether any queued message needs a packet id.
+    pub fn wants_window(&self) -> bool {
+        self.items.iter().any(|item| item.qos != QoS::AtMostOnce)
+    }
+
     /// Whether messages are queued.
     pub fn has_messages(&self) -> bool {
         !self.items.is_empty()
@@ -248,7 +253,7 @@ impl Outbox {
     }
 
     fn write(&self, scratch: &Scratch, wire: &mut dyn Wire) -> io::Result<usize> {
-        let mut pieces = [const { IoSlice::new(&[]) }; PIECES_MAX];
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
         for (piece, slot) in scratch.plan.iter().zip(&mut pieces) {
             *slot = IoSlice::new(match piece {
                 Piece::Partial => self.partial.as_ref().map_or(&[], |partial| partial.rest()),
@@ -290,7 +295,7 @@ impl Outbox {
             let len = at.frame.len as usize;
             if item.qos != QoS::AtMostOnce {
                 if let Some(window) = window.as_deref_mut() {
-                    window.sent(item.qos, at.offset);
+                    window.sent(item.qos);
                 }
                 if written < len {
                     let rest = scratch.copies.get(copied + written..copied + len).unwrap_or(&[]);

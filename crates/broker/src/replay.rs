@@ -46,7 +46,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(key.session as usize).filter(|it| it.generation == key.generation) else {
             return;
         };
-        let v5 = it.connection.as_deref().is_some_and(|connection| (connection.version == Version::V5));
+        let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
         let Some(lane) = it.lane_mut(key.lane) else { return };
         let Reading::Replay { next, .. } = lane.reading else { return };
         lane.reading = Reading::Replay { next, asked: false };
@@ -128,7 +128,7 @@ impl Shard {
             }
             return false;
         }
-        let v5 = (connection.version == Version::V5);
+        let v5 = connection.version == Version::V5;
         let packet_bytes_max = connection.packet_bytes_max;
         let cursor = (cursor && v5).then(|| self.cursor_in(batch, offset));
         let mut extra: Vec<Property<'_>> = wanted.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();

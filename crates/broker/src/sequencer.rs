@@ -119,6 +119,8 @@ pub struct Sequencer {
     /// The commit thread has the section because the disk is slow.
     slow: AtomicBool,
     bell: Bell,
+    /// The log used up the segment that was made ahead.
+    upkeep_wish: AtomicBool,
     mailbox_bytes_max: usize,
     clock: fn() -> i64,
 }
@@ -151,6 +153,7 @@ impl Sequencer {
             role,
             slow: AtomicBool::new(false),
             bell: Bell::default(),
+            upkeep_wish: AtomicBool::new(false),
             mailbox_bytes_max,
             clock,
         }
@@ -160,6 +163,17 @@ impl Sequencer {
     /// unless somebody else does. Gives the shards that have to be run or woken.
     pub fn deposit(&self, slot: usize, deposits: impl IntoIterator<Item = Deposit>) -> Sleepers {
         self.turnstile.deposit(slot, deposits.into_iter().map(|deposit| (slot, deposit)));
+        self.run()
+    }
+
+    /// Leaves one deposit in a slot; [`Sequencer::run`] has to follow.
+    pub fn leave(&self, slot: usize, deposit: Deposit) {
+        self.turnstile.deposit(slot, [(slot, deposit)]);
+    }
+
+    /// Sees to it that what lies in the slots gets its place: runs the section, or leaves it to the commit thread if
+    /// that has it. Gives the shards that have to be run or woken.
+    pub fn run(&self) -> Sleepers {
         if self.role == Role::CommitThread || self.slow.load(Ordering::Acquire) {
             self.bell.ring();
             return Sleepers::default();
@@ -231,6 +245,11 @@ impl Sequencer {
         self.role == Role::CommitThread || self.slow.load(Ordering::Acquire)
     }
 
+    /// Whether the log wants its upkeep before the next second; taken once.
+    pub(crate) fn take_upkeep_wish(&self) -> bool {
+        self.upkeep_wish.swap(false, Ordering::AcqRel)
+    }
+
     /// The newest offset known to be durable.
     pub fn durable(&self) -> Offset {
         self.durable.load(Ordering::Acquire)
@@ -290,7 +309,11 @@ impl Sequencer {
             }
             std::mem::swap(deposits, &mut section.deferred);
         }
-        ring | section.append.wants_upkeep()
+        if section.append.wants_upkeep() {
+            self.upkeep_wish.store(true, Ordering::Release);
+            ring = true;
+        }
+        ring || section.append.wants_commit()
     }
 
     fn append(&self, section: &mut Section, sleepers: &mut Sleepers) {

@@ -222,6 +222,11 @@ impl Shard {
         self.actions.drain(..)
     }
 
+    /// Whether something waits to be deposited.
+    pub fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     /// Whether actions wait to be taken.
     pub fn has_actions(&self) -> bool {
         !self.actions.is_empty()
@@ -265,6 +270,9 @@ impl Shard {
         connection.dirty = false;
         if connection.blocked && !connection.closing {
             return self.park(session);
+        }
+        if it.inflight.is_none() && connection.outbox.wants_window() {
+            it.inflight = Some(Box::new(crate::inflight::Inflight::new(it.inflight_max)));
         }
         let flushed = connection.outbox.flush(it.inflight.as_deref_mut(), &mut self.scratch, wire);
         if flushed == Flushed::Dead {

@@ -86,12 +86,12 @@ impl Shard {
 
     /// An UNSUBSCRIBE packet.
     pub(crate) fn unsubscribe(&mut self, session: u32, packet: &Unsubscribe<'_>) -> Flow {
-        let Some(it) = self.sessions.get(session as usize) else { return Flow::Stop };
+        let Some(generation) = self.sessions.get(session as usize).map(|it| it.generation) else { return Flow::Stop };
         let filters = packet.filters.map(Box::from).collect();
         let token = self.next_token();
         let pending = PendingSubscribe {
             session,
-            generation: it.generation,
+            generation,
             packet_id: packet.packet_id,
             what: What::Unsubscribe { filters },
         };

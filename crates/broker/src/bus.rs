@@ -1,0 +1,257 @@
+//! The bus: the sequencer, the log and the access rules, as everybody shares them.
+
+use crate::commit;
+use crate::limits::Limits;
+use crate::message::Message;
+use crate::replays::Replays;
+use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
+use crate::shard::{Common, Shard};
+use crate::stats::ShardStats;
+use crate::sync::{Mutex, lock};
+use firehose_auth::Access;
+use firehose_log::{Attribute, AttributesBuf, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn};
+use firehose_topic::TopicFilter;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the bus is made with.
+#[derive(Clone, Debug)]
+pub struct BusConfig {
+    /// How many shards; 0: one per core.
+    pub shards: usize,
+    /// When acknowledgements leave.
+    pub durability: Durability,
+    /// Who runs the sequencer's section.
+    pub role: Role,
+    /// Topic filters that are delivered live only.
+    pub unlogged: Vec<TopicFilter>,
+    /// `[limits]`.
+    pub limits: Limits,
+}
+
+impl Default for BusConfig {
+    fn default() -> BusConfig {
+        BusConfig {
+            shards: 0,
+            durability: Durability::Sync,
+            role: Role::Depositor,
+            unlogged: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// An event that a port publishes.
+#[derive(Clone, Debug, Default)]
+pub struct PortEvent {
+    /// A valid topic name; refused otherwise.
+    pub topic: String,
+    /// The payload.
+    pub payload: Vec<u8>,
+    /// MQTT 5's content type.
+    pub content_type: Option<String>,
+    /// CloudEvents attributes, in order.
+    pub attributes: Vec<(String, String)>,
+    /// The QoS it is delivered with at most.
+    pub qos: u8,
+    /// The retain flag it is stored with.
+    pub retain: bool,
+}
+
+/// Runs or wakes shards that sleep although there is something for them; `net` provides it.
+pub type Rouse = Box<dyn Fn(Sleepers) + Send + Sync>;
+
+struct Inside {
+    sequencer: Sequencer,
+    read: Arc<dyn Read>,
+    common: Common,
+    stats: Box<[Arc<ShardStats>]>,
+    rouse: OnceLock<Rouse>,
+    stopping: AtomicBool,
+    commit_thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A handle to the bus; clones share it.
+#[derive(Clone)]
+pub struct Bus(Arc<Inside>);
+
+impl Bus {
+    /// Takes an open log and starts the commit thread. The shards are made by [`Bus::shard`], one each for `net` to run.
+    pub fn start(config: BusConfig, log: Log, access: Access) -> Bus {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards = if config.shards == 0 { cores } else { config.shards }.min(SHARDS_MAX);
+        let mailbox_bytes_max = config.limits.mailbox_bytes_max;
+        let common = Common {
+            replays: Arc::new(Replays::new(&config.limits)),
+            limits: Arc::new(config.limits),
+            access,
+            unlogged: config.unlogged.into(),
+            log_id: log.read.log_id(),
+            epoch: log.read.epoch(),
+            acks_wait_for_sync: config.durability == Durability::Sync,
+        };
+        let sequencer =
+            Sequencer::new(shards, log.append, config.durability, config.role, mailbox_bytes_max, wall_us);
+        let bus = Bus(Arc::new(Inside {
+            sequencer,
+            read: log.read,
+            common,
+            stats: (0..shards).map(|_| Arc::default()).collect(),
+            rouse: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            commit_thread: Mutex::new(None),
+        }));
+        *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit);
+        bus
+    }
+
+    /// One of the shards, for whoever runs it.
+    pub fn shard(&self, number: usize) -> Shard {
+        Shard::new(self.0.common.clone(), self.0.sequencer.head(), self.0.stats[number].clone())
+    }
+
+    /// The sequencer.
+    pub fn sequencer(&self) -> &Sequencer {
+        &self.0.sequencer
+    }
+
+    /// Reads the log.
+    pub fn read(&self) -> &Arc<dyn Read> {
+        &self.0.read
+    }
+
+    /// The access rules.
+    pub fn access(&self) -> &Access {
+        &self.0.common.access
+    }
+
+    /// `[limits]`.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.0.common.limits
+    }
+
+    /// The counters of all shards together.
+    pub fn stats(&self) -> ShardStats {
+        ShardStats::sum(self.0.stats.iter().map(|stats| &**stats))
+    }
+
+    /// The counters of one shard.
+    pub fn shard_stats(&self, shard: usize) -> &ShardStats {
+        &self.0.stats[shard]
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.0.sequencer.shards()
+    }
+
+    /// Says how shards that sleep are run or woken.
+    pub fn set_rouse(&self, rouse: Rouse) {
+        let _ = self.0.rouse.set(rouse);
+    }
+
+    /// Runs or wakes them.
+    pub fn rouse(&self, sleepers: Sleepers) {
+        if let Some(rouse) = self.0.rouse.get().filter(|_| !sleepers.is_empty()) {
+            rouse(sleepers);
+        }
+    }
+
+    /// Puts a message into the mailbox of every shard.
+    pub fn tell_all(&self, message: impl Fn() -> Message) {
+        let mut sleepers = Sleepers::default();
+        for shard in 0..self.shards() {
+            self.0.sequencer.send(shard, message());
+            sleepers.insert(shard);
+        }
+        self.rouse(sleepers);
+    }
+
+    /// Publishes events for `principal`, as one batch. `done` is called once they are stored at the configured
+    /// durability (with the offset of the last one), or refused.
+    ///
+    /// # Errors
+    /// The index of the first event that no log record can hold, or whose topic is no topic name: nothing is published.
+    pub fn publish(
+        &self,
+        principal: &str,
+        events: &[PortEvent],
+        done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
+    ) -> Result<(), usize> {
+        let draft = draft_of(principal, WayIn::Source, events)?;
+        let sequencer = &self.0.sequencer;
+        if draft.is_empty() {
+            done(Ok(sequencer.head()));
+            return Ok(());
+        }
+        let slot = sequencer.port_slot();
+        let mut sleepers = Sleepers::default();
+        sequencer.ports().submit(Box::new(done), |ticket| {
+            sequencer.leave(slot, Deposit::Batch { ticket, draft, wants_sync: true });
+        });
+        sleepers.merge(sequencer.run());
+        self.rouse(sleepers);
+        Ok(())
+    }
+
+    /// Publishes what is delivered but not stored, such as `$SYS`.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub fn publish_unlogged(&self, events: &[PortEvent]) -> Result<(), usize> {
+        let draft = draft_of("", WayIn::Bus, events)?;
+        let sequencer = &self.0.sequencer;
+        let sleepers = sequencer.deposit(sequencer.port_slot(), [Deposit::Unlogged(draft)]);
+        self.rouse(sleepers);
+        Ok(())
+    }
+
+    /// Ends the commit thread after a last commit. Shards and listeners are stopped by `net` before.
+    pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+        self.0.sequencer.bell().ring();
+        let thread = lock(&self.0.commit_thread).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// The wall clock, microseconds since 1970.
+pub fn wall_us() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn draft_of(principal: &str, way_in: WayIn, events: &[PortEvent]) -> Result<Draft, usize> {
+    let mut draft = Draft::new();
+    let mut attributes = AttributesBuf::new();
+    for (index, event) in events.iter().enumerate() {
+        attributes.clear();
+        let mut kept = true;
+        if let Some(content_type) = &event.content_type {
+            kept &= attributes.push(&Attribute::ContentType(content_type));
+        }
+        for (name, value) in &event.attributes {
+            kept &= attributes.push(&Attribute::Context(name, value));
+        }
+        let topic = firehose_topic::TopicName::new(&event.topic).map_err(|_| index)?;
+        let record = Event {
+            flags: Flags::new(event.qos.min(2), event.retain, false),
+            topic: topic.as_str(),
+            attributes: attributes.as_attributes(),
+            payload: &event.payload,
+        };
+        let origin = Origin { principal, session: 0, packet_id: 0, way_in };
+        if !kept || draft.push(&record, &origin).is_err() {
+            return Err(index);
+        }
+    }
+    Ok(draft)
+}

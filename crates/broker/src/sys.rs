@@ -1,0 +1,57 @@
+//! `$SYS`: the public part of what mosquitto publishes there, under its names. Delivered live only, never stored.
+
+use crate::bus::{Bus, PortEvent};
+use std::time::{Duration, Instant};
+
+/// How often it is published, as mosquitto's `sys_interval` has it by default.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub struct Sys {
+    started: Instant,
+    published: Option<Instant>,
+}
+
+impl Sys {
+    /// The bus started then.
+    pub fn new(started: Instant) -> Sys {
+        Sys { started, published: None }
+    }
+
+    /// Publishes, if it is time.
+    pub fn publish(&mut self, bus: &Bus, now: Instant) {
+        if self.published.is_some_and(|last| now.duration_since(last) < INTERVAL) {
+            return;
+        }
+        self.published = Some(now);
+        let topics = topics(bus, now.duration_since(self.started).as_secs());
+        let events: Vec<PortEvent> = topics
+            .into_iter()
+            .map(|(name, value)| PortEvent {
+                topic: format!("$SYS/broker/{name}"),
+                payload: value.into_bytes(),
+                ..PortEvent::default()
+            })
+            .collect();
+        if let Err(index) = bus.publish_unlogged(&events) {
+            tracing::error!(topic = %events[index].topic, "cannot publish $SYS");
+        }
+    }
+}
+
+fn topics(bus: &Bus, uptime_secs: u64) -> Vec<(&'static str, String)> {
+    let stats = bus.stats();
+    vec![
+        ("version", format!("firehose version {}", env!("CARGO_PKG_VERSION"))),
+        ("uptime", format!("{uptime_secs} seconds")),
+        ("clients/connected", stats.connections.get().to_string()),
+        ("clients/total", stats.connections.get().to_string()),
+        ("subscriptions/count", stats.subscriptions.get().to_string()),
+        ("messages/received", stats.messages_received.get().to_string()),
+        ("messages/sent", stats.messages_sent.get().to_string()),
+        ("publish/messages/received", stats.messages_received.get().to_string()),
+        ("publish/messages/sent", stats.messages_sent.get().to_string()),
+        ("publish/messages/dropped", stats.messages_dropped.get().to_string()),
+        ("bytes/received", stats.received_bytes.get().to_string()),
+    ]
+}

@@ -1,0 +1,78 @@
+//! A client's socket: TCP, or a unix socket.
+
+use firehose_broker::outbox::Wire;
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::IpAddr;
+
+/// See the module.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A unix socket: whoever may open it counts as local.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// The peer's address; none for unix sockets.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Socket::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip().to_canonical()),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Watches the socket for both directions, by edges: it is registered once for its whole life.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.source().register(registry, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Stops watching it.
+    pub fn deregister(&mut self, registry: &Registry) {
+        // It fails only for a socket that is not registered, which is what is wanted.
+        let _ = self.source().deregister(registry);
+    }
+
+    /// Reads what is there.
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.read(into),
+            Socket::Unix(stream) => stream.read(into),
+        }
+    }
+
+    /// Tells the peer that nothing more comes, and reads what it still sent, so that closing resets nothing that it
+    /// has not seen.
+    pub fn finish(mut self) {
+        let _ = match &self {
+            Socket::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        };
+        let mut rest = [0; 4096];
+        for _ in 0..16 {
+            if !matches!(self.read(&mut rest), Ok(1..)) {
+                return;
+            }
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Socket::Tcp(stream) => stream,
+            Socket::Unix(stream) => stream,
+        }
+    }
+}
+
+impl Wire for Socket {
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (self, pieces) {
+            (Socket::Tcp(stream), [piece]) => stream.write(piece),
+            (Socket::Tcp(stream), pieces) => stream.write_vectored(pieces),
+            (Socket::Unix(stream), pieces) => stream.write_vectored(pieces),
+        }
+    }
+}
