@@ -19,7 +19,10 @@ impl Deposits {
     }
 
     /// The oldest deposit, once it is placed and durable (or refused).
-    fn next_through(&mut self, durable: impl Fn(&Sent, Offset) -> bool) -> Option<(Sent, Result<Offset, Refusal>)> {
+    fn next_through(
+        &mut self,
+        durable: impl Fn(&Sent, Offset) -> bool,
+    ) -> Option<(Sent, Result<Offset, Refusal>)> {
         match self.sent.front() {
             Some((sent, Some(Ok(offset)))) if durable(sent, *offset) => {}
             Some((_, Some(Err(_)))) => {}
@@ -33,7 +36,9 @@ impl Deposits {
 impl Shard {
     /// One of the shard's deposits took its place, or was refused.
     pub(crate) fn placed(&mut self, ticket: u64, outcome: Result<Offset, Refusal>) {
-        let Ok(index) = self.deposits.sent.binary_search_by_key(&ticket, |(sent, _)| sent.ticket) else { return };
+        let Ok(index) = self.deposits.sent.binary_search_by_key(&ticket, |(sent, _)| sent.ticket) else {
+            return;
+        };
         let (sent, place) = &mut self.deposits.sent[index];
         *place = Some(outcome);
         for (session, generation, bytes) in &sent.publishers {
@@ -98,7 +103,8 @@ impl Shard {
     fn acknowledge(&mut self, session: u32, ticket: u64, refusal: Option<&Refusal>) {
         let mut refused = 0;
         let mut close = None;
-        let Some(connection) = self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
+        let Some(connection) =
+            self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
         else {
             return;
         };

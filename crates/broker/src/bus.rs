@@ -9,7 +9,9 @@ use crate::shard::{Common, Shard};
 use crate::stats::ShardStats;
 use crate::sync::{Mutex, lock};
 use firehose_auth::Access;
-use firehose_log::{Attribute, AttributesBuf, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn};
+use firehose_log::{
+    Attribute, AttributesBuf, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
+};
 use firehose_topic::TopicFilter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};

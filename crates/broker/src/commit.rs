@@ -13,7 +13,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Starts the thread; none if the system has no thread to give (then nothing is ever acknowledged, and `serve` fails).
 pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>) -> Option<JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name("commit".into()).spawn(move || Turns::new(bus, commit).run());
+    let thread =
+        std::thread::Builder::new().name("commit".into()).spawn(move || Turns::new(bus, commit).run());
     match thread {
         Ok(thread) => Some(thread),
         Err(error) => {

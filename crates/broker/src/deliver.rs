@@ -107,8 +107,12 @@ impl Shard {
                 continue;
             }
             let Some(connection) = it.connection.as_deref_mut() else { continue };
-            let shape =
-                Shape { v5: (connection.version == Version::V5), qos: interest.qos.min(run.qos), retain: false, extra: &[] };
+            let shape = Shape {
+                v5: (connection.version == Version::V5),
+                qos: interest.qos.min(run.qos),
+                retain: false,
+                extra: &[],
+            };
             let slot = &mut cache.plain[usize::from(shape.v5) * 3 + shape.qos as usize];
             let (range, largest) = slot.get_or_insert_with(|| {
                 let range = self.frames.encode(&shape, 0, run.events());
@@ -176,7 +180,14 @@ impl Shard {
     }
 
     /// Pushes a run in a shape that few share: encoded once for all who share it, if there is a cache to find it in.
-    fn push_keyed(&mut self, run: &Run<'_>, key: &Key, session: u32, lane: u16, cache: Option<&mut RunCache>) {
+    fn push_keyed(
+        &mut self,
+        run: &Run<'_>,
+        key: &Key,
+        session: u32,
+        lane: u16,
+        cache: Option<&mut RunCache>,
+    ) {
         let known = cache.as_ref().and_then(|cache| cache.keyed.iter().find(|(it, ..)| it == key));
         let (range, largest) = match known {
             Some((_, range, largest)) => (range.clone(), *largest),
@@ -245,7 +256,9 @@ impl Shard {
 
     fn may_read(&self, it: &Session, topic: &str, cache: &mut RunCache) -> bool {
         let by_client_id = self.auth.uses_client_id();
-        if let Some((_, verdict)) = cache.verdicts.iter().find(|(who, _)| !by_client_id && *who == it.identity) {
+        if let Some((_, verdict)) =
+            cache.verdicts.iter().find(|(who, _)| !by_client_id && *who == it.identity)
+        {
             return *verdict;
         }
         let verdict = self.auth.may_read(&it.identity, &it.client_id, TopicName::trusted(topic));
@@ -256,7 +269,8 @@ impl Shard {
     /// The text of the cursor of an offset in a batch.
     pub(crate) fn cursor_in(&self, batch: &Batch, offset: Offset) -> String {
         let recorded_secs = batch.time_us().div_euclid(1_000_000);
-        firehose_log::Cursor { log_id: self.common.log_id, epoch: batch.epoch(), offset, recorded_secs }.encode()
+        firehose_log::Cursor { log_id: self.common.log_id, epoch: batch.epoch(), offset, recorded_secs }
+            .encode()
     }
 }
 
@@ -268,7 +282,9 @@ fn live(it: &Session, lane: u16) -> bool {
 fn merge(it: &Session, group: &[Interest]) -> Merged {
     let mut merged = Merged { checked: true, ..Merged::default() };
     for interest in group {
-        let Some(Some(subscription)) = it.subscriptions.get(usize::from(interest.subscription)) else { continue };
+        let Some(Some(subscription)) = it.subscriptions.get(usize::from(interest.subscription)) else {
+            continue;
+        };
         merged.qos = merged.qos.max(Some(interest.qos));
         merged.retain |= subscription.options.retain_as_published;
         merged.no_local |= subscription.options.no_local;

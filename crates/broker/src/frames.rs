@@ -146,7 +146,8 @@ impl TurnFrames {
 
     /// The largest frame of a range that was encoded in this turn and not yet sealed.
     pub fn largest(&self, shape: &Shape<'_>, range: &Range) -> u32 {
-        let frames = self.buffers[shape.buffer()].as_ref().map_or(&[][..], |building| &building.sealed.frames);
+        let frames =
+            self.buffers[shape.buffer()].as_ref().map_or(&[][..], |building| &building.sealed.frames);
         let range = range.first as usize..range.end as usize;
         frames.get(range).unwrap_or(&[]).iter().map(|at| at.frame.len).max().unwrap_or(0)
     }
@@ -173,7 +174,15 @@ fn encode_event(
 ) -> Result<Frame, firehose_mqtt::EncodeError> {
     let layout = Layout { v5: shape.v5, ack: shape.qos != QoS::AtMostOnce };
     if !shape.v5 || (event.attributes.is_empty() && shape.extra.is_empty() && !event.flags.payload_utf8()) {
-        return encode_publish(out, layout, shape.qos, shape.retain, event.topic, std::iter::empty(), event.payload);
+        return encode_publish(
+            out,
+            layout,
+            shape.qos,
+            shape.retain,
+            event.topic,
+            std::iter::empty(),
+            event.payload,
+        );
     }
     let format = event.flags.payload_utf8().then_some(Property::PayloadFormat(1));
     let own = event.attributes.iter().filter_map(move |attribute| property_of(attribute, age_secs));
@@ -188,7 +197,9 @@ fn property_of(attribute: Attribute<'_>, age_secs: u32) -> Option<Property<'_>> 
         Attribute::ContentType(text) => Property::ContentType(text),
         Attribute::ResponseTopic(topic) => Property::ResponseTopic(topic),
         Attribute::CorrelationData(data) => Property::CorrelationData(data),
-        Attribute::UserProperty(name, value) | Attribute::Context(name, value) => Property::UserProperty(name, value),
+        Attribute::UserProperty(name, value) | Attribute::Context(name, value) => {
+            Property::UserProperty(name, value)
+        }
         _ => return None,
     })
 }

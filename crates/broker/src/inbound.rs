@@ -109,8 +109,12 @@ impl Shard {
                 connection.outbox.control().extend_from_slice(&PINGRESP);
             }),
             Packet::Disconnect(disconnect) => self.left(session, disconnect),
-            Packet::Auth(_) => self.violate(session, Reason::ProtocolError, "AUTH without enhanced authentication"),
-            Packet::Connect(_) => self.violate(session, Reason::ProtocolError, "a second CONNECT [MQTT-3.1.0-2]"),
+            Packet::Auth(_) => {
+                self.violate(session, Reason::ProtocolError, "AUTH without enhanced authentication")
+            }
+            Packet::Connect(_) => {
+                self.violate(session, Reason::ProtocolError, "a second CONNECT [MQTT-3.1.0-2]")
+            }
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 self.violate(session, Reason::ProtocolError, "a packet that only a server sends")
             }
@@ -160,7 +164,8 @@ impl Shard {
             }),
             // MQTT 5 has a reason for it; 3.1.1 goes on with PUBREL all the same [MQTT-4.3.3-1].
             (Acknowledged::Unknown, AckKind::PubRec) if !is_failure(ack.reason) => {
-                let reason = if version == Version::V5 { Reason::PacketIdentifierNotFound } else { Reason::Success };
+                let reason =
+                    if version == Version::V5 { Reason::PacketIdentifierNotFound } else { Reason::Success };
                 self.reply(session, |connection| {
                     encode_ack(connection.outbox.control(), AckKind::PubRel, id, reason, version);
                 })
@@ -173,7 +178,8 @@ impl Shard {
     fn released(&mut self, session: u32, ack: &Ack<'_>) -> Flow {
         let id = ack.packet_id.get();
         self.reply(session, |connection| {
-            let known = connection.publisher.as_deref_mut().is_some_and(|publisher| publisher.received.remove(&id));
+            let known =
+                connection.publisher.as_deref_mut().is_some_and(|publisher| publisher.received.remove(&id));
             let version = connection.version;
             let reason = match version {
                 Version::V5 if !known => Reason::PacketIdentifierNotFound,
@@ -185,8 +191,14 @@ impl Shard {
 
     /// DISCONNECT: the client leaves; its will goes with it, unless it wants it published.
     fn left(&mut self, session: u32, disconnect: &Disconnect<'_>) -> Flow {
-        if disconnect.properties.session_expiry().is_some_and(|secs| secs > 0) && !self.asked_for_expiry(session) {
-            return self.violate(session, Reason::ProtocolError, "a session expiry that CONNECT did not have");
+        if disconnect.properties.session_expiry().is_some_and(|secs| secs > 0)
+            && !self.asked_for_expiry(session)
+        {
+            return self.violate(
+                session,
+                Reason::ProtocolError,
+                "a session expiry that CONNECT did not have",
+            );
         }
         let Some(connection) = self.connection(session) else { return Flow::Stop };
         if disconnect.reason != Reason::DisconnectWithWill {
@@ -213,7 +225,8 @@ impl Shard {
         connection.outbox.keep_only_control();
         self.parked_bytes -= std::mem::take(&mut connection.parked_bytes);
         if connection.version == Version::V5 {
-            let packet = Packet::Disconnect(Disconnect { reason, properties: firehose_mqtt::Properties::EMPTY });
+            let packet =
+                Packet::Disconnect(Disconnect { reason, properties: firehose_mqtt::Properties::EMPTY });
             let _ = encode(&packet, Version::V5, connection.outbox.control());
         }
         self.dirty(session);
@@ -224,7 +237,9 @@ impl Shard {
         let paused: Vec<u32> = self
             .sessions
             .iter()
-            .filter(|(_, it)| it.connection.as_deref().is_some_and(|connection| connection.pauses.has(Pause::Rate)))
+            .filter(|(_, it)| {
+                it.connection.as_deref().is_some_and(|connection| connection.pauses.has(Pause::Rate))
+            })
             .map(|(session, _)| session as u32)
             .collect();
         for session in paused {

@@ -138,7 +138,11 @@ mod tests {
         assert_eq!(window.room(), 0);
         assert_eq!(window.puback(2), Acknowledged::Unknown, "2 is a QoS 2 message");
         assert_eq!(window.pubrec(2, false), Acknowledged::Release);
-        assert_eq!(window.pubrec(2, false), Acknowledged::Release, "a PUBREC that comes twice is answered twice");
+        assert_eq!(
+            window.pubrec(2, false),
+            Acknowledged::Release,
+            "a PUBREC that comes twice is answered twice"
+        );
         assert_eq!(window.room(), 0, "counts until PUBCOMP");
         assert_eq!(window.pubcomp(2), Acknowledged::Through);
         assert_eq!(window.pubcomp(2), Acknowledged::Unknown);

@@ -97,8 +97,12 @@ impl Network {
     /// Whether the address lies in the range. An IPv4 address mapped into IPv6 counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(of)) => same_prefix(net.to_bits().into(), of.to_bits().into(), 32, self.prefix_bits),
-            (IpAddr::V6(net), IpAddr::V6(of)) => same_prefix(net.to_bits(), of.to_bits(), 128, self.prefix_bits),
+            (IpAddr::V4(net), IpAddr::V4(of)) => {
+                same_prefix(net.to_bits().into(), of.to_bits().into(), 32, self.prefix_bits)
+            }
+            (IpAddr::V6(net), IpAddr::V6(of)) => {
+                same_prefix(net.to_bits(), of.to_bits(), 128, self.prefix_bits)
+            }
             _ => false,
         }
     }
@@ -108,18 +112,19 @@ impl std::str::FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Network, String> {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr =
-            address.parse().map_err(|_| format!("\"{text}\" is not an address range such as 203.0.113.0/24"))?;
+        let (address, prefix) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| format!("\"{text}\" is not an address range such as 203.0.113.0/24"))?;
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
-        let prefix_bits = match prefix {
-            None => bits_max,
-            Some(bits) => bits
-                .parse()
-                .ok()
-                .filter(|bits| *bits <= bits_max)
-                .ok_or_else(|| format!("\"{text}\": the part after / is a number from 0 to {bits_max}"))?,
-        };
+        let prefix_bits =
+            match prefix {
+                None => bits_max,
+                Some(bits) => bits.parse().ok().filter(|bits| *bits <= bits_max).ok_or_else(|| {
+                    format!("\"{text}\": the part after / is a number from 0 to {bits_max}")
+                })?,
+            };
         Ok(Network { address, prefix_bits })
     }
 }

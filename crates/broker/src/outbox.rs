@@ -182,7 +182,12 @@ impl Outbox {
     }
 
     /// Writes as much as the wire takes and the client's window allows.
-    pub fn flush(&mut self, window: Option<&mut Inflight>, scratch: &mut Scratch, wire: &mut dyn Wire) -> Flushed {
+    pub fn flush(
+        &mut self,
+        window: Option<&mut Inflight>,
+        scratch: &mut Scratch,
+        wire: &mut dyn Wire,
+    ) -> Flushed {
         let mut window = window;
         for _ in 0..WRITES_MAX {
             let gathered = self.gather(window.as_deref(), scratch);

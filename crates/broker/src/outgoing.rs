@@ -91,7 +91,10 @@ impl OutgoingBuilder {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.deposits.is_empty() && self.open.is_empty() && self.open_unlogged.is_empty() && self.interest.is_none()
+        self.deposits.is_empty()
+            && self.open.is_empty()
+            && self.open_unlogged.is_empty()
+            && self.interest.is_none()
     }
 
     pub(crate) fn take(&mut self) -> Option<Sealed> {
@@ -100,7 +103,8 @@ impl OutgoingBuilder {
         if self.deposits.is_empty() && self.interest.is_none() {
             return None;
         }
-        let outgoing = Outgoing { interest: self.interest.take(), deposits: std::mem::take(&mut self.deposits) };
+        let outgoing =
+            Outgoing { interest: self.interest.take(), deposits: std::mem::take(&mut self.deposits) };
         Some(Sealed { outgoing, waiting: std::mem::take(&mut self.waiting) })
     }
 

@@ -64,7 +64,9 @@ impl Ports {
                 Some(Waiting { outcome: Some(Err(_)), .. }) => {}
                 _ => return,
             }
-            let Some(Waiting { outcome: Some(outcome), done, .. }) = inside.waiting.pop_front() else { return };
+            let Some(Waiting { outcome: Some(outcome), done, .. }) = inside.waiting.pop_front() else {
+                return;
+            };
             drop(inside);
             done(outcome);
         }

@@ -51,7 +51,10 @@ impl Shard {
             && publisher.in_flight() >= inflight_max
             && !publish.packet_id.is_some_and(|id| publisher.received.contains(&id.get()))
         {
-            return Err((Reason::ReceiveMaximumExceeded, "more in flight than Receive Maximum [MQTT-3.3.4-9]"));
+            return Err((
+                Reason::ReceiveMaximumExceeded,
+                "more in flight than Receive Maximum [MQTT-3.3.4-9]",
+            ));
         }
         Ok(())
     }
@@ -68,7 +71,10 @@ impl Shard {
         let Some(alias) = publish.properties.topic_alias() else { return Ok(None) };
         let alias = usize::from(alias);
         if alias == 0 || alias > usize::from(self.common.limits.topic_aliases_max) {
-            return Err((Reason::TopicAliasInvalid, "a topic alias above Topic Alias Maximum [MQTT-3.2.2-17]"));
+            return Err((
+                Reason::TopicAliasInvalid,
+                "a topic alias above Topic Alias Maximum [MQTT-3.2.2-17]",
+            ));
         }
         let Some(connection) = self.connection(session) else { return Ok(None) };
         let aliases = &mut connection.publisher.get_or_insert_default().aliases;
@@ -106,7 +112,8 @@ impl Shard {
     fn may_publish(&mut self, session: u32, topic: &str, properties: Properties<'_>) -> bool {
         let generation = self.auth_generation;
         let Some(it) = self.sessions.get_mut(session as usize) else { return false };
-        let ours = !properties.is_empty() && properties.user_properties().any(|(name, _)| name.starts_with(OURS));
+        let ours =
+            !properties.is_empty() && properties.user_properties().any(|(name, _)| name.starts_with(OURS));
         let Some(connection) = it.connection.as_deref_mut().filter(|_| !ours) else { return false };
         let publisher = connection.publisher.get_or_insert_default();
         if let Some((known, of)) = &publisher.allowed
@@ -181,7 +188,9 @@ impl Shard {
             }
             return Flow::On;
         }
-        let Ok((ticket, bytes)) = self.outgoing.event(event, &origin, (session, it.generation), ack.is_some()) else {
+        let Ok((ticket, bytes)) =
+            self.outgoing.event(event, &origin, (session, it.generation), ack.is_some())
+        else {
             return self.violate(session, Reason::PacketTooLarge, "larger than the log can hold");
         };
         if let Some((packet_id, kind)) = ack {
@@ -208,7 +217,8 @@ impl Shard {
         publisher.unplaced_bytes += bytes;
         if limits.publish_bytes_per_sec_max > 0 {
             if publisher.allowance_secs != now_secs {
-                (publisher.allowance_secs, publisher.allowance_bytes) = (now_secs, limits.publish_bytes_per_sec_max);
+                (publisher.allowance_secs, publisher.allowance_bytes) =
+                    (now_secs, limits.publish_bytes_per_sec_max);
             }
             publisher.allowance_bytes = publisher.allowance_bytes.saturating_sub(bytes as u64);
             pauses.set(Pause::Rate, publisher.allowance_bytes == 0);

@@ -43,7 +43,9 @@ impl Shard {
 
     /// The log's answer to [`Action::Read`].
     pub fn answer(&mut self, key: LaneKey, chunk: Result<Chunk, ReadError>) {
-        let Some(it) = self.sessions.get_mut(key.session as usize).filter(|it| it.generation == key.generation) else {
+        let Some(it) =
+            self.sessions.get_mut(key.session as usize).filter(|it| it.generation == key.generation)
+        else {
             return;
         };
         let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
@@ -56,7 +58,11 @@ impl Shard {
                 self.stats.gaps_declared.add(1);
                 if !v5 {
                     // MQTT 3.x has no way to say it, so the reader is told by being cut off.
-                    return self.disconnect(key.session, Reason::UnspecifiedError, "a range of the log is gone");
+                    return self.disconnect(
+                        key.session,
+                        Reason::UnspecifiedError,
+                        "a range of the log is gone",
+                    );
                 }
                 lane.gap = Some(format!("{next}..{} {why}", behind.saturating_sub(1)).into());
                 lane.reading = Reading::Replay { next: behind.max(next), asked: false };
@@ -92,7 +98,9 @@ impl Shard {
                     break 'full;
                 }
                 let record = batch.record(index);
-                if record.kind() == Kind::Event && !self.replay_one(key, batch, offset, &record.event(), age_secs) {
+                if record.kind() == Kind::Event
+                    && !self.replay_one(key, batch, offset, &record.event(), age_secs)
+                {
                     break 'full;
                 }
                 next = offset + 1;
@@ -110,10 +118,18 @@ impl Shard {
     }
 
     /// Queues one event if the lane reads it; false: the outbox is full, and this event is still to come.
-    fn replay_one(&mut self, key: LaneKey, batch: &Batch, offset: Offset, event: &Event<'_>, age_secs: u32) -> bool {
+    fn replay_one(
+        &mut self,
+        key: LaneKey,
+        batch: &Batch,
+        offset: Offset,
+        event: &Event<'_>,
+        age_secs: u32,
+    ) -> bool {
         let Some(it) = self.sessions.get_mut(key.session as usize) else { return false };
         let Some(wanted) = wanted(it, key.lane, event, || batch_origin(batch, offset)) else { return true };
-        if wanted.checked && !self.auth.may_read(&it.identity, &it.client_id, TopicName::trusted(event.topic)) {
+        if wanted.checked && !self.auth.may_read(&it.identity, &it.client_id, TopicName::trusted(event.topic))
+        {
             return true;
         }
         if expired(event, age_secs) {
@@ -131,7 +147,8 @@ impl Shard {
         let v5 = connection.version == Version::V5;
         let packet_bytes_max = connection.packet_bytes_max;
         let cursor = (cursor && v5).then(|| self.cursor_in(batch, offset));
-        let mut extra: Vec<Property<'_>> = wanted.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
+        let mut extra: Vec<Property<'_>> =
+            wanted.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
         extra.extend(gap.as_deref().filter(|_| v5).map(|gap| Property::UserProperty("firehose-gap", gap)));
         let qos = wanted.qos.min(QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce));
@@ -168,7 +185,9 @@ impl Shard {
         let gap = it.lane_mut(lane).and_then(|lane| lane.gap.take());
         it.main.gap = it.main.gap.take().or(gap);
         for index in 0..it.subscriptions.len() {
-            let Some(subscription) = it.subscriptions[index].as_mut().filter(|it| it.lane == lane) else { continue };
+            let Some(subscription) = it.subscriptions[index].as_mut().filter(|it| it.lane == lane) else {
+                continue;
+            };
             subscription.lane = MAIN;
             let place = |interest: &crate::session::Interest| {
                 interest.session == session && usize::from(interest.subscription) == index
@@ -209,7 +228,8 @@ fn wanted(it: &Session, lane: u16, event: &Event<'_>, origin: impl Fn() -> u64) 
         if !subscription.filter.matches(topic) || (options.no_local && origin() == it.hash) {
             continue;
         }
-        let so_far = wanted.get_or_insert(Wanted { qos: options.qos, retain: false, ids: Vec::new(), checked: true });
+        let so_far =
+            wanted.get_or_insert(Wanted { qos: options.qos, retain: false, ids: Vec::new(), checked: true });
         so_far.qos = so_far.qos.max(options.qos);
         so_far.retain |= options.retain_as_published;
         so_far.checked &= subscription.checked;
@@ -226,7 +246,7 @@ fn batch_origin(batch: &Batch, offset: Offset) -> u64 {
 
 /// Whether the message's expiry interval has passed [MQTT-3.3.2-5].
 fn expired(event: &Event<'_>, age_secs: u32) -> bool {
-    event.attributes.iter().any(|attribute| {
-        matches!(attribute, firehose_log::Attribute::MessageExpiry(secs) if secs <= age_secs)
-    })
+    event.attributes.iter().any(
+        |attribute| matches!(attribute, firehose_log::Attribute::MessageExpiry(secs) if secs <= age_secs),
+    )
 }

@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn counts_all_and_each_address_but_not_loopback() {
-        let replays = Replays::new(&Limits { replays_max: 3, replays_per_address_max: 1, ..Limits::default() });
+        let replays =
+            Replays::new(&Limits { replays_max: 3, replays_per_address_max: 1, ..Limits::default() });
         assert!(replays.begin(address("203.0.113.1")));
         assert!(!replays.begin(address("203.0.113.1")));
         assert!(replays.begin(address("127.0.0.1")));

@@ -285,7 +285,12 @@ impl Sequencer {
     /// The section. Batches of all slots go to the log in one write; marks and unlogged publications come behind
     /// them, and what the same slot deposited after those waits for the next round, so that a slot's order holds.
     /// Returns whether the commit thread has something to do.
-    fn place(&self, section: &mut Section, deposits: &mut Vec<(usize, Deposit)>, sleepers: &mut Sleepers) -> bool {
+    fn place(
+        &self,
+        section: &mut Section,
+        deposits: &mut Vec<(usize, Deposit)>,
+        sleepers: &mut Sleepers,
+    ) -> bool {
         let mut ring = false;
         while !deposits.is_empty() {
             let mut closed = 0u128;
@@ -295,7 +300,11 @@ impl Sequencer {
                     Deposit::Batch { .. } if closed & bit != 0 => section.deferred.push((slot, deposit)),
                     Deposit::Batch { ticket, draft, wants_sync } => {
                         ring |= wants_sync && self.durability == Durability::Sync;
-                        section.submissions.push(Submission { draft, ticket, from: slot_id(slot, wants_sync) });
+                        section.submissions.push(Submission {
+                            draft,
+                            ticket,
+                            from: slot_id(slot, wants_sync),
+                        });
                     }
                     Deposit::Unlogged(_) | Deposit::Mark { .. } => {
                         closed |= bit;
@@ -404,7 +413,9 @@ impl Sequencer {
             Deposit::Unlogged(draft) => {
                 let batch = Arc::new(Batch::unlogged(draft, self.head(), (self.clock)()));
                 for (shard, desk) in self.desks.iter().enumerate() {
-                    if desk.interest.load(Ordering::SeqCst) && self.push(desk, &batch, None) == Some(Reader::Asleep) {
+                    if desk.interest.load(Ordering::SeqCst)
+                        && self.push(desk, &batch, None) == Some(Reader::Asleep)
+                    {
                         sleepers.insert(shard);
                     }
                 }

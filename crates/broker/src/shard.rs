@@ -254,7 +254,8 @@ impl Shard {
 
     /// The session's socket takes bytes again.
     pub fn writable(&mut self, session: u32) {
-        if let Some(connection) = self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
+        if let Some(connection) =
+            self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
             && connection.blocked
         {
             connection.blocked = false;
@@ -368,7 +369,11 @@ impl Shard {
         for session in late {
             let paused = self.connection(session).is_some_and(|connection| connection.pauses.any());
             if !paused {
-                self.disconnect(session, Reason::KeepAliveTimeout, "nothing heard for one and a half keep-alives");
+                self.disconnect(
+                    session,
+                    Reason::KeepAliveTimeout,
+                    "nothing heard for one and a half keep-alives",
+                );
             }
         }
         self.resume_paused();
@@ -403,7 +408,9 @@ impl Shard {
 
     /// Puts the connection on the list of those to flush.
     pub(crate) fn dirty(&mut self, session: u32) {
-        if let Some(connection) = self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut()) {
+        if let Some(connection) =
+            self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
+        {
             mark_dirty(&mut self.dirty, session, &mut connection.dirty);
         }
     }
@@ -451,4 +458,3 @@ pub(crate) fn mark_dirty(list: &mut VecDeque<u32>, session: u32, dirty: &mut boo
         list.push_back(session);
     }
 }
-

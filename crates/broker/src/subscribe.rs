@@ -9,8 +9,8 @@ use crate::shard::{Action, Shard};
 use firehose_auth::Verdict;
 use firehose_log::{Cursor, Offset, Since, SinceError, Start};
 use firehose_mqtt::{
-    PacketId, Packet, PropertiesBuf, Property, QoS, Reason, ReasonsBuf, SubAck, Subscribe, SubscribeOptions, UnsubAck,
-    Unsubscribe, Version, encode,
+    Packet, PacketId, PropertiesBuf, Property, QoS, Reason, ReasonsBuf, SubAck, Subscribe, SubscribeOptions,
+    UnsubAck, Unsubscribe, Version, encode,
 };
 use firehose_topic::{TopicFilter, parse_share};
 
@@ -48,7 +48,9 @@ impl Shard {
     /// A SUBSCRIBE packet.
     pub(crate) fn subscribe(&mut self, session: u32, packet: &Subscribe<'_>) -> Flow {
         let Some(it) = self.sessions.get(session as usize) else { return Flow::Stop };
-        let Some(version) = it.connection.as_deref().map(|connection| connection.version) else { return Flow::Stop };
+        let Some(version) = it.connection.as_deref().map(|connection| connection.version) else {
+            return Flow::Stop;
+        };
         let generation = it.generation;
         let user = |wanted: &str| packet.properties.user_properties().find(|(name, _)| *name == wanted);
         let since = match user("since").map(|(_, from)| Since::parse(from)) {
@@ -86,7 +88,9 @@ impl Shard {
 
     /// An UNSUBSCRIBE packet.
     pub(crate) fn unsubscribe(&mut self, session: u32, packet: &Unsubscribe<'_>) -> Flow {
-        let Some(generation) = self.sessions.get(session as usize).map(|it| it.generation) else { return Flow::Stop };
+        let Some(generation) = self.sessions.get(session as usize).map(|it| it.generation) else {
+            return Flow::Stop;
+        };
         let filters = packet.filters.map(Box::from).collect();
         let token = self.next_token();
         let pending = PendingSubscribe {
@@ -103,7 +107,8 @@ impl Shard {
     pub(crate) fn resolved(&mut self, token: u64, start: Result<Start, SinceError>) {
         let Some(mut pending) = self.pending.remove(&token) else { return };
         let What::Subscribe { plans, resolving, .. } = &mut pending.what else { return };
-        if let Some(plan) = plans.iter_mut().find(|plan| matches!(plan, Ok(it) if it.since.is_some() && it.start.is_none()))
+        if let Some(plan) =
+            plans.iter_mut().find(|plan| matches!(plan, Ok(it) if it.since.is_some() && it.start.is_none()))
         {
             match start {
                 Ok(start) => {

@@ -98,9 +98,20 @@ impl Service {
         Ok(Service { shared, runtime: handle, stop, thread: Some(thread) })
     }
 
-    /// Serves one accepted connection; `read_before` are the bytes that were taken from it already.
-    pub fn serve(&self, connection: impl Into<Connection>, read_before: Vec<u8>, door: Door) {
-        self.runtime.spawn(serve(self.shared.clone(), connection.into(), read_before, door));
+    /// Serves one accepted connection; `read_before` are the bytes that were taken from it already. `held` is dropped when
+    /// the connection ends.
+    pub fn serve(
+        &self,
+        connection: impl Into<Connection>,
+        read_before: Vec<u8>,
+        door: Door,
+        held: impl Send + 'static,
+    ) {
+        let (shared, connection) = (self.shared.clone(), connection.into());
+        self.runtime.spawn(async move {
+            serve(shared, connection, read_before, door).await;
+            drop(held);
+        });
     }
 
     /// Accepts connections there until the service ends; gives the address, with the port if the system chose it.

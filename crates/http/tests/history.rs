@@ -73,7 +73,10 @@ fn a_page_that_reached_the_head_has_no_next_and_its_cursor_goes_on_later() {
     let short = bus.get("/v1/events?limit=4");
     let cursor = short.header("firehose-cursor").expect("every answer has it");
     assert_eq!(bus.get(&format!("/v1/events?since={cursor}")).payloads(), numbers(5..=11));
-    assert!(Cursor::parse(short.header("firehose-head").expect("it is there")).is_ok_and(|head| head.offset == 11));
+    assert!(
+        Cursor::parse(short.header("firehose-head").expect("it is there"))
+            .is_ok_and(|head| head.offset == 11)
+    );
 }
 
 #[test]
@@ -94,7 +97,8 @@ fn times_bound_a_page_inclusively() {
     let bus = numbered(10);
     let (start, end) = (format_time((FIRST_SECS + 2) * 1_000_000), format_time((FIRST_SECS + 5) * 1_000_000));
     for order in ["asc", "desc"] {
-        let mut page = bus.pages(&format!("/v1/events?start={start}&end={end}&order={order}&limit=3")).concat();
+        let mut page =
+            bus.pages(&format!("/v1/events?start={start}&end={end}&order={order}&limit=3")).concat();
         page.sort();
         assert_eq!(page, numbers(3..=6), "{order}");
     }
@@ -134,7 +138,9 @@ fn a_filter_that_matches_little_gets_short_pages_and_links_on() {
 #[test]
 fn what_is_not_understood_is_a_problem() {
     let bus = numbered(1);
-    for query in ["sinse=earliest", "since=yesterday", "since=c", "limit=0", "limit=1001", "order=up", "topic=a/%23/b"] {
+    for query in
+        ["sinse=earliest", "since=yesterday", "since=c", "limit=0", "limit=1001", "order=up", "topic=a/%23/b"]
+    {
         let answer = bus.get(&format!("/v1/events?{query}"));
         assert_eq!(answer.status, 400, "{query}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
@@ -192,7 +198,8 @@ fn readers_see_what_the_access_list_lets_them_see() {
     file.set("ann", b"pw", HashKind::Sha512Pbkdf2).expect("a user");
     file.write(&passwords).expect("it can be written");
     std::fs::write(&acl, "topic read open/#\nuser ann\ntopic read #\n").expect("it can be written");
-    let auth = AuthConfig { password_file: Some(passwords), acl_file: Some(acl), anonymous: AnonymousMode::Read };
+    let auth =
+        AuthConfig { password_file: Some(passwords), acl_file: Some(acl), anonymous: AnonymousMode::Read };
     let mut bus = Bus::start(auth, |_| {});
     bus.append(&[("open/a", "1"), ("closed/a", "2"), ("open/b", "3")]);
     assert_eq!(bus.pages("/v1/events?limit=1").concat(), ["1", "3"]);
@@ -226,7 +233,9 @@ fn health_is_told_and_other_methods_are_refused() {
     assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"));
     assert!(answer.header("firehose-cursor").is_some());
     let mut stream = TcpStream::connect(bus.address).expect("it listens");
-    stream.write_all(b"DELETE /v1/events HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").expect("it can be sent");
+    stream
+        .write_all(b"DELETE /v1/events HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        .expect("it can be sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
@@ -248,11 +257,12 @@ fn who_never_finishes_a_head_is_closed() {
 fn a_connection_whose_first_bytes_were_taken_is_served() {
     let bus = numbered(2);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let mut client = TcpStream::connect(listener.local_addr().expect("it has an address")).expect("it listens");
+    let mut client =
+        TcpStream::connect(listener.local_addr().expect("it has an address")).expect("it listens");
     let (accepted, _) = listener.accept().expect("a connection");
     client.write_all(b"z HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").expect("it can be sent");
     let service = bus.service.as_ref().expect("it runs");
-    service.serve(accepted, b"GET /live".to_vec(), firehose_http::Door::Admin);
+    service.serve(accepted, b"GET /live".to_vec(), firehose_http::Door::Admin, ());
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");

@@ -47,7 +47,9 @@ impl std::str::FromStr for Address {
         let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
         match port.map(str::parse::<u16>) {
             Some(Ok(_)) => Ok(Address::Tcp(text.into())),
-            _ => Err(format!("\"{text}\" is not an address such as 127.0.0.1:1883, [::]:1883 or unix:/run/x.sock")),
+            _ => Err(format!(
+                "\"{text}\" is not an address such as 127.0.0.1:1883, [::]:1883 or unix:/run/x.sock"
+            )),
         }
     }
 }

@@ -145,7 +145,8 @@ impl Lobby {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut swept = Instant::now();
         while !self.handle.stopping.load(Ordering::Acquire) {
-            let timeout = if self.ready.is_empty() || self.resting_until.is_some() { SWEEP } else { Duration::ZERO };
+            let timeout =
+                if self.ready.is_empty() || self.resting_until.is_some() { SWEEP } else { Duration::ZERO };
             if let Err(error) = self.poll.poll(&mut events, Some(timeout))
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -287,9 +288,11 @@ impl Lobby {
     }
 
     fn hear_checks(&mut self) {
-        let checked = std::mem::take(&mut *self.handle.checked.lock().unwrap_or_else(PoisonError::into_inner));
+        let checked =
+            std::mem::take(&mut *self.handle.checked.lock().unwrap_or_else(PoisonError::into_inner));
         for Checked { number, outcome } in checked {
-            let found = self.guests.iter().find(|(_, guest)| guest.checking == Some(number)).map(|(token, _)| token);
+            let found =
+                self.guests.iter().find(|(_, guest)| guest.checking == Some(number)).map(|(token, _)| token);
             if let Some(token) = found {
                 self.known(token, outcome);
             }
@@ -308,26 +311,34 @@ impl Lobby {
             }
             Err(Refused::NotAuthorized) => return self.refuse(token, connect.version, Reason::NotAuthorized),
         };
-        let Ok((client_id, assigned)) = self.client_id(&connect, &identity) else { return self.dismiss(token) };
+        let Ok((client_id, assigned)) = self.client_id(&connect, &identity) else {
+            return self.dismiss(token);
+        };
         let mut guest = self.guests.remove(token);
         guest.socket.deregister(self.poll.registry());
         let scope = Scope::of(&identity, guest.address, assigned);
         let shard = home_shard(scope.hash_with(&client_id), self.bus.shards());
         let address = guest.address;
         let newcomer = Newcomer { socket: guest.socket, place: guest.place };
-        let arrival = Arrival { input, identity, client_id, assigned, address, socket: Some(Box::new(newcomer)) };
+        let arrival =
+            Arrival { input, identity, client_id, assigned, address, socket: Some(Box::new(newcomer)) };
         if self.bus.sequencer().send(shard, Message::Arrival(Box::new(arrival))) == Reader::Asleep {
             self.sleepers.insert(shard);
         }
     }
 
     /// The client's own id, or one that is drawn for the shard with the fewest clients.
-    fn client_id(&self, connect: &Connect<'_>, identity: &Identity) -> Result<(Box<str>, bool), getrandom::Error> {
+    fn client_id(
+        &self,
+        connect: &Connect<'_>,
+        identity: &Identity,
+    ) -> Result<(Box<str>, bool), getrandom::Error> {
         if !connect.client_id.is_empty() {
             return Ok((connect.client_id.into(), self.ids.knows(connect.client_id)));
         }
         let shards = self.bus.shards();
-        let quiet = (0..shards).min_by_key(|shard| self.bus.shard_stats(*shard).connections.get()).unwrap_or(0);
+        let quiet =
+            (0..shards).min_by_key(|shard| self.bus.shard_stats(*shard).connections.get()).unwrap_or(0);
         let scope = Scope::of(identity, None, true);
         Ok((self.ids.draw(&scope, quiet, shards)?, true))
     }

@@ -104,7 +104,8 @@ impl Runners {
             runners.push(Runner { state: Mutex::new(state), waker });
             polls.push(poll);
         }
-        let inside = Inside { bus: bus.clone(), runners, started: Instant::now(), stopping: AtomicBool::new(false) };
+        let inside =
+            Inside { bus: bus.clone(), runners, started: Instant::now(), stopping: AtomicBool::new(false) };
         let runners = Runners(Arc::new(inside));
         let of_rouse = Arc::downgrade(&runners.0);
         bus.set_rouse(Box::new(move |sleepers| {
@@ -331,7 +332,9 @@ impl State {
                 self.shard.drain(&mut messages);
                 self.messages = messages;
             }
-            Action::Resolve { token, since } => self.readers.ask(self.number, Question::Resolve { token, since }),
+            Action::Resolve { token, since } => {
+                self.readers.ask(self.number, Question::Resolve { token, since })
+            }
             Action::Resume { session } => self.resume(session),
         }
     }

@@ -21,10 +21,8 @@ impl Listeners {
     /// [`BindError`] names the first that cannot be opened.
     pub fn bind(configs: &[ListenerConfig]) -> Result<Listeners, BindError> {
         let bind = |config: &ListenerConfig| {
-            Listener::bind(&config.address).map(|listener| (listener, config.clone())).map_err(|error| BindError {
-                name: config.name.clone(),
-                address: config.address.to_string(),
-                error,
+            Listener::bind(&config.address).map(|listener| (listener, config.clone())).map_err(|error| {
+                BindError { name: config.name.clone(), address: config.address.to_string(), error }
             })
         };
         configs.iter().map(bind).collect::<Result<_, _>>().map(Listeners)
@@ -32,7 +30,8 @@ impl Listeners {
 
     /// Protocol and address of each, in the order of the configuration.
     pub fn addresses(&self) -> Vec<(Protocol, Bound)> {
-        let bound = |(listener, config): &(Listener, ListenerConfig)| Some((config.protocol, listener.bound().ok()?));
+        let bound =
+            |(listener, config): &(Listener, ListenerConfig)| Some((config.protocol, listener.bound().ok()?));
         self.0.iter().filter_map(bound).collect()
     }
 }
@@ -55,7 +54,8 @@ impl Server {
         raise_open_files();
         let readers = Readers::start(bus)?;
         let (runners, shard_threads) = Runners::start(bus, &readers)?;
-        let listeners = listeners.0.into_iter().map(|(listener, config)| (listener, config.protocol)).collect();
+        let listeners =
+            listeners.0.into_iter().map(|(listener, config)| (listener, config.protocol)).collect();
         let (lobby, handle) = Lobby::new(bus, listeners, http)?;
         let thread = std::thread::Builder::new().name("lobby".into()).spawn(move || lobby.run())?;
         Ok(Server { bus: bus.clone(), runners, lobby: handle, lobby_thread: Some(thread), shard_threads })

@@ -2,17 +2,21 @@
 
 use std::io::Write;
 
-use crate::cli::CheckConfig;
-use crate::config::{Config, load};
-use crate::exit::Failure;
+use firehose_auth::Auth;
 
-/// Reads the configuration as `serve` would; with `--print` shows what holds.
+use crate::cli::CheckConfig;
+use crate::config::load;
+use crate::exit::Failure;
+use crate::{output, serve};
+
+/// Reads the configuration as `serve` would, and the files it names; with `--print` shows what holds.
 pub fn run(args: &CheckConfig) -> Result<(), Failure> {
     let config = load::load(&args.file, std::env::vars()).map_err(Failure::usage)?;
+    Auth::load(&serve::auth_config(&config)).map_err(Failure::usage)?;
+    serve::sources(&config)?;
     let answer = match args.print {
-        true => Config::to_toml(&config),
+        true => config.to_toml(),
         false => format!("{}: ok\n", args.file.display()),
     };
-    std::io::stdout().write_all(answer.as_bytes())?;
-    Ok(())
+    std::io::stdout().write_all(answer.as_bytes()).map_err(output::failure)
 }

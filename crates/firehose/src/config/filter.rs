@@ -1,7 +1,5 @@
 //! A topic filter in the configuration.
 
-use std::fmt;
-
 use firehose_topic::TopicFilter;
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +21,5 @@ impl TryFrom<String> for Filter {
 impl From<Filter> for String {
     fn from(filter: Filter) -> String {
         filter.0.as_str().to_owned()
-    }
-}
-
-impl fmt::Display for Filter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str())
     }
 }

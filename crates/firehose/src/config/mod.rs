@@ -71,9 +71,8 @@ pub struct Log {
     pub retention_age: Age,
     /// The oldest segments are deleted while the log is larger than this.
     pub retention_bytes: Size,
-    /// Publishing is refused while less than this is free; none: 256 MiB or 5 % of the file system, the smaller.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk_reserve_bytes: Option<Size>,
+    /// Publishing is refused while less than this, or than 5 % of the file system, is free.
+    pub disk_reserve_bytes: Size,
     /// Topics that are delivered live only.
     pub unlogged: Vec<Filter>,
 }
@@ -84,7 +83,7 @@ impl Default for Log {
             durability: Durability::Sync,
             retention_age: Age::from_days(365),
             retention_bytes: Size(20 << 30),
-            disk_reserve_bytes: None,
+            disk_reserve_bytes: Size(256 << 20),
             unlogged: Vec::new(),
         }
     }
@@ -137,15 +136,12 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Where; by default the protocol's port on loopback.
     pub address: Address,
-    /// How many connections it takes at most; none: only `limits.connections_max` holds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections_max: Option<usize>,
 }
 
 impl Listener {
     /// A listener named for its protocol.
     pub fn new(protocol: Protocol, address: Address) -> Self {
-        Listener { name: protocol.to_string(), protocol, address, connections_max: None }
+        Listener { name: protocol.to_string(), protocol, address }
     }
 }
 
@@ -177,7 +173,8 @@ struct ListenerTable {
     #[serde(default)]
     protocol: Protocol,
     address: Option<Address>,
-    connections_max: Option<usize>,
+    #[serde(default, rename = "connections_max", deserialize_with = "refused::connections_max")]
+    _connections_max: (),
     #[serde(default, rename = "tls", deserialize_with = "refused::tls")]
     _tls: (),
     #[serde(default, rename = "proxy_from", deserialize_with = "refused::proxy_from")]
@@ -194,7 +191,6 @@ impl From<ListenerTable> for Listener {
             name: table.name.unwrap_or_else(|| table.protocol.to_string()),
             protocol: table.protocol,
             address: table.address.unwrap_or_else(|| Address::loopback(port)),
-            connections_max: table.connections_max,
         }
     }
 }

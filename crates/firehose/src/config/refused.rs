@@ -16,6 +16,14 @@ pub fn proxy_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::E
     refuse(deserializer, "this version of firehose does not read the PROXY protocol: remove this key")
 }
 
+/// `listener.connections_max`
+pub fn connections_max<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    refuse(
+        deserializer,
+        "this version of firehose counts connections of all listeners together: use limits.connections_max",
+    )
+}
+
 /// `source.webhook_secret_file`
 pub fn webhook<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     refuse(deserializer, "this version of firehose does not take webhooks: remove this key")

@@ -45,7 +45,10 @@ impl Answer {
 
     /// The payloads of an NDJSON page.
     pub fn payloads(&self) -> Vec<String> {
-        let lines = self.body.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("it is JSON"));
+        let lines = self
+            .body
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("it is JSON"));
         lines.map(|event| event["data"].to_string()).collect()
     }
 }
@@ -114,7 +117,8 @@ impl Bus {
         }
         let mut answer = call.call().expect("an answer");
         let headers = answer.headers().iter();
-        let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()));
+        let headers =
+            headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("").to_owned()));
         Answer {
             status: answer.status().as_u16(),
             headers: headers.collect(),
