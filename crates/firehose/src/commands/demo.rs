@@ -103,6 +103,8 @@ fn invitation(running: &Running) -> String {
         found.map_or("127.0.0.1:0", |(_, address)| address.as_str())
     };
     let (mqtt, http) = (of("mqtt"), of("http"));
+    // as it was called: `cargo run` puts it into no PATH
+    let firehose = std::env::args().next().unwrap_or_else(|| "firehose".into());
     let port = mqtt.rsplit_once(':').map_or("1883", |(_, port)| port);
     format!(
         r#"
@@ -112,7 +114,7 @@ This bus plays what a code review server did, over and over. Read along, from an
 
   curl -s 'http://{http}/v1/events?order=desc&limit=5'
 
-  firehose sub mqtt://{mqtt} -v -t 'gerrit/#' --since earliest
+  {firehose} sub mqtt://{mqtt} -v -t 'gerrit/#' --since earliest
 
   python3 -m venv firehose-venv && firehose-venv/bin/pip install paho-mqtt
   firehose-venv/bin/python - <<'END'

@@ -146,6 +146,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
             _ => {}
         }
     }
+    keys.sort();
     keys
 }
 
@@ -172,7 +173,7 @@ mod tests {
         new.listener = new.listeners();
         assert_eq!(
             needs_restart(&old, &new),
-            ["server.shards", "server.public_url", "limits.inflight_max", "listener"]
+            ["limits.inflight_max", "listener", "server.public_url", "server.shards"]
         );
     }
 
