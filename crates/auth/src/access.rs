@@ -51,12 +51,11 @@ impl Access {
         Ok(changed)
     }
 
+    /// Only with `config` locked, so that nothing else replaces the rules meanwhile.
     fn replace(&self, config: &AuthConfig) -> Result<Vec<String>, LoadError> {
         let new = Arc::new(Auth::load(config)?);
-        let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = current.differences(&new);
-        *current = new;
-        drop(current);
+        let changed = self.current().differences(&new);
+        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         self.0.generation.fetch_add(1, Ordering::Release);
         Ok(changed)
     }

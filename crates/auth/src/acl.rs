@@ -76,15 +76,15 @@ impl Acl {
             if text.starts_with('#') {
                 continue;
             }
-            let text = text.trim_end().trim_start_matches(' ');
+            let text = text.trim_end_matches(is_blank).trim_start_matches(' ');
             let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
             let rest = rest.trim_start_matches(' ');
             match word {
                 "" => {}
-                "user" if rest.trim().is_empty() => {
+                "user" if rest.is_empty() => {
                     return Err(LineError::new(number, "`user` without a name"));
                 }
-                "user" => user = Some(rest.trim().into()),
+                "user" => user = Some(rest.trim_matches(is_blank).into()),
                 "topic" => {
                     let rules = match &user {
                         Some(name) => acl.users.entry(name.clone()).or_default(),
@@ -287,8 +287,13 @@ fn rule(text: &str) -> Result<(Access, TopicFilter), String> {
             ));
         }
     };
-    let filter = filter.trim();
+    let filter = filter.trim_matches(is_blank);
     TopicFilter::new(filter).map(|filter| (access, filter)).map_err(|error| format!("`{filter}`: {error}"))
+}
+
+/// What C's `isspace` takes for one: only these are trimmed, so that a name may end with any other character.
+fn is_blank(letter: char) -> bool {
+    matches!(letter, ' ' | '\t'..='\r')
 }
 
 #[cfg(test)]

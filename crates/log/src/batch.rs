@@ -171,7 +171,19 @@ impl BatchHeader {
 
     /// Where the magic of a header next stands in `bytes`, at or after `from`.
     pub(crate) fn find_magic(bytes: &[u8], from: usize) -> Option<usize> {
-        bytes.get(from..)?.windows(MAGIC.len()).position(|four| four == MAGIC).map(|at| from + at)
+        const BLOCK: usize = 256;
+        // Most of what is searched is zeros, and comparing whole blocks with zeros is quick.
+        for (block, start) in bytes.get(from..)?.chunks(BLOCK).zip((from..).step_by(BLOCK)) {
+            if *block == [0; BLOCK][..block.len()] {
+                continue;
+            }
+            let starts = start..start + block.len();
+            let found = starts.into_iter().find(|&at| bytes[at..].starts_with(&MAGIC));
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
 
 /// A disk: folders, files by name, free space, and what else must be the same in each run of a simulation.
@@ -104,6 +104,15 @@ pub trait File: Send + Sync {
     /// # Errors
     /// `WouldBlock` if the disk would have to be waited for.
     fn read_at_nowait(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Where, at or after `position`, a byte stands that may not be zero; `None` if only zeros follow. A file that
+    /// was preallocated need not be read to its end. The position itself is always a right answer.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
+        Ok(Some(position))
+    }
 
     /// Makes the bytes that were written durable.
     ///
@@ -249,6 +258,14 @@ impl File for RealFile {
                 Err(io::ErrorKind::WouldBlock.into())
             }
             other => Ok(other?),
+        }
+    }
+
+    fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.0, SeekFrom::Data(position)) {
+            Ok(found) => Ok(Some(found.max(position))),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(_) => Ok(Some(position)),
         }
     }
 

@@ -61,6 +61,13 @@ impl MemDisk {
         self.state().faults.push((call, error));
     }
 
+    /// Takes back every failure that was asked for and has not come yet.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.short_write_bytes = None;
+    }
+
     /// Lets the next write stop after so many bytes.
     pub fn write_short(&self, bytes: usize) {
         self.state().short_write_bytes = Some(bytes);

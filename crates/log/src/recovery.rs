@@ -109,6 +109,8 @@ fn end_of_bytes(file: &Arc<dyn File>, from: u64, end: u64) -> io::Result<u64> {
     let mut window = Window::new(Arc::clone(file));
     let (mut last, mut at) = (from, from);
     while at < end {
+        let Some(data) = window.next_data(at)? else { break };
+        at = at.max(data);
         let bytes = window.get(at, STEP)?;
         if bytes.is_empty() {
             break;
@@ -118,5 +120,5 @@ fn end_of_bytes(file: &Arc<dyn File>, from: u64, end: u64) -> io::Result<u64> {
         }
         at += bytes.len() as u64;
     }
-    Ok(last.min(end))
+    Ok(last.min(end).max(from))
 }

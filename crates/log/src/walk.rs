@@ -70,11 +70,14 @@ impl Walk {
         let damaged_from = self.position;
         let mut at = self.position;
         while at + (BATCH_HEADER_BYTES as u64) <= self.end {
+            let Some(data) = self.window.next_data(at)? else { break };
+            at = at.max(data);
             let bytes = self.window.get(at, SEARCH_BYTES)?;
             let Some(found) = BatchHeader::find_magic(bytes, 0) else {
                 if bytes.len() < SEARCH_BYTES {
                     break;
                 }
+                // A magic may begin in the last three bytes.
                 at += bytes.len() as u64 - 3;
                 continue;
             };

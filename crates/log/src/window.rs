@@ -19,6 +19,12 @@ impl Window {
         Window { file, start: 0, bytes: Vec::new() }
     }
 
+    /// Where, at or after `position`, a byte stands that may not be zero.
+    pub(crate) fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
+        let ahead = position >= self.start + self.bytes.len() as u64;
+        if ahead { self.file.next_data(position) } else { Ok(Some(position)) }
+    }
+
     /// `len` bytes at `position`; fewer where the file ends.
     pub(crate) fn get(&mut self, position: u64, len: usize) -> io::Result<&[u8]> {
         let inside = position >= self.start && position + len as u64 <= self.start + self.bytes.len() as u64;

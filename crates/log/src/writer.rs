@@ -183,8 +183,12 @@ impl Writer {
         refusal
     }
 
-    /// Goes on in a new segment whose header, durable at once, says where the present one ends.
+    /// Goes on in a new segment whose header, durable at once, says where the present one ends; so what stands
+    /// before that has to be durable too.
     fn leave_behind(&mut self, shared: &Shared, now_us: i64) -> io::Result<()> {
+        for (_, file) in &self.dirty {
+            file.sync_data()?;
+        }
         self.roll(shared, now_us)?;
         self.file.sync_data()?;
         shared.disk.sync_dir(&shared.config.dir)

@@ -11,7 +11,7 @@ fn any_sample() -> impl Strategy<Value = Sample> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn decoding_an_encoded_packet_gives_the_same_packet(sample in any_sample(), behind in any::<[u8; 3]>()) {

@@ -1,8 +1,8 @@
 //! Gerrit's events, from `ssh … gerrit stream-events`.
 //!
-//! The way of an event: ssh's output is read by a task that does nothing else ([`link`]), cut into lines ([`lines`]),
-//! queued within a budget of bytes ([`queue`]), and published in order ([`publisher`]) on the topic that germqtt gave it
-//! ([`topic`]). The queue outlives a link: a slow sink does not keep us from connecting again.
+//! The way of an event: ssh's output is read by a task that does nothing else (`link`), cut into lines (`lines`),
+//! queued within a budget of bytes (`queue`), and published in order (`publisher`) on the topic that germqtt gave it
+//! (`topic`). The queue outlives a link: a slow sink does not keep us from connecting again.
 
 mod command;
 mod complaint;

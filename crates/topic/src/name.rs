@@ -57,8 +57,8 @@ impl AsRef<str> for TopicName<'_> {
     }
 }
 
-/// One pass without branches over all bytes, so that the compiler makes vector instructions of it; which rule was
-/// broken is looked for only afterwards.
+/// Which rule was broken is looked for only when one was.
+#[inline]
 fn check(name: &[u8]) -> Result<(), TopicError> {
     if name.is_empty() {
         return Err(TopicError::Empty);
@@ -66,19 +66,32 @@ fn check(name: &[u8]) -> Result<(), TopicError> {
     if name.len() > BYTES_MAX {
         return Err(TopicError::TooLong);
     }
-    let mut forbidden = false;
-    let mut slashes = 0_u32;
-    for &byte in name {
-        forbidden |= (byte == 0) | (byte == b'+') | (byte == b'#');
-        slashes += u32::from(byte == b'/');
-    }
-    if forbidden {
+    if has_forbidden(name) {
         return Err(if name.contains(&0) { TopicError::Nul } else { TopicError::WildcardInName });
     }
-    if slashes as usize >= LEVELS_MAX {
+    // A name of few bytes cannot have many levels.
+    if name.len() >= LEVELS_MAX && name.iter().filter(|byte| **byte == b'/').count() >= LEVELS_MAX {
         return Err(TopicError::TooManyLevels);
     }
     Ok(())
+}
+
+/// Whether there is a U+0000, `+` or `#`: eight bytes at a time, the last eight perhaps twice.
+#[inline]
+fn has_forbidden(name: &[u8]) -> bool {
+    let Some(last) = name.last_chunk::<8>() else {
+        return name.iter().any(|byte| matches!(byte, 0 | b'+' | b'#'));
+    };
+    let (words, _) = name.as_chunks::<8>();
+    words.iter().chain([last]).fold(0, |found, word| found | forbidden_bytes(u64::from_ne_bytes(*word))) != 0
+}
+
+/// Not zero when one of the eight bytes is forbidden. `#` and `+` differ in the bit 0x08 only.
+#[inline]
+fn forbidden_bytes(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let zeros = |word: u64| word.wrapping_sub(EACH) & !word & (EACH * 0x80);
+    zeros(word) | zeros((word & !(EACH * 0x08)) ^ (EACH * b'#' as u64))
 }
 
 #[cfg(test)]
@@ -103,6 +116,23 @@ mod tests {
         assert_eq!(TopicName::new(&"x".repeat(65_536)), Err(TopicError::TooLong));
         assert_eq!(TopicName::from_bytes(b"a\xed\xa0\x80"), Err(TopicError::NotUtf8));
         assert_eq!(TopicName::from_bytes(b"\xc0\x80"), Err(TopicError::NotUtf8));
+    }
+
+    #[test]
+    fn forbidden_bytes_are_found_at_every_place_and_no_other_byte_is_forbidden() {
+        for len in 1..30 {
+            for at in 0..len {
+                for byte in 0..=255_u8 {
+                    let mut name = vec![b'x'; len];
+                    name[at] = byte;
+                    assert_eq!(
+                        has_forbidden(&name),
+                        matches!(byte, 0 | b'+' | b'#'),
+                        "{byte} at {at} of {len}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

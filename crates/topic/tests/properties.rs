@@ -55,6 +55,8 @@ fn all_names() -> Vec<String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn a_filter_matches_as_the_naive_matcher_says(filter in filter(), name in name()) {
         prop_assert_eq!(filter.matches(TopicName::new(&name).unwrap()), naive_match(&filter, &name));

@@ -102,6 +102,9 @@ fn acl_files_that_mosquitto_refuses_are_refused_and_no_others() {
         "use bob\n",
         "  \t \n",
         "topic read /\n",
+        "topic read a\u{a0}\n",
+        "user \tbob\t\ntopic a\n",
+        "user \x0b\ntopic a\n",
         "topic read //+\n",
     ] {
         fs::write(&acl, text).unwrap();

@@ -21,9 +21,31 @@ pub(super) fn attributes(source_uri: &str, event: &GerritEvent<'_>) -> Vec<(Stri
     ];
     attributes.extend(subject(event).map(|subject| ("subject", subject)));
     attributes.extend(event.created.map(|created| ("time", created.to_string())));
-    // No MQTT string can hold NUL; the topic shows the name percent-encoded.
-    attributes.retain(|(_, value)| !value.contains('\0'));
-    attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    attributes.into_iter().map(|(name, value)| (name.to_owned(), for_everyone(value))).collect()
+}
+
+/// The value as every MQTT client takes it: percent-encodes control characters and noncharacters, with which MQTT lets a
+/// receiver end the connection (mosquitto and its clients do; MQTT 5, section 1.5.4), and `%`, so that it can be undone.
+fn for_everyone(value: String) -> String {
+    let is_special = |char: char| {
+        let code = u32::from(char);
+        char == '%' || char.is_control() || code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code)
+    };
+    if !value.contains(is_special) {
+        return value;
+    }
+    let mut encoded = String::with_capacity(value.len() + 16);
+    for char in value.chars() {
+        match is_special(char) {
+            true => {
+                for byte in char.encode_utf8(&mut [0; 4]).bytes() {
+                    encoded.push_str(&format!("%{byte:02X}"));
+                }
+            }
+            false => encoded.push(char),
+        }
+    }
+    encoded
 }
 
 /// `<project>/<change>/<patch set>`, else `<project>/<ref>`, else `<project>`; none without a project.
@@ -90,6 +112,13 @@ mod tests {
             ("time", "2026-11-23T03:28:11Z"),
         ];
         assert_eq!(attributes_of(line), expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn what_some_clients_hang_up_on_is_percent_encoded_in_attributes() {
+        let line = r#"{"type":"t","project":"a\tb\u0000/\uffff+#ü%"}"#;
+        let subject = attributes_of(line).into_iter().find(|(name, _)| name == "subject");
+        assert_eq!(subject.unwrap().1, "a%09b%00/%EF%BF%BF+#ü%25");
     }
 
     #[test]

@@ -1,0 +1,131 @@
+"""The rows of bench/compare: what each side does, the marks that firehose is to reach, and how a mark is judged."""
+
+import statistics
+
+CPU = "CPU per delivery"
+P50 = "p50"
+P99 = "p99"
+PEAK_KB = "peak_kb"
+RATE = "rate"
+BYTES = "bytes per connection"
+GROWTH = "memory growth"
+
+
+DISORDER = ("lost", "dup", "order")
+
+
+class Row:
+    """One kind of work: what mqload does for it, and the marks that firehose is to reach."""
+
+    def __init__(self, name, what, arguments, marks, durability="os", limit=False, rate="delivered_per_s", subject=None):
+        self.name, self.what, self.arguments, self.marks = name, what, arguments, marks
+        self.durability, self.limit, self.rate = durability, limit, rate
+        self.subject_arguments = subject or arguments
+
+
+class Mark:
+    """`figure` of the subject, as a ratio to `of` (None: as it is), must be at most (or least) `bound`."""
+
+    def __init__(self, figure, of, bound, least=False, text=None):
+        self.figure, self.of, self.bound, self.least = figure, of, bound, least
+        self.text = text or f"{bound:g}"
+
+    def reached(self, value):
+        return value >= self.bound if self.least else value <= self.bound
+
+    def label(self):
+        return f"{self.figure} / {self.of}" if self.of else self.figure
+
+
+def below(divisor):
+    return Mark(CPU, "mosquitto", 1 / divisor, text=f"1/{divisor}")
+
+
+def flow(kind, *arguments, rate="max"):
+    return [kind, *arguments, "--rate", str(rate), "--seconds", "{seconds}"]
+
+
+def rows(replay_messages, idle):
+    """The marks table of the project, in its order."""
+    p99 = Mark(P99, "mosquitto", 1)
+    fanin = ("fanin", "--pubs", "50", "--subs", "1")
+    return [
+        Row("fanout100-max", "fan-out to 100 at full speed", flow("fanout", "--subs", "100"),
+            [below(12), Mark(CPU, "limit", 4)], limit=True),
+        Row("fanout100-500", "fan-out to 100 at 500 messages/s", flow("fanout", "--subs", "100", rate=500),
+            [Mark(CPU, "mosquitto", 0.6), Mark(CPU, "limit", 1.5), p99], limit=True),
+        Row("fanout100-500-sync", "the same with every event on the disk", flow("fanout", "--subs", "100", rate=500),
+            [p99], durability="sync"),
+        Row("fanout1000-50", "fan-out to 1,000 at 50 messages/s", flow("fanout", "--subs", "1000", rate=50),
+            [Mark(CPU, "mosquitto", 0.6)], limit=True),
+        Row("pairs10-5000", "10 pairs at 5,000 messages/s in all", flow("pairs", "--n", "10", rate=5000),
+            [Mark(CPU, "mosquitto", 0.8), p99]),
+        Row("fanout50-qos1", "fan-out to 50, QoS 1, at full speed", flow("fanout", "--subs", "50", "--qos", "1"),
+            [below(10)]),
+        Row("fanout50-qos2", "fan-out to 50, QoS 2, at full speed", flow("fanout", "--subs", "50", "--qos", "2"),
+            [below(6)]),
+        Row("fanin50", "50 publishers to 1 at full speed", flow(*fanin), [below(8)]),
+        Row("fanin50-qos1", "50 publishers to 1, QoS 1, at full speed", flow(*fanin, "--qos", "1"), [below(10)]),
+        Row("pairs50", "50 pairs at full speed", flow("pairs", "--n", "50"), [below(6)]),
+        Row("pairs50-qos1", "50 pairs, QoS 1, at full speed", flow("pairs", "--n", "50", "--qos", "1"), [below(8)]),
+        Row("idle18000", f"{idle:,} idle connections, a subscription each",
+            ["conns", "--n", str(idle), "--sub", "--connect-window", "64"],
+            [Mark(BYTES, None, 1024, text="1,024 B"), Mark(RATE, "mosquitto", 0.9, least=True)], rate="connects_per_s"),
+        Row("durable-sync", "50 publishers at QoS 1, acknowledged when on the disk (mosquitto stores nothing)",
+            flow(*fanin, "--qos", "1", "--sub-qos", "0"), [Mark(RATE, "mosquitto", 1, least=True)],
+            durability="sync", rate="acked_per_s"),
+        Row("replay", "the log to one reader, against mosquitto's offline queue",
+            ["offline", "--sessions", "1", "--messages", str(replay_messages), "--qos", "1"],
+            [Mark(RATE, "mosquitto", 2.5, least=True), Mark(GROWTH, None, 16, text="16 MiB")], rate="drain_per_s",
+            subject=["replay", "--readers", "1", "--messages", str(replay_messages), "--qos", "1", "--reset-peak"]),
+    ]
+
+
+def figures(row, report):
+    """The few numbers of a report that the table shows; absent ones are missing."""
+    broker = report.get("broker_drain") or report.get("broker") or {}
+    latency = report.get("latency_us") or report.get("connack_latency_us") or {}
+    memory = report.get("memory") or {}
+    peak_kb = max(broker.get("hwm_kb", 0), memory.get("hwm_kb", 0), memory.get("rss_held_kb", 0))
+    found = {
+        CPU: broker.get("us_per_delivery", broker.get("us_per_connection")),
+        RATE: report.get(row.rate),
+        P50: latency.get("p50"),
+        P99: latency.get("p99"),
+        PEAK_KB: peak_kb or None,
+        BYTES: memory.get("rss_bytes_per_conn"),
+        "lost": report.get("lost"),
+        "dup": report.get("dup"),
+        "order": report.get("order_violations"),
+    }
+    if report.get("scenario") == "replay" and memory:
+        found[GROWTH] = (memory["hwm_kb"] - memory["rss_before_kb"]) / 1024
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def median_ratio(runs, mark, subject):
+    """The median over the rounds of the subject's figure, by that of the other side in the same round."""
+    values = []
+    for one in runs:
+        mine = one.get(subject, {}).get("figures", {}).get(mark.figure)
+        if mark.of is None:
+            other = 1
+        else:
+            other = one.get(mark.of, {}).get("figures", {}).get(mark.figure)
+        if mine is not None and other:
+            values.append(mine / other)
+    return statistics.median(values) if values else None
+
+
+def judge(row, runs, subject):
+    """Each mark with its value (None: no figure) and whether it is reached; the last: nothing lost, doubled, disordered."""
+    judged = []
+    for mark in row.marks:
+        value = median_ratio(runs, mark, subject)
+        judged.append({"mark": mark.label(), "bound": mark.text, "at": "least" if mark.least else "most",
+                       "value": value, "reached": value is not None and mark.reached(value)})
+    counts = [one[subject]["figures"] for one in runs if "figures" in one.get(subject, {})]
+    wrong = sum(count.get(key, 0) for count in counts for key in DISORDER)
+    reached = wrong == 0 and len(counts) == len(runs)
+    judged.append({"mark": "lost + dup + out of order", "bound": "0", "at": "most", "value": wrong, "reached": reached})
+    return judged

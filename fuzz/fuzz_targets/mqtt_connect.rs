@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../targets/mqtt_connect.rs"]
+#[allow(dead_code)]
+mod target;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| target::connect(data));
