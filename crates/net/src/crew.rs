@@ -183,10 +183,10 @@ impl Crew {
             if own || due[0] <= began {
                 turns.push(self.begin(0, &poller.events));
             }
-            for number in 1..due.len() {
+            for (number, due) in due.iter_mut().enumerate().skip(1) {
                 let has_events = worked.iter().any(|it| it == number);
-                if has_events || due[number] <= began {
-                    due[number] = began + REST_MAX;
+                if has_events || *due <= began {
+                    *due = began + REST_MAX;
                     turns.extend(self.begin_resting(number));
                 }
             }
