@@ -28,6 +28,8 @@ pub struct Connection {
     pub dirty: bool,
     /// Its socket takes no more for now.
     pub blocked: bool,
+    /// Its client has to acknowledge something before it is sent more.
+    pub window_shut: bool,
     /// Memory of its outbox that is counted as parked.
     pub parked_bytes: usize,
     /// It is to be closed once its replies are out.
@@ -54,6 +56,7 @@ impl Connection {
             sends_bytes_max: sends_bytes_max.min(u32::MAX as usize) as u32,
             dirty: false,
             blocked: false,
+            window_shut: false,
             parked_bytes: 0,
             closing: false,
             pauses: Pauses::default(),
@@ -115,6 +118,8 @@ pub struct PendingAck {
     pub kind: AckKind,
     /// Success, or why it was refused: refusals stand behind earlier acknowledgements.
     pub reason: Reason,
+    /// It only stands behind that deposit: what becomes of it is decided already.
+    pub decided: bool,
 }
 
 /// A connection's side as a publisher.

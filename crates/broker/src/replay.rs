@@ -23,7 +23,8 @@ impl Shard {
                 continue;
             }
             let Some(connection) = it.connection.as_deref() else { return };
-            if connection.blocked || connection.closing || connection.outbox.has_messages() {
+            let waits = connection.blocked || connection.window_shut;
+            if waits || connection.closing || connection.outbox.has_messages() {
                 return;
             }
             if lane != MAIN && !self.common.replays.may_send(connection.address, self.now.ms) {

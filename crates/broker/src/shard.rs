@@ -269,7 +269,10 @@ impl Shard {
         let behind = it.is_behind();
         let Some(connection) = it.connection.as_deref_mut() else { return };
         connection.dirty = false;
-        if connection.blocked && !connection.closing {
+        if connection.closing {
+            // Nothing may follow a DISCONNECT [MQTT-3.14.4-1]: what was delivered since is not sent.
+            connection.outbox.keep_only_control();
+        } else if connection.blocked {
             return self.park(session);
         }
         if it.inflight.is_none() && connection.outbox.wants_window() {
@@ -283,6 +286,7 @@ impl Shard {
             return self.end(session);
         }
         connection.blocked = flushed == Flushed::Blocked;
+        connection.window_shut = flushed == Flushed::Window;
         if flushed == Flushed::More {
             mark_dirty(&mut self.dirty, session, &mut connection.dirty);
         }
@@ -361,7 +365,7 @@ impl Shard {
         let now = self.now.secs();
         let mut late = Vec::new();
         for (session, it) in &self.sessions {
-            let patience = u32::from(it.keep_alive_secs) * 3 / 2;
+            let patience = (u32::from(it.keep_alive_secs) * 3).div_ceil(2);
             if patience > 0 && now.saturating_sub(it.heard_secs) > patience {
                 late.push(session as u32);
             }
