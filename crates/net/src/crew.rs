@@ -251,7 +251,10 @@ impl Crew {
                 break;
             }
         }
-        if runner.is_quiet() { Duration::from_millis(tick_ms) } else { Duration::ZERO }
+        let quiet = runner.is_quiet();
+        drop(runner);
+        // Who put a message into the mailbox after it fell asleep, and could not get at the shard, has gone away.
+        if quiet && !mailbox.is_left_behind() { Duration::from_millis(tick_ms) } else { Duration::ZERO }
     }
 
     /// Whether a shard whose thread rests has so much to flush that its thread is called for it.
