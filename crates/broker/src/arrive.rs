@@ -155,9 +155,11 @@ impl Shard {
         let Some(it) = self.sessions.try_remove(session as usize) else { return };
         if let Some(connection) = it.connection {
             self.parked_bytes -= connection.parked_bytes;
+            self.fresh_bytes -= connection.fresh_bytes;
         }
         self.stats.connections.sub(1);
         self.actions.push(Action::Close { session });
+        self.feed();
         if self.trie.is_empty() && self.pending.is_empty() {
             self.outgoing.interest(false);
         }

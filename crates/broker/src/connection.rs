@@ -32,6 +32,10 @@ pub struct Connection {
     pub window_shut: bool,
     /// Memory of its outbox that is counted as parked.
     pub parked_bytes: usize,
+    /// Queued from the log since it was flushed last.
+    pub fresh_bytes: usize,
+    /// It waits for its turn to read the log.
+    pub starving: bool,
     /// It is to be closed once its replies are out.
     pub closing: bool,
     /// Why it is not read for now.
@@ -58,6 +62,8 @@ impl Connection {
             blocked: false,
             window_shut: false,
             parked_bytes: 0,
+            fresh_bytes: 0,
+            starving: false,
             closing: false,
             pauses: Pauses::default(),
             asked_for_expiry: false,

@@ -197,7 +197,10 @@ impl Shard {
             return self.violate(session, Reason::PacketTooLarge, "larger than the log can hold");
         };
         if let Some((packet_id, kind)) = ack {
-            self.owe(session, PendingAck { ticket, packet_id, kind, reason: Reason::Success, decided: false });
+            self.owe(
+                session,
+                PendingAck { ticket, packet_id, kind, reason: Reason::Success, decided: false },
+            );
             self.remember(session, publish);
         }
         self.charge(session, bytes)
@@ -231,7 +234,6 @@ impl Shard {
         }
         if pauses.any() { Flow::Pause } else { Flow::On }
     }
-
 }
 
 impl Publisher {
