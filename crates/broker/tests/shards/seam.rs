@@ -254,6 +254,10 @@ impl Bed {
     fn check(mut self) {
         self.world.let_go();
         self.listen();
+        for (number, client) in self.world.clients.iter().enumerate() {
+            assert!(!client.closed, "client {number} was closed");
+            assert!(!client.is_paused(), "client {number} is not read any more");
+        }
         let truth = self.truth();
         for ((reader, topic), expected) in &self.expected {
             let name = format!("t/{topic}");
@@ -297,9 +301,12 @@ impl Bed {
     fn truth(&self) -> Vec<(Offset, String, String)> {
         let mut truth = Vec::new();
         let mut next = 1;
-        while let Ok(firehose_log::Chunk::Batches(batches)) =
-            self.world.read.read(next, Offset::MAX, 1 << 20, Wait::Yes)
-        {
+        loop {
+            let batches = match self.world.read.read(next, Offset::MAX, 1 << 20, Wait::Yes) {
+                Ok(firehose_log::Chunk::Batches(batches)) => batches,
+                Ok(firehose_log::Chunk::End) => break,
+                other => panic!("at {next}: {other:?}"),
+            };
             for batch in batches {
                 for (offset, record) in batch.records() {
                     let event = record.event();
@@ -314,9 +321,10 @@ impl Bed {
     }
 }
 
+/// `PROPTEST_CASES` asks for more.
 fn cases() -> Config {
-    let failure_persistence = None;
-    Config { cases: 400, max_shrink_iters: 20_000, failure_persistence, ..Config::default() }
+    let default = Config::default();
+    Config { cases: default.cases.max(600), max_shrink_iters: 20_000, failure_persistence: None, ..default }
 }
 
 proptest! {
