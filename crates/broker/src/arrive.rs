@@ -49,7 +49,8 @@ impl Shard {
     /// Why the CONNECT is refused, if it is, although the password was right.
     fn refusal(&self, connect: &Connect<'_>, arrival: &Arrival) -> Option<Reason> {
         if self.stopping {
-            return Some(Reason::ServerShuttingDown);
+            // 0x8B is no reason code of CONNACK.
+            return Some(Reason::ServerUnavailable);
         }
         let will = connect.will.as_ref()?;
         if !self.auth.may_have_will(&arrival.identity) {
