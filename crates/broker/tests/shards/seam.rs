@@ -280,7 +280,8 @@ impl Bed {
             }
             let wanted = &of_topic[first..];
             for (index, got) in got.iter().enumerate() {
-                let (offset, _, payload) = wanted.get(index).unwrap_or_else(|| panic!("{who}: {got:?} is extra"));
+                let (offset, _, payload) =
+                    wanted.get(index).unwrap_or_else(|| panic!("{who}: {got:?} is extra"));
                 assert_eq!(&got.payload, payload, "{who}: number {index} is another one");
                 if let Some(cursor) = got.user("firehose-cursor") {
                     assert_eq!(Cursor::parse(cursor).expect("a cursor").offset, *offset);

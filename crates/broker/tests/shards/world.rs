@@ -536,7 +536,12 @@ impl World {
 
 /// Every shard of a world has at most so many bytes in its mailbox's batches, outboxes and answers.
 pub fn tight() -> Limits {
-    Limits { outbox_bytes_max: 2_000, parked_bytes_max: 8_000, replay_chunk_bytes: 2_000, ..Limits::default() }
+    Limits {
+        outbox_bytes_max: 2_000,
+        parked_bytes_max: 8_000,
+        replay_chunk_bytes: 2_000,
+        ..Limits::default()
+    }
 }
 
 fn access(setup: &Setup, folder: &tempfile::TempDir) -> Access {
