@@ -295,11 +295,16 @@ impl Sequencer {
     ) -> bool {
         let mut ring = false;
         while !deposits.is_empty() {
-            let mut closed = 0u128;
+            // Slots whose batches have to wait for the next round, and slots of which something does.
+            let (mut closed, mut waiting) = (0u128, 0u128);
             for (slot, deposit) in deposits.drain(..) {
                 let bit = 1u128 << slot;
                 match deposit {
-                    Deposit::Batch { .. } if closed & bit != 0 => section.deferred.push((slot, deposit)),
+                    _ if waiting & bit != 0 => section.deferred.push((slot, deposit)),
+                    Deposit::Batch { .. } if closed & bit != 0 => {
+                        waiting |= bit;
+                        section.deferred.push((slot, deposit));
+                    }
                     Deposit::Batch { ticket, draft, wants_sync } => {
                         ring |= wants_sync && self.durability == Durability::Sync;
                         section.submissions.push(Submission {
