@@ -5,7 +5,6 @@ mod client;
 mod connect;
 mod deliver;
 mod inbound;
-mod limits;
 mod publish;
 mod replay;
 mod seam;
