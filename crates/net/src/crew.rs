@@ -279,7 +279,10 @@ impl Crew {
                 break;
             }
         }
-        if runner.is_quiet() && !turn.more { turn.tick } else { Duration::ZERO }
+        let quiet = runner.is_quiet() && !turn.more;
+        drop(turn.runner);
+        // Who put a message into the mailbox after it fell asleep, and could not get at the shard, has gone away.
+        if quiet && !mailbox.is_left_behind() { turn.tick } else { Duration::ZERO }
     }
 
     /// One turn of a shard by its own thread.
