@@ -162,13 +162,13 @@ impl Sequencer {
     /// Leaves deposits in a slot (a shard's number, or [`Sequencer::port_slot`]), in order, and runs the section
     /// unless somebody else does. Gives the shards that have to be run or woken.
     pub fn deposit(&self, slot: usize, deposits: impl IntoIterator<Item = Deposit>) -> Sleepers {
-        self.turnstile.deposit(slot, deposits.into_iter().map(|deposit| (slot, deposit)));
+        self.leave(slot, deposits);
         self.run()
     }
 
-    /// Leaves one deposit in a slot; [`Sequencer::run`] has to follow.
-    pub fn leave(&self, slot: usize, deposit: Deposit) {
-        self.turnstile.deposit(slot, [(slot, deposit)]);
+    /// Leaves deposits in a slot, in order; [`Sequencer::run`] has to follow.
+    pub fn leave(&self, slot: usize, deposits: impl IntoIterator<Item = Deposit>) {
+        self.turnstile.deposit(slot, deposits.into_iter().map(|deposit| (slot, deposit)));
     }
 
     /// Sees to it that what lies in the slots gets its place: runs the section, or leaves it to the commit thread if
