@@ -1,1 +1,32 @@
 //! The HTTP interface: history and health.
+//!
+//! [`Service`] runs on one thread of its own (tokio, axum over hyper's HTTP/1): `net`'s lobby hands it accepted
+//! connections ([`Service::serve`]), or it accepts them itself ([`Service::listen`]). Reading the log and checking
+//! passwords block, so they happen on a small pool beside it, so many at a time as [`HttpConfig`] says.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `GET /v1/events` | past events, a page at a time: [`query`] has the parameters, [`scan`] what a page is |
+//! | `GET /livez` | 200 while the process lives |
+//!
+//! Every answer carries `Firehose-Cursor`: after a page the place to go on from, else the newest event.
+//! Every error is a problem of RFC 9457.
+//!
+//! Invariants:
+//! - One client cannot hold the others up: heads, bodies and stalled writes have deadlines, a page has a bound of events
+//!   and of bytes that are looked at for it.
+//! - What a reader may not read is left out of a page before anything is counted.
+
+mod connection;
+mod events;
+mod link;
+mod login;
+mod problem;
+pub mod query;
+mod router;
+pub mod scan;
+mod service;
+
+pub use connection::Connection;
+pub use problem::Problem;
+pub use service::{Door, HttpConfig, Service};

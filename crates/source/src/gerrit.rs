@@ -11,6 +11,7 @@ mod lines;
 mod link;
 mod publisher;
 mod queue;
+mod recording;
 mod topic;
 mod url;
 
@@ -29,6 +30,7 @@ use tokio::time::{sleep, timeout};
 use self::link::{Lost, follow, stopped};
 use self::publisher::Publisher;
 use self::queue::{QueueSender, queue};
+pub use self::recording::recorded_event;
 pub use self::url::{DEFAULT_PORT, GerritUrl, UrlError};
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::sink::{Sink, Source};

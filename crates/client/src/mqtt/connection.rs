@@ -1,0 +1,566 @@
+//! One connection: CONNECT, then packets both ways, keep-alive, acknowledgements.
+
+use std::collections::HashSet;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use firehose_mqtt::{
+    AckKind, ConnAck, Connect, Decoded, Disconnect, PINGREQ, Packet, PacketId, Properties, PropertiesBuf,
+    Property, Publish, QoS, Reason, Subscribe, SubscribeItemsBuf, SubscribeOptions, Version, decode, encode,
+    encode_ack,
+};
+use rustls::ClientConfig;
+
+use super::MqttConfig;
+use super::message::{CURSOR, Message};
+use crate::stream::Stream;
+use crate::{ClientError, Interrupt, Scheme, Url, tls};
+
+/// How much is read at a time.
+const READ_BYTES: usize = 64 << 10;
+/// From so many unsent bytes on they are sent without being asked.
+const UNSENT_BYTES: usize = 64 << 10;
+
+/// What came from the server.
+#[derive(Debug)]
+pub enum Received {
+    /// A message. It is acknowledged by the next call of [`Connection::receive`].
+    Message(Message),
+    /// An answer to SUBSCRIBE.
+    Subscribed {
+        /// For each filter.
+        reasons: Vec<Reason>,
+        /// The server's words.
+        why: Option<String>,
+        /// The newest event's cursor, if the server gives cursors.
+        head: Option<String>,
+    },
+    /// PUBACK, or PUBREC that refuses, or PUBCOMP: the publication of this id is done.
+    Done {
+        /// The packet id.
+        packet_id: u16,
+        /// How it ended.
+        reason: Reason,
+        /// The server's words.
+        why: Option<String>,
+    },
+    /// PINGRESP.
+    Pong,
+    /// Nothing until the deadline.
+    Nothing,
+}
+
+/// What the server said in CONNACK.
+#[derive(Clone, Debug)]
+pub struct Welcome {
+    /// Whether it goes on with a session.
+    pub session_present: bool,
+    /// The highest QoS that it takes.
+    pub maximum_qos: QoS,
+    /// Whether it keeps retained messages.
+    pub retain_available: bool,
+    /// How many publications it takes at once.
+    pub receive_maximum: u16,
+    /// The largest packet that it takes.
+    pub maximum_packet_size: usize,
+    keep_alive_secs: u16,
+}
+
+/// A connection whose CONNECT was accepted.
+pub struct Connection {
+    url: Url,
+    stream: Stream,
+    version: Version,
+    welcome: Welcome,
+    interrupt: Interrupt,
+    timeout: Duration,
+    packet_bytes_max: usize,
+    input: Input,
+    unsent: Vec<u8>,
+    /// Sent with the next call of `receive`.
+    unacknowledged: Option<(AckKind, u16)>,
+    /// QoS 2 messages that were handed out and not released yet.
+    pub(crate) unreleased: HashSet<u16>,
+    last_sent: Instant,
+    last_received: Instant,
+    next_packet_id: u16,
+}
+
+impl Connection {
+    /// Connects, and waits for the server's yes. Where 5.0 is not spoken and no version is asked for, 3.1.1 is tried.
+    pub fn open(config: &MqttConfig) -> Result<Self, ClientError> {
+        let roots = match config.url.scheme {
+            Scheme::Mqtts => Some(tls::client_config(&config.roots)?),
+            _ => None,
+        };
+        match config.version {
+            Some(version) => open(config, version, roots.as_ref()).map_err(|failed| failed.error),
+            None => open(config, Version::V5, roots.as_ref()).or_else(|failed| match failed.is_version {
+                true => open(config, Version::V311, roots.as_ref()).map_err(|failed| failed.error),
+                false => Err(failed.error),
+            }),
+        }
+    }
+
+    /// The version that is spoken.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What the server said in CONNACK.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Asks for these filters, all in one packet, with these user properties (5.0 only).
+    pub fn subscribe(
+        &mut self,
+        filters: &[String],
+        qos: QoS,
+        user_properties: &[(&str, &str)],
+    ) -> Result<(), ClientError> {
+        let usage = |error| ClientError::Usage(format!("the subscription cannot be sent: {error}"));
+        let mut items = SubscribeItemsBuf::new();
+        for filter in filters {
+            items.push(filter, SubscribeOptions { qos, ..SubscribeOptions::default() }).map_err(usage)?;
+        }
+        let mut properties = PropertiesBuf::new();
+        if self.version == Version::V5 {
+            for (name, value) in user_properties {
+                properties.push(&Property::UserProperty(name, value)).map_err(usage)?;
+            }
+        }
+        let packet = Subscribe {
+            packet_id: self.take_packet_id(),
+            properties: properties.as_properties(),
+            filters: items.as_items(),
+        };
+        encode(&Packet::Subscribe(packet), self.version, &mut self.unsent).map_err(usage)?;
+        self.send()
+    }
+
+    /// Sends a message, sooner or later (see [`Connection::send`]). Gives its packet id, 0 for QoS 0.
+    pub fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: QoS,
+        retain: bool,
+    ) -> Result<u16, ClientError> {
+        let packet_id = (qos != QoS::AtMostOnce).then(|| self.take_packet_id());
+        let properties = Properties::EMPTY;
+        let packet = Publish { dup: false, qos, retain, topic, packet_id, properties, payload };
+        encode(&Packet::Publish(packet), self.version, &mut self.unsent)
+            .map_err(|error| ClientError::Usage(format!("the message cannot be sent: {error}")))?;
+        if self.unsent.len() >= UNSENT_BYTES {
+            self.send()?;
+        }
+        Ok(packet_id.map_or(0, NonZeroU16::get))
+    }
+
+    /// Asks for a sign of life.
+    pub fn ping(&mut self) -> Result<(), ClientError> {
+        self.unsent.extend_from_slice(&PINGREQ);
+        self.send()
+    }
+
+    /// Whether the next call of [`Connection::receive`] has a packet without waiting for the network.
+    pub fn has_input(&self) -> bool {
+        matches!(
+            decode(self.input.bytes(), self.version, self.packet_bytes_max),
+            Ok(Decoded::Packet(..)) | Err(_)
+        )
+    }
+
+    /// The next thing that the server says; acknowledges the message before. Waits until the deadline.
+    pub fn receive(&mut self, deadline: Option<Instant>) -> Result<Received, ClientError> {
+        if let Some((kind, packet_id)) = self.unacknowledged.take() {
+            encode_ack(&mut self.unsent, kind, packet_id, Reason::Success, self.version);
+        }
+        loop {
+            if let Some(received) = self.next_packet()? {
+                return Ok(received);
+            }
+            self.send()?;
+            if !self.fill(deadline)? {
+                return Ok(Received::Nothing);
+            }
+        }
+    }
+
+    /// Sends what waits to be sent.
+    pub fn send(&mut self) -> Result<(), ClientError> {
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        let sent = self.stream.write_all(&self.unsent);
+        self.unsent.clear();
+        self.last_sent = Instant::now();
+        sent.map_err(|error| self.lost(&error.to_string()))
+    }
+
+    /// Acknowledges the last message and says goodbye.
+    pub fn close(mut self) {
+        if let Some((kind, packet_id)) = self.unacknowledged.take() {
+            encode_ack(&mut self.unsent, kind, packet_id, Reason::Success, self.version);
+        }
+        let goodbye = Disconnect { reason: Reason::Success, properties: Properties::EMPTY };
+        if encode(&Packet::Disconnect(goodbye), self.version, &mut self.unsent).is_ok() {
+            // a server that is gone already has nothing to be told
+            let _ = self.send();
+        }
+    }
+
+    /// What the next whole packet says; none: there is no whole packet, or it says nothing to the caller.
+    fn next_packet(&mut self) -> Result<Option<Received>, ClientError> {
+        loop {
+            let decoded = decode(self.input.bytes(), self.version, self.packet_bytes_max);
+            let decoded = decoded.map_err(|error| {
+                ClientError::Connection(format!("{} does not keep to MQTT: {error}", self.url))
+            })?;
+            let Decoded::Packet(packet, taken) = decoded else { return Ok(None) };
+            let heard = hear(&packet);
+            self.input.take(taken);
+            match heard {
+                Heard::Message(message) => {
+                    if let Some(message) = self.accept(message) {
+                        return Ok(Some(Received::Message(message)));
+                    }
+                }
+                Heard::Rec(packet_id) => {
+                    encode_ack(&mut self.unsent, AckKind::PubRel, packet_id, Reason::Success, self.version);
+                }
+                Heard::Rel(packet_id) => {
+                    self.unreleased.remove(&packet_id);
+                    encode_ack(&mut self.unsent, AckKind::PubComp, packet_id, Reason::Success, self.version);
+                }
+                Heard::Goodbye(reason, why) => return Err(goodbye(&self.url, reason, why)),
+                Heard::Unexpected(kind) => {
+                    return Err(ClientError::Connection(format!(
+                        "{} sent {kind}, which it may not",
+                        self.url
+                    )));
+                }
+                Heard::Other(received) => return Ok(Some(received)),
+            }
+        }
+    }
+
+    /// Notes what is owed for a message; none: it is a repetition of one that was handed out.
+    fn accept(&mut self, message: Message) -> Option<Message> {
+        match message.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.unacknowledged = Some((AckKind::PubAck, message.packet_id)),
+            QoS::ExactlyOnce if self.unreleased.insert(message.packet_id) => {
+                self.unacknowledged = Some((AckKind::PubRec, message.packet_id));
+            }
+            QoS::ExactlyOnce => {
+                encode_ack(
+                    &mut self.unsent,
+                    AckKind::PubRec,
+                    message.packet_id,
+                    Reason::Success,
+                    self.version,
+                );
+                return None;
+            }
+        }
+        Some(message)
+    }
+
+    /// Reads more; false: the deadline came first. Keeps the connection alive meanwhile.
+    fn fill(&mut self, deadline: Option<Instant>) -> Result<bool, ClientError> {
+        loop {
+            if self.interrupt.is_raised() {
+                return Err(ClientError::Interrupted);
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(false);
+            }
+            let wake = self.keep_alive(now)?;
+            let wake = deadline.map_or(wake, |deadline| deadline.min(wake));
+            match self.input.fill(&mut self.stream, wake.saturating_duration_since(now)) {
+                Ok(Some(0)) if self.interrupt.is_raised() => return Err(ClientError::Interrupted),
+                Ok(Some(0)) => {
+                    return Err(ClientError::Connection(format!("{} closed the connection", self.url)));
+                }
+                Ok(Some(_)) => {
+                    self.last_received = Instant::now();
+                    return Ok(true);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    return Err(ClientError::Connection(format!(
+                        "the connection to {} is lost: {error}",
+                        self.url
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Sends PINGREQ if it is time; gives when to look again.
+    fn keep_alive(&mut self, now: Instant) -> Result<Instant, ClientError> {
+        if self.welcome.keep_alive_secs == 0 {
+            return Ok(now + Duration::from_secs(3_600));
+        }
+        let interval = Duration::from_secs(self.welcome.keep_alive_secs.into());
+        let dead = self.last_received + interval + self.timeout;
+        if now >= dead {
+            let silent = (interval + self.timeout).as_secs();
+            return Err(ClientError::Connection(format!("{} has been silent for {silent} s", self.url)));
+        }
+        // a ping also when much is sent and nothing comes back: the peer may be gone
+        let due = self.last_sent.min(self.last_received) + interval;
+        if now < due {
+            return Ok(due.min(dead));
+        }
+        self.unsent.extend_from_slice(&PINGREQ);
+        self.send()?;
+        Ok(dead.min(now + interval))
+    }
+
+    /// A connection that failed while sending: what the server said before says more than the error.
+    fn lost(&mut self, error: &str) -> ClientError {
+        for _ in 0..16 {
+            match self.input.fill(&mut self.stream, Duration::from_millis(50)) {
+                Ok(Some(count)) if count > 0 => {}
+                _ => break,
+            }
+        }
+        while let Ok(Decoded::Packet(packet, taken)) =
+            decode(self.input.bytes(), self.version, self.packet_bytes_max)
+        {
+            if let Heard::Goodbye(reason, why) = hear(&packet) {
+                return goodbye(&self.url, reason, why);
+            }
+            self.input.take(taken);
+        }
+        ClientError::Connection(format!("the connection to {} is lost: {error}", self.url))
+    }
+
+    fn take_packet_id(&mut self) -> PacketId {
+        let id = NonZeroU16::new(self.next_packet_id).unwrap_or(NonZeroU16::MIN);
+        self.next_packet_id = id.get().checked_add(1).unwrap_or(1);
+        id
+    }
+}
+
+/// A connection that was not accepted.
+struct NotOpened {
+    error: ClientError,
+    /// Whether another version may be.
+    is_version: bool,
+}
+
+fn open(
+    config: &MqttConfig,
+    version: Version,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Connection, NotOpened> {
+    let plain = |error| NotOpened { error, is_version: false };
+    if config.interrupt.is_raised() {
+        return Err(plain(ClientError::Interrupted));
+    }
+    let mut stream = Stream::connect(&config.url, tls, config.timeout, &config.interrupt).map_err(plain)?;
+    let lost = |what: String| {
+        plain(ClientError::Connection(format!("the connection to {} is lost: {what}", config.url)))
+    };
+    let connect = connect_packet(config, version).map_err(plain)?;
+    stream.write_all(&connect).map_err(|error| lost(error.to_string()))?;
+    let mut input = Input::default();
+    let deadline = Instant::now() + config.timeout;
+    loop {
+        // who speaks 3.1.1 only says no in 3.1.1's words, whatever was asked
+        if version == Version::V5 && input.bytes().starts_with(&[0x20, 2, 0, 1]) {
+            let error = ClientError::Refused(format!("{} does not speak MQTT 5", config.url));
+            return Err(NotOpened { error, is_version: true });
+        }
+        let decoded = decode(input.bytes(), version, config.packet_bytes_max);
+        let decoded = decoded.map_err(|error| {
+            plain(ClientError::Connection(format!("{} does not speak MQTT: {error}", config.url)))
+        })?;
+        if let Decoded::Packet(packet, taken) = decoded {
+            let welcome = welcome(config, version, &packet)?;
+            input.take(taken);
+            return Ok(connection(config, version, stream, input, welcome));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match input.fill(&mut stream, left) {
+            _ if config.interrupt.is_raised() => return Err(plain(ClientError::Interrupted)),
+            Ok(Some(0)) => return Err(lost("the server closed it before it said yes or no".into())),
+            Ok(Some(_)) => {}
+            Ok(None) if left.is_zero() => return Err(lost("the server does not answer".into())),
+            Ok(None) => {}
+            Err(error) => return Err(lost(error.to_string())),
+        }
+    }
+}
+
+fn connect_packet(config: &MqttConfig, version: Version) -> Result<Vec<u8>, ClientError> {
+    let usage = |error| ClientError::Usage(format!("CONNECT cannot be made: {error}"));
+    let mut properties = PropertiesBuf::new();
+    if version == Version::V5 {
+        if config.keep_session {
+            properties.push(&Property::SessionExpiry(u32::MAX)).map_err(usage)?;
+        }
+        let packet_bytes_max = u32::try_from(config.packet_bytes_max).unwrap_or(u32::MAX);
+        properties.push(&Property::MaximumPacketSize(packet_bytes_max)).map_err(usage)?;
+    }
+    let connect = Connect {
+        version,
+        clean_start: !config.keep_session,
+        keep_alive_secs: config.keep_alive_secs,
+        client_id: config.client_id.as_deref().unwrap_or(""),
+        will: None,
+        user_name: config.account.user.as_deref(),
+        password: config.account.password.as_deref().map(str::as_bytes),
+        properties: properties.as_properties(),
+    };
+    let mut bytes = Vec::new();
+    encode(&Packet::Connect(connect), version, &mut bytes).map_err(usage)?;
+    Ok(bytes)
+}
+
+fn connection(
+    config: &MqttConfig,
+    version: Version,
+    stream: Stream,
+    input: Input,
+    welcome: Welcome,
+) -> Connection {
+    let now = Instant::now();
+    Connection {
+        url: config.url.clone(),
+        stream,
+        version,
+        welcome,
+        interrupt: config.interrupt.clone(),
+        timeout: config.timeout,
+        packet_bytes_max: config.packet_bytes_max,
+        input,
+        unsent: Vec::new(),
+        unacknowledged: None,
+        unreleased: HashSet::new(),
+        last_sent: now,
+        last_received: now,
+        next_packet_id: 1,
+    }
+}
+
+/// The first packet, if it is a yes.
+fn welcome(config: &MqttConfig, version: Version, packet: &Packet<'_>) -> Result<Welcome, NotOpened> {
+    let Packet::ConnAck(ConnAck { session_present, reason, properties }) = packet else {
+        let error = ClientError::Connection(format!("{} does not answer CONNECT with CONNACK", config.url));
+        return Err(NotOpened { error, is_version: false });
+    };
+    if *reason != Reason::Success {
+        let why = properties.reason_string().map_or(String::new(), |why| format!(": {why}"));
+        let error =
+            ClientError::Refused(format!("{} refused the connection: {}{why}", config.url, reason.name()));
+        return Err(NotOpened { error, is_version: *reason == Reason::UnsupportedProtocolVersion });
+    }
+    let five = version == Version::V5;
+    Ok(Welcome {
+        session_present: *session_present,
+        maximum_qos: properties.maximum_qos().and_then(QoS::from_u8).unwrap_or(QoS::ExactlyOnce),
+        retain_available: properties.retain_available() != Some(0),
+        // 3.x has no such number: a modest one
+        receive_maximum: if five { properties.receive_maximum().unwrap_or(u16::MAX) } else { 100 },
+        maximum_packet_size: properties.maximum_packet_size().map_or(256 << 20, |bytes| bytes as usize),
+        keep_alive_secs: properties.server_keep_alive().unwrap_or(config.keep_alive_secs),
+    })
+}
+
+/// A packet of the server, without its bytes.
+enum Heard {
+    Message(Message),
+    Rec(u16),
+    Rel(u16),
+    Goodbye(Reason, Option<String>),
+    Unexpected(&'static str),
+    Other(Received),
+}
+
+fn hear(packet: &Packet<'_>) -> Heard {
+    let why = |properties: &Properties<'_>| properties.reason_string().map(str::to_owned);
+    match packet {
+        Packet::Publish(publish) => Heard::Message(Message::from_publish(publish)),
+        Packet::PubRec(ack) if !ack.reason.is_error() => Heard::Rec(ack.packet_id.get()),
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubComp(ack) => Heard::Other(Received::Done {
+            packet_id: ack.packet_id.get(),
+            reason: ack.reason,
+            why: why(&ack.properties),
+        }),
+        Packet::PubRel(ack) => Heard::Rel(ack.packet_id.get()),
+        Packet::SubAck(suback) => Heard::Other(Received::Subscribed {
+            reasons: suback.reasons.collect(),
+            why: why(&suback.properties),
+            head: suback
+                .properties
+                .user_properties()
+                .find(|(name, _)| *name == CURSOR)
+                .map(|(_, v)| v.to_owned()),
+        }),
+        Packet::PingResp => Heard::Other(Received::Pong),
+        Packet::Disconnect(disconnect) => Heard::Goodbye(disconnect.reason, why(&disconnect.properties)),
+        other => Heard::Unexpected(other.kind().name()),
+    }
+}
+
+/// Why the server ended the connection: a refusal if trying again would end the same way.
+fn goodbye(url: &Url, reason: Reason, why: Option<String>) -> ClientError {
+    let why = why.map_or(String::new(), |why| format!(": {why}"));
+    let what = format!("{url} ended the connection: {}{why}", reason.name());
+    match reason {
+        Reason::ServerShuttingDown
+        | Reason::ServerBusy
+        | Reason::KeepAliveTimeout
+        | Reason::UnspecifiedError
+        | Reason::Success
+        | Reason::QuotaExceeded
+        | Reason::MessageRateTooHigh
+        | Reason::MaximumConnectTime => ClientError::Connection(what),
+        _ => ClientError::Refused(what),
+    }
+}
+
+/// Bytes that came and were not decoded yet.
+#[derive(Default)]
+struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn take(&mut self, count: usize) {
+        self.start += count;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Reads once, waiting at most so long.
+    fn fill(&mut self, stream: &mut Stream, timeout: Duration) -> std::io::Result<Option<usize>> {
+        if self.buffer.len() - self.end < READ_BYTES / 2 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            // room that grows with the packet, so that a large one is not moved again and again
+            let wanted = self.end * 2 + READ_BYTES;
+            if self.buffer.len() < wanted {
+                self.buffer.resize(wanted, 0);
+            }
+        }
+        let read = stream.read(&mut self.buffer[self.end..], timeout)?;
+        self.end += read.unwrap_or(0);
+        Ok(read)
+    }
+}

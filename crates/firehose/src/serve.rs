@@ -1,0 +1,204 @@
+//! The bus as a whole: what the configuration becomes, started and stopped in order.
+
+use std::fs::DirBuilder;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use firehose_auth::{Access, AnonymousMode, AuthConfig};
+use firehose_broker::bus::wall_us;
+use firehose_broker::{Bus, BusConfig, Durability, Role};
+use firehose_http::{Connection, Door, HttpConfig, Service};
+use firehose_log::{Log, LogConfig, RealDisk};
+use firehose_net::{HttpConnection, HttpHandoff, HttpStream, ListenerConfig, Listeners, Server};
+use firehose_source::{GerritConfig, GerritSource, Source};
+
+use crate::config::address::{Address, AdminAddress};
+use crate::config::{self, Config};
+use crate::exit::Failure;
+use crate::sources::Sources;
+
+/// How long clients get to hear that the bus stops.
+const CLIENTS_GRACE: Duration = Duration::from_secs(2);
+/// How long sources get to hand on what they have read.
+const SOURCES_GRACE: Duration = Duration::from_secs(8);
+/// How long HTTP answers get to end.
+const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// A running bus.
+pub struct Running {
+    bus: Bus,
+    server: Server,
+    http: Arc<Service>,
+    sources: Sources,
+    addresses: Vec<(String, String)>,
+}
+
+impl Running {
+    /// Listens, opens the log, and serves: in this order, so that a bus that cannot listen touches nothing.
+    pub fn start(config: &Config) -> Result<Self, Failure> {
+        let access = Access::new(auth_config(config)).map_err(Failure::usage)?;
+        let sources = sources(config)?;
+        warn_of_open_doors(config);
+        let listeners = Listeners::bind(&listener_configs(config)?).map_err(Failure::runtime)?;
+        let admin = bind_admin(config)?;
+        let mut addresses: Vec<_> =
+            listeners.addresses().iter().map(|(p, at)| (p.to_string(), at.to_string())).collect();
+        let log = open_log(config)?;
+        let bus = Bus::start(bus_config(config), log, access.clone());
+        let mut http = HttpConfig::new(bus.read().clone(), access);
+        http.head_timeout = Duration::from_secs(config.limits.connect_timeout_secs.secs);
+        let http = Arc::new(Service::start(http)?);
+        let server = Server::start(&bus, listeners, Some(handoff(&http)))?;
+        if let Some(listener) = admin {
+            addresses.push(("admin".into(), http.listen(listener, Door::Admin)?.to_string()));
+        }
+        let sources = Sources::start(sources, &bus)?;
+        Ok(Running { bus, server, http, sources, addresses })
+    }
+
+    /// What is spoken where.
+    pub fn addresses(&self) -> &[(String, String)] {
+        &self.addresses
+    }
+
+    /// The bus.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Puts these access rules in force; gives what changed. With a mistake in a file the old rules stay.
+    pub fn reload_access(&self, config: &Config) -> Result<Vec<String>, firehose_auth::LoadError> {
+        let changed = self.bus.access().reload_with(auth_config(config))?;
+        self.bus.tell_all(|| firehose_broker::message::Message::Reload);
+        Ok(changed)
+    }
+
+    /// Stops accepting, lets sources and clients end, commits.
+    pub fn stop(self) {
+        self.sources.stop(SOURCES_GRACE);
+        self.server.stop(CLIENTS_GRACE);
+        // the lobby held the other handle, and is gone
+        if let Ok(http) = Arc::try_unwrap(self.http) {
+            http.shutdown(HTTP_GRACE);
+        }
+        self.bus.stop();
+    }
+}
+
+/// `[auth]`
+pub fn auth_config(config: &Config) -> AuthConfig {
+    AuthConfig {
+        password_file: config.auth.password_file.clone(),
+        acl_file: config.auth.acl_file.clone(),
+        anonymous: match config.auth.anonymous {
+            config::Anonymous::Read => AnonymousMode::Read,
+            config::Anonymous::None => AnonymousMode::None,
+            config::Anonymous::Full => AnonymousMode::Full,
+        },
+    }
+}
+
+/// `[[source]]`
+pub fn sources(config: &Config) -> Result<Vec<Box<dyn Source>>, Failure> {
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    for source in &config.source {
+        let mut gerrit = GerritConfig::new(&source.name, source.url.0.clone());
+        gerrit.identity_file.clone_from(&source.identity_file);
+        gerrit.known_hosts_file.clone_from(&source.known_hosts_file);
+        if let Some(topic) = &source.topic {
+            gerrit.topic.clone_from(topic);
+        }
+        let gerrit = GerritSource::new(gerrit);
+        sources.push(Box::new(
+            gerrit.map_err(|error| Failure::usage(format!("source {}: {error}", source.name)))?,
+        ));
+    }
+    Ok(sources)
+}
+
+fn bus_config(config: &Config) -> BusConfig {
+    BusConfig {
+        shards: config.server.shards,
+        durability: match config.log.durability {
+            config::Durability::Sync => Durability::Sync,
+            config::Durability::Os => Durability::Os,
+        },
+        role: Role::Depositor,
+        unlogged: config.log.unlogged.iter().map(|filter| filter.0.clone()).collect(),
+        limits: config.limits.to_broker(),
+    }
+}
+
+fn listener_configs(config: &Config) -> Result<Vec<ListenerConfig>, Failure> {
+    let listeners = config.listeners();
+    let configs = listeners.iter().map(|listener| {
+        let protocol = match listener.protocol {
+            config::Protocol::Mqtt => firehose_net::Protocol::Mqtt,
+            config::Protocol::Http => firehose_net::Protocol::Http,
+        };
+        let address = listener.address.to_string().parse().map_err(Failure::usage)?;
+        Ok(ListenerConfig { name: listener.name.clone(), protocol, address })
+    });
+    configs.collect()
+}
+
+fn bind_admin(config: &Config) -> Result<Option<TcpListener>, Failure> {
+    let AdminAddress::At(Address::Tcp { host, port }) = &config.admin.address else { return Ok(None) };
+    let bound = TcpListener::bind((host.as_str(), *port));
+    bound.map(Some).map_err(|error| {
+        Failure::runtime(format!("the admin listener cannot listen on {}: {error}", config.admin.address))
+    })
+}
+
+fn open_log(config: &Config) -> Result<Log, Failure> {
+    let folder = config.data_dir();
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(&folder);
+    made.map_err(|error| {
+        Failure::runtime(format!("data folder {} cannot be made: {error}", folder.display()))
+    })?;
+    let log = firehose_log::open(log_config(config, folder), Arc::new(RealDisk::new()), wall_us());
+    let log = log.map_err(Failure::runtime)?;
+    let recovery = &log.recovery;
+    tracing::info!(
+        head = recovery.head,
+        epoch = recovery.epoch,
+        cut_bytes = recovery.cut_bytes,
+        duration_us = recovery.duration_us,
+        "the log is open"
+    );
+    for (first, last) in &recovery.gaps {
+        tracing::error!(first, last, "events of the log are damaged: they are declared as a gap");
+    }
+    Ok(log)
+}
+
+fn log_config(config: &Config, folder: PathBuf) -> LogConfig {
+    let mut log = LogConfig::new(folder.join("log"));
+    log.retention_age_secs = Some(config.log.retention_age.secs).filter(|secs| *secs > 0);
+    log.retention_bytes = Some(config.log.retention_bytes.0).filter(|bytes| *bytes > 0);
+    log.disk_reserve_bytes = config.log.disk_reserve_bytes.0;
+    log
+}
+
+/// Hands the lobby's HTTP connections to the HTTP service.
+fn handoff(http: &Arc<Service>) -> HttpHandoff {
+    let http = http.clone();
+    Box::new(move |connection: HttpConnection| {
+        let stream = match connection.stream {
+            HttpStream::Tcp(stream) => Connection::Tcp(stream),
+            HttpStream::Unix(stream) => Connection::Unix(stream),
+        };
+        http.serve(stream, Vec::new(), Door::Public, connection.place);
+    })
+}
+
+/// A bus that anyone may write to is for tests and private networks.
+fn warn_of_open_doors(config: &Config) {
+    let open = config.listeners().into_iter().find(|listener| !listener.address.is_local());
+    if let (config::Anonymous::Full, Some(listener)) = (config.auth.anonymous, open) {
+        tracing::warn!(listener = listener.name, address = %listener.address, "anonymous = \"full\": anyone may publish");
+    }
+}

@@ -1,0 +1,148 @@
+//! `GET /v1/events`: a page of history.
+
+use std::time::Duration;
+
+use axum::extract::{Query, State as FromState};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use firehose_auth::{Auth, Identity, Verdict};
+use firehose_log::{Cursor, Since, SinceError, format_time};
+
+use crate::Problem;
+use crate::link;
+use crate::query::EventsQuery;
+use crate::router::{CURSOR, HEAD, State, now_us, set_cursor};
+use crate::scan::{self, Page, ScanError};
+
+/// How long a request waits for its turn at the log before it is sent away with 429.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers with one page.
+pub(crate) async fn list(
+    FromState(state): FromState<State>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let now_us = now_us();
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
+        .map_err(|error| Problem::bad_request(format!("the query cannot be read: {error}")))?;
+    let query = EventsQuery::parse(&pairs, now_us)?;
+    let reader = state.login.identify(&headers).await?;
+    let rules = state.login.access().current();
+    check_filters(&rules, &reader, &query)?;
+    let turn = tokio::time::timeout(TURN_TIMEOUT, state.pages.clone().acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else {
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many pages are being read: try again"));
+    };
+    let moves = Moves { descending: query.descending, end_us: query.end_us };
+    let log = state.read.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        // moved in, so that a request that is given up keeps its turn until the disk is done with it
+        let _turn = turn;
+        scan::page(log.as_ref(), &query, &rules, &reader, now_us)
+    });
+    let page = reading.await.map_err(|_| Problem::unavailable("the page could not be read: try again"))?;
+    let page = page.map_err(problem)?;
+    Ok(answer(page, uri.path(), &pairs, moves, wants_lines(&headers)))
+}
+
+/// What of the question the link to the next page depends on.
+struct Moves {
+    descending: bool,
+    end_us: Option<i64>,
+}
+
+/// A filter that is denied as a whole is refused, as SUBSCRIBE would be.
+fn check_filters(rules: &Auth, reader: &Identity, query: &EventsQuery) -> Result<(), Problem> {
+    for filter in &query.topics {
+        if rules.read_verdict(reader, "", filter) == Verdict::Denied {
+            let what = format!("{reader} may not read {:?}", filter.as_str());
+            let code = if reader.is_anonymous() { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+            return Err(Problem::new(code, what));
+        }
+    }
+    Ok(())
+}
+
+fn answer(page: Page, path: &str, pairs: &[(String, String)], moves: Moves, lines: bool) -> Response {
+    let (next, position, head) = (page.next, page.position, page.head);
+    let (kind, body) = match lines {
+        true => ("application/x-ndjson", page.into_ndjson()),
+        false => ("application/json", page.into_json()),
+    };
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept, Authorization"));
+    if let Some(link) =
+        next.and_then(|next| HeaderValue::from_str(&next_link(path, pairs, &moves, &next)).ok())
+    {
+        headers.insert(header::LINK, link);
+    }
+    for (name, cursor) in [(&CURSOR, position), (&HEAD, head)] {
+        if let Some(cursor) = cursor {
+            set_cursor(&mut response, name, &cursor);
+        }
+    }
+    response
+}
+
+/// The same question from the next place on. An `end` that was relative is fixed to its time.
+fn next_link(path: &str, pairs: &[(String, String)], moves: &Moves, next: &Cursor) -> String {
+    let place = next.encode();
+    let end = moves.end_us.map(|end_us| format_time(end_us));
+    let end = end.as_deref().map(|end| ("end", end));
+    let moved = if moves.descending { ("before", place.as_str()) } else { ("since", place.as_str()) };
+    let with: Vec<_> = [Some(moved), end].into_iter().flatten().collect();
+    match moves.descending {
+        false => link::next(path, pairs, &["since", "start", "end"], &with),
+        true => {
+            // a lower bound that was relative would move between pages
+            let lower = pairs.iter().find(|(name, _)| name == "since" || name == "start");
+            let lower = lower.and_then(|(_, value)| match Since::parse(value) {
+                Ok(Since::Ago(ago)) => {
+                    let ago_us = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
+                    Some(format_time(now_us().saturating_sub(ago_us)))
+                }
+                _ => Some(value.clone()),
+            });
+            let lower = lower.as_deref().map(|lower| ("since", lower));
+            let with: Vec<_> = with.into_iter().chain(lower).collect();
+            link::next(path, pairs, &["before", "since", "start", "end"], &with)
+        }
+    }
+}
+
+/// Whether the client prefers NDJSON: it names it before plain JSON.
+fn wants_lines(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let kinds =
+        accepted.flat_map(|value| value.split(',')).map(|kind| kind.split(';').next().unwrap_or("").trim());
+    let mut known = kinds.filter(|kind| {
+        kind.eq_ignore_ascii_case("application/x-ndjson") || kind.eq_ignore_ascii_case("application/json")
+    });
+    known.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/x-ndjson"))
+}
+
+fn problem(error: ScanError) -> Problem {
+    match error {
+        ScanError::Since(SinceError::Io(why)) => {
+            Problem::unavailable(format!("the log could not be read: {why}"))
+        }
+        ScanError::Since(error) => Problem::bad_request(error.to_string()),
+        ScanError::Read(error) => Problem::unavailable(error.to_string()),
+        ScanError::Gone(oldest) => {
+            let oldest = oldest.encode();
+            let mut problem = Problem::new(
+                StatusCode::GONE,
+                format!(
+                    "the events after this cursor are gone: everything after {oldest} is still there; \
+                     ask with since={oldest}, or with on_gap=continue to pass over what is gone"
+                ),
+            );
+            problem.oldest = Some(oldest);
+            problem
+        }
+    }
+}
