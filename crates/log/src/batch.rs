@@ -37,6 +37,12 @@ impl Batch {
         Batch { bytes: draft.bytes, starts: draft.starts, header, logged: true }
     }
 
+    /// The same batch in another epoch.
+    pub(crate) fn of_epoch(self, epoch: u32, salt: u32) -> Batch {
+        let draft = Draft { bytes: self.bytes, starts: self.starts, len: self.header.count as usize };
+        Batch::placed(draft, self.header.base, self.header.time_us, epoch, salt)
+    }
+
     /// Offset of its first record.
     pub fn base(&self) -> Offset {
         self.header.base

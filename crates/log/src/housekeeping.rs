@@ -123,9 +123,9 @@ impl Housekeeping {
             Some(time_us) => time_us,
             None => shared.open(segment)?.index.time_max_us,
         };
-        // A segment without any event says nothing of its age, and holds nothing that anyone misses.
         let age_us = i64::try_from(age_secs).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-        Ok(newest_us < now_us.saturating_sub(age_us))
+        // One in which no batch can be read says nothing of its age, and stays until size takes it.
+        Ok(newest_us != i64::MIN && newest_us < now_us.saturating_sub(age_us))
     }
 }
 

@@ -34,18 +34,29 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
     folder.find_segments(names)?;
 
     let mut report = RecoveryReport::default();
-    let end = folder.recover_last(&mut report)?;
+    let mut end = folder.recover_last(&mut report)?;
     report.created = end.created;
     report.epoch = end.epoch + 1;
-    report.head = end.epoch_end();
+    report.head = end.carried_last();
+    let replaces = folder.segments.last().filter(|segment| segment.first == end.last + 1);
+    let generation = replaces.map_or(0, |segment| segment.generation + 1);
+    let previous_epoch_end = match replaces {
+        // The header that said where the epoch before that one ended goes with its file, so the new one has to say
+        // it; and what is carried over counts as of the new epoch.
+        Some(_) => {
+            end.carried = end.carried.map(|batch| batch.of_epoch(report.epoch, end.salt));
+            end.last
+        }
+        None => end.carried_last(),
+    };
     let header = SegmentHeader {
         log_id: end.log_id,
         salt: end.salt,
         epoch: report.epoch,
-        generation: folder.generation_after(end.last),
+        generation,
         first: end.last + 1,
         previous_end: end.last,
-        previous_epoch_end: end.epoch_end(),
+        previous_epoch_end,
         created_us: now_us,
     };
     let begun = folder.begin_epoch(&config, header, end.carried.as_ref())?;
@@ -115,7 +126,7 @@ struct End {
 }
 
 impl End {
-    fn epoch_end(&self) -> Offset {
+    fn carried_last(&self) -> Offset {
         self.carried.as_ref().map_or(self.last, Batch::last)
     }
 }
@@ -263,12 +274,6 @@ impl Folder<'_> {
         }
         segment.set_live(Opened { file, index: Arc::new(recovered.index.clone()) });
         Ok(())
-    }
-
-    /// The generation of a segment that begins behind `last`: a segment without a record has the same first offset.
-    fn generation_after(&self, last: Offset) -> u32 {
-        let same = self.segments.last().filter(|segment| segment.first == last + 1);
-        same.map_or(0, |segment| segment.generation + 1)
     }
 
     /// Makes the first segment of the new epoch, durable in all its parts.

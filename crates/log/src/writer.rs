@@ -189,9 +189,15 @@ impl Writer {
         for (_, file) in &self.dirty {
             file.sync_data()?;
         }
+        let left = Arc::clone(&self.active);
         self.roll(shared, now_us)?;
         self.file.sync_data()?;
-        shared.disk.sync_dir(&shared.config.dir)
+        shared.disk.sync_dir(&shared.config.dir)?;
+        if left.first == self.active.first {
+            // Of the same first offset the later generation counts; what cannot be removed now goes at a start.
+            let _ = shared.disk.remove(&left.path);
+        }
+        Ok(())
     }
 
     /// Goes on in a new segment, made ahead or made now.

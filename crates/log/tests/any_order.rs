@@ -124,6 +124,42 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
+    fn however_a_segment_is_damaged_it_opens_and_every_event_is_read_as_it_was_or_lies_in_a_gap(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), 1usize..300, any::<u8>()), 1..6)
+    ) {
+        let disk = MemDisk::new();
+        let mut log = open_small(&disk);
+        let mut model = Model::default();
+        for size in 1..30 {
+            model.append(&mut log, &[vec![size, size * 3], vec![size]]);
+        }
+        drop(log);
+        let path = segments(&disk).remove(0);
+        let mut bytes = disk.bytes(&path).expect("bytes");
+        for (at, len, byte) in damage {
+            let at = at.index(bytes.len());
+            let end = (at + len).min(bytes.len());
+            bytes[at..end].fill(byte);
+        }
+        disk.set_bytes(&path, &bytes);
+        let log = open_small(&disk);
+        let found = read_from(&log, 1);
+        let mut next = 1;
+        let in_gaps = found.gaps.iter().flat_map(|(first, last)| *first..=*last).map(|offset| (offset, None));
+        let events = found.events.iter().map(|(offset, text)| (*offset, Some(text)));
+        for (offset, text) in events.chain(in_gaps).collect::<BTreeMap<_, _>>() {
+            prop_assert_eq!(offset, next);
+            prop_assert!(text.is_none_or(|text| model.seen.get(&offset) == Some(text)));
+            next += 1;
+        }
+        prop_assert_eq!(next, log.read.head() + 1);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
     fn nothing_durable_is_lost_nothing_is_doubled_and_no_cursor_means_another_event(
         steps in proptest::collection::vec(any_step(), 1..60)
     ) {

@@ -261,6 +261,26 @@ fn records_carried_over_from_a_torn_batch_keep_their_epoch_and_cursors() {
 }
 
 #[test]
+fn records_carried_over_from_the_first_batch_of_an_epoch_do_not_hide_where_the_epoch_before_ended() {
+    let disk = MemDisk::new();
+    let mut log = open_on(&disk);
+    append(&mut log, &["lost"]);
+    let lost = log.read.cursor(1, NOW_US);
+    drop(log);
+    disk.lose_power();
+    let mut log = open_on(&disk);
+    append(&mut log, &["a", "b"]);
+    drop(log);
+    let path = segments(&disk).pop().expect("a segment");
+    let mut bytes = disk.bytes(&path).expect("bytes");
+    let last = bytes.iter().rposition(|byte| *byte != 0).expect("a byte");
+    bytes[last] ^= 1;
+    let log = open_on(&with(&disk, &path, &bytes));
+    assert_eq!(all(&log), events(&["a"]));
+    assert_eq!(log.read.resolve(&Since::After(lost), NOW_US).expect("resolves").next, 1);
+}
+
+#[test]
 fn a_start_that_fails_halfway_loses_nothing() {
     for call in [
         DiskCall::Create,

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod client_id;
+mod crew;
 mod listener;
 mod lobby;
 mod passwords;

@@ -1,8 +1,4 @@
-//! Runs shards: one readiness loop and one thread each, and helpers that run a sleeping one.
-//!
-//! A shard's state is behind a lock that its own thread holds during a turn. Who puts a message into the mailbox of a
-//! sleeping shard takes that lock if it is free, never waiting, looks at the mailbox in its place, and flushes, if that
-//! is not much; else it wakes the shard's thread. So at rest one thread does everything, and under load every core works.
+//! One shard with its sockets: what a turn of it does. Whoever holds the lock around it may run it: see `crew.rs`.
 
 use crate::addresses::Place;
 use crate::readers::{Question, Readers};
@@ -13,21 +9,14 @@ use firehose_broker::message::Message;
 use firehose_broker::sequencer::Sleepers;
 use firehose_broker::shard::{Action, Appetite, Now, Shard};
 use firehose_log::{Since, Wait};
-use mio::{Events, Poll, Registry, Token, Waker};
+use mio::{Events, Registry, Token};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
 
-/// Readiness events taken at once.
-const EVENTS_MAX: usize = 1024;
 /// What is read from a socket at once; one buffer for each shard.
 const READ_BYTES: usize = 128 << 10;
 /// Rounds of messages and actions in one turn: what is left waits until the sockets had their turn.
 const ROUNDS_MAX: usize = 8;
-/// The waker's token; sessions have theirs from 0 up.
-const WAKER: Token = Token(usize::MAX);
 
 /// What an arrival carries for `net`.
 pub struct Newcomer {
@@ -46,7 +35,8 @@ struct Connected {
     _place: Place,
 }
 
-struct State {
+/// See the module.
+pub(crate) struct Runner {
     number: usize,
     bus: Bus,
     shard: Shard,
@@ -57,173 +47,55 @@ struct State {
     buffer: Box<[u8]>,
     messages: Vec<Message>,
     actions: Vec<Action>,
+    /// Others that this one's deposits woke.
     sleepers: Sleepers,
 }
 
-/// One shard and what runs it.
-struct Runner {
-    state: Mutex<State>,
-    waker: Waker,
-}
-
-/// All shards; clones share them.
-#[derive(Clone)]
-pub struct Runners(Arc<Inside>);
-
-struct Inside {
-    bus: Bus,
-    runners: Vec<Runner>,
-    started: Instant,
-    stopping: AtomicBool,
-}
-
-impl Runners {
-    /// Makes the shards, and their threads.
-    ///
-    /// # Errors
-    /// When the system has no epoll instance or thread to give.
-    pub fn start(bus: &Bus, readers: &Readers) -> io::Result<(Runners, Vec<std::thread::JoinHandle<()>>)> {
-        let mut polls = Vec::new();
-        let mut runners = Vec::new();
-        for number in 0..bus.shards() {
-            let poll = Poll::new()?;
-            let waker = Waker::new(poll.registry(), WAKER)?;
-            let state = State {
-                number,
-                bus: bus.clone(),
-                shard: bus.shard(number),
-                registry: poll.registry().try_clone()?,
-                readers: readers.clone(),
-                sockets: Vec::new(),
-                readable: VecDeque::new(),
-                buffer: vec![0; READ_BYTES].into(),
-                messages: Vec::new(),
-                actions: Vec::new(),
-                sleepers: Sleepers::default(),
-            };
-            runners.push(Runner { state: Mutex::new(state), waker });
-            polls.push(poll);
-        }
-        let inside =
-            Inside { bus: bus.clone(), runners, started: Instant::now(), stopping: AtomicBool::new(false) };
-        let runners = Runners(Arc::new(inside));
-        let of_rouse = Arc::downgrade(&runners.0);
-        bus.set_rouse(Box::new(move |sleepers| {
-            if let Some(inside) = of_rouse.upgrade() {
-                Runners(inside).rouse(sleepers);
-            }
-        }));
-        let mut threads = Vec::new();
-        for (number, poll) in polls.into_iter().enumerate() {
-            let runners = runners.clone();
-            let thread = std::thread::Builder::new().name(format!("shard {number}"));
-            threads.push(thread.spawn(move || runners.run(number, poll))?);
-        }
-        Ok((runners, threads))
-    }
-
-    /// Runs or wakes shards that sleep.
-    pub fn rouse(&self, sleepers: Sleepers) {
-        let mut left = sleepers;
-        while !left.is_empty() {
-            let mut next = Sleepers::default();
-            for number in left.iter() {
-                next.merge(self.help(number));
-            }
-            left = next;
+impl Runner {
+    pub(crate) fn new(bus: &Bus, number: usize, registry: Registry, readers: &Readers) -> Runner {
+        Runner {
+            number,
+            bus: bus.clone(),
+            shard: bus.shard(number),
+            registry,
+            readers: readers.clone(),
+            sockets: Vec::new(),
+            readable: VecDeque::new(),
+            buffer: vec![0; READ_BYTES].into(),
+            messages: Vec::new(),
+            actions: Vec::new(),
+            sleepers: Sleepers::default(),
         }
     }
 
-    /// Whether nobody is connected any more.
-    pub fn are_empty(&self) -> bool {
-        self.0.runners.iter().all(|runner| lock(&runner.state).shard.is_empty())
+    /// A turn begins; gives after how many milliseconds the next one is wanted, if nothing happens.
+    pub(crate) fn begin(&mut self, now: Now) -> u64 {
+        self.shard.set_now(now);
+        self.shard.tick()
     }
 
-    /// Ends the threads.
-    pub fn stop(&self) {
-        self.0.stopping.store(true, Ordering::Release);
-        for runner in &self.0.runners {
-            let _ = runner.waker.wake();
-        }
+    /// A helper's turn begins: timers are left to the shard's next own turn.
+    pub(crate) fn begin_help(&mut self, now: Now) {
+        self.shard.set_now(now);
     }
 
-    /// One shard's own thread.
-    fn run(&self, number: usize, mut poll: Poll) {
-        let mut events = Events::with_capacity(EVENTS_MAX);
-        let runner = &self.0.runners[number];
-        let mailbox = self.0.bus.sequencer().mailbox(number);
-        let mut timeout = Some(Duration::ZERO);
-        while !self.0.stopping.load(Ordering::Acquire) {
-            if let Err(error) = poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, shard = number, "epoll failed");
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            let mut state = lock(&runner.state);
-            mailbox.wake_up();
-            let now = self.now();
-            state.shard.set_now(now);
-            state.notice(&events);
-            let tick_ms = state.shard.tick();
-            loop {
-                state.read();
-                self.settle(&mut state);
-                state.flush();
-                self.settle(&mut state);
-                if !state.is_quiet() || mailbox.fall_asleep() {
-                    break;
-                }
-            }
-            timeout = Some(if state.is_quiet() { Duration::from_millis(tick_ms) } else { Duration::ZERO });
-        }
+    /// Connections that are to be flushed.
+    pub(crate) fn dirty_count(&self) -> usize {
+        self.shard.dirty_count()
     }
 
-    /// Takes the turn of a shard that sleeps, if nobody else does. Gives the shards that this woke in turn.
-    fn help(&self, number: usize) -> Sleepers {
-        let runner = &self.0.runners[number];
-        let flushes_max = self.0.bus.limits().helping_flushes_max;
-        let mut sleepers = Sleepers::default();
-        loop {
-            let Some(mut state) = try_lock(&runner.state) else { return sleepers };
-            state.shard.set_now(self.now());
-            state.exchange();
-            if state.shard.dirty_count() <= flushes_max {
-                state.flush();
-                state.exchange();
-            }
-            sleepers.merge(std::mem::take(&mut state.sleepers));
-            let quiet = state.is_quiet();
-            drop(state);
-            if !quiet {
-                let _ = runner.waker.wake();
-                return sleepers;
-            }
-            if !self.0.bus.sequencer().mailbox(number).is_left_behind() {
-                return sleepers;
-            }
-        }
+    /// Others that were woken since this was last asked.
+    pub(crate) fn take_sleepers(&mut self) -> Sleepers {
+        std::mem::take(&mut self.sleepers)
     }
 
-    /// Deposits and messages, until there are none; others that sleep are run before the own connections are flushed,
-    /// so that the threads of those with much to do work meanwhile.
-    fn settle(&self, state: &mut MutexGuard<'_, State>) {
-        state.exchange();
-        let sleepers = std::mem::take(&mut state.sleepers);
-        if !sleepers.is_empty() {
-            self.rouse(sleepers);
-        }
+    /// Whether nobody is connected.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shard.is_empty()
     }
 
-    fn now(&self) -> Now {
-        let ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Now { ms, wall_us: wall_us() }
-    }
-}
-
-impl State {
     /// Notes which sockets are ready.
-    fn notice(&mut self, events: &Events) {
+    pub(crate) fn notice(&mut self, events: &Events) {
         for event in events {
             let Ok(session) = u32::try_from(event.token().0) else { continue };
             if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -247,7 +119,7 @@ impl State {
     }
 
     /// Reads each listed socket once. A short read has emptied it: more would be a new edge.
-    fn read(&mut self) {
+    pub(crate) fn read(&mut self) {
         for _ in 0..self.readable.len() {
             let Some(session) = self.readable.pop_front() else { return };
             let Some(Some(connected)) = self.sockets.get_mut(session as usize) else { continue };
@@ -269,7 +141,7 @@ impl State {
     }
 
     /// Takes deposits to the sequencer and messages from the mailbox, and does what the shard asks, until it is quiet.
-    fn exchange(&mut self) {
+    pub(crate) fn exchange(&mut self) {
         for _ in 0..ROUNDS_MAX {
             if let Some(outgoing) = self.shard.take_outgoing() {
                 let sequencer = self.bus.sequencer();
@@ -363,7 +235,7 @@ impl State {
     }
 
     /// Flushes each connection that has something to write, once.
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         for _ in 0..self.shard.dirty_count() {
             let Some(session) = self.shard.next_dirty() else { return };
             match self.sockets.get_mut(session as usize) {
@@ -374,7 +246,7 @@ impl State {
     }
 
     /// Whether everything waits for a socket, a message or the time.
-    fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.readable.is_empty() && self.shard.is_idle()
     }
 }
@@ -387,16 +259,4 @@ fn queued_bytes(messages: &[Message]) -> usize {
             _ => 0,
         })
         .sum()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    match mutex.try_lock() {
-        Ok(guard) => Some(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
 }

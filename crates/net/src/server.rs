@@ -1,9 +1,9 @@
 //! The network side as a whole: start, where it listens, stop.
 
+use crate::crew::Crew;
 use crate::listener::{BindError, Bound, Listener, ListenerConfig, Protocol};
 use crate::lobby::{HttpHandoff, Lobby, LobbyHandle};
 use crate::readers::Readers;
-use crate::runner::Runners;
 use firehose_broker::Bus;
 use firehose_broker::message::Message;
 use std::io;
@@ -39,7 +39,7 @@ impl Listeners {
 /// The running network side.
 pub struct Server {
     bus: Bus,
-    runners: Runners,
+    crew: Crew,
     lobby: Arc<LobbyHandle>,
     lobby_thread: Option<JoinHandle<()>>,
     shard_threads: Vec<JoinHandle<()>>,
@@ -53,12 +53,12 @@ impl Server {
     pub fn start(bus: &Bus, listeners: Listeners, http: Option<HttpHandoff>) -> io::Result<Server> {
         raise_open_files();
         let readers = Readers::start(bus)?;
-        let (runners, shard_threads) = Runners::start(bus, &readers)?;
+        let (crew, shard_threads) = Crew::start(bus, &readers)?;
         let listeners =
             listeners.0.into_iter().map(|(listener, config)| (listener, config.protocol)).collect();
         let (lobby, handle) = Lobby::new(bus, listeners, http)?;
         let thread = std::thread::Builder::new().name("lobby".into()).spawn(move || lobby.run())?;
-        Ok(Server { bus: bus.clone(), runners, lobby: handle, lobby_thread: Some(thread), shard_threads })
+        Ok(Server { bus: bus.clone(), crew, lobby: handle, lobby_thread: Some(thread), shard_threads })
     }
 
     /// Stops to accept, tells every client (MQTT 5: DISCONNECT 0x8B), waits for that to be out for `grace`, and ends the
@@ -70,10 +70,10 @@ impl Server {
         }
         self.bus.tell_all(|| Message::Shutdown);
         let began = Instant::now();
-        while !self.runners.are_empty() && began.elapsed() < grace {
+        while !self.crew.is_empty() && began.elapsed() < grace {
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.runners.stop();
+        self.crew.stop();
         for thread in self.shard_threads.drain(..) {
             let _ = thread.join();
         }

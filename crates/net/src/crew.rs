@@ -1,0 +1,382 @@
+//! Who runs the shards. At rest one thread does everything, as in mosquitto; under load every core works.
+//!
+//! Each shard has an epoll instance of its own, and a thread. While there is little to do only the first thread is up,
+//! the *leader*: the other shards' epoll instances are watched by its own, and it takes their turns. When it has too much
+//! to do, or one shard has many connections to flush, it calls that shard's own thread, which takes its epoll instance
+//! back, and gives it up again when it has had little to do for a while.
+//!
+//! A shard's state is behind a lock that is held during a turn. Who puts a message into the mailbox of a sleeping shard
+//! (another shard, the commit thread, the lobby) takes that lock if it is free, never waiting, and takes a *helper's* turn:
+//! looks at the mailbox and flushes, if that is not much. Waking a thread costs more than all of that.
+
+use crate::readers::Readers;
+use crate::runner::Runner;
+use firehose_broker::Bus;
+use firehose_broker::bus::wall_us;
+use firehose_broker::sequencer::Sleepers;
+use firehose_broker::shard::Now;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+/// Readiness events taken at once.
+const EVENTS_MAX: usize = 1024;
+/// A waker's token; sessions have theirs from 0 up.
+const WAKER: Token = Token(usize::MAX);
+/// In the leader's epoll instance, shard n's stands under this token plus n.
+const NESTED: usize = usize::MAX / 2;
+/// The leader looks this often at how busy it is, and calls for others beyond this share.
+const CALL_AFTER: Duration = Duration::from_millis(2);
+const CALL_PERCENT: u32 = 75;
+/// A called thread looks this often, and rests below this share.
+const REST_AFTER: Duration = Duration::from_millis(20);
+const REST_PERCENT: u32 = 25;
+
+/// A shard's epoll instance.
+struct Poller {
+    poll: Poll,
+    events: Events,
+}
+
+/// One shard, its epoll instance, and its thread.
+struct Post {
+    runner: Mutex<Runner>,
+    poller: Mutex<Poller>,
+    epoll: RawFd,
+    waker: Waker,
+    /// Its own thread is up, or called.
+    called: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+struct Inside {
+    bus: Bus,
+    posts: Vec<Post>,
+    /// Where the resting shards' epoll instances are watched.
+    leader: Registry,
+    started: Instant,
+    stopping: AtomicBool,
+}
+
+/// All shards and their threads; clones share them.
+#[derive(Clone)]
+pub(crate) struct Crew(Arc<Inside>);
+
+/// How busy a thread was lately.
+struct Load {
+    since: Instant,
+    busy: Duration,
+}
+
+impl Crew {
+    /// Makes the shards, and their threads.
+    ///
+    /// # Errors
+    /// When the system has no epoll instance or thread to give.
+    pub(crate) fn start(bus: &Bus, readers: &Readers) -> io::Result<(Crew, Vec<JoinHandle<()>>)> {
+        let mut posts = Vec::new();
+        let mut leader = None;
+        for number in 0..bus.shards() {
+            let poll = Poll::new()?;
+            leader = leader.map_or_else(|| poll.registry().try_clone().map(Some), |known| Ok(Some(known)))?;
+            posts.push(Post {
+                runner: Mutex::new(Runner::new(bus, number, poll.registry().try_clone()?, readers)),
+                waker: Waker::new(poll.registry(), WAKER)?,
+                epoll: poll.as_raw_fd(),
+                poller: Mutex::new(Poller { poll, events: Events::with_capacity(EVENTS_MAX) }),
+                called: AtomicBool::new(number == 0),
+                thread: OnceLock::new(),
+            });
+        }
+        let Some(leader) = leader else { return Err(io::Error::other("a bus needs a shard")) };
+        let inside = Inside {
+            bus: bus.clone(),
+            posts,
+            leader,
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        };
+        let crew = Crew(Arc::new(inside));
+        let of_rouse = Arc::downgrade(&crew.0);
+        bus.set_rouse(Box::new(move |sleepers| {
+            if let Some(inside) = of_rouse.upgrade() {
+                Crew(inside).rouse(sleepers);
+            }
+        }));
+        let mut threads = Vec::new();
+        for number in 0..bus.shards() {
+            if number > 0 {
+                crew.watch(number)?;
+            }
+            let of_thread = crew.clone();
+            let thread = std::thread::Builder::new().name(format!("shard {number}"));
+            threads.push(thread.spawn(move || match number {
+                0 => of_thread.lead(),
+                _ => of_thread.follow(number),
+            })?);
+        }
+        Ok((crew, threads))
+    }
+
+    /// Runs or wakes shards that sleep.
+    pub(crate) fn rouse(&self, sleepers: Sleepers) {
+        let mut left = sleepers;
+        while !left.is_empty() {
+            let mut next = Sleepers::default();
+            for number in left.iter() {
+                next.merge(self.help(number));
+            }
+            left = next;
+        }
+    }
+
+    /// Whether nobody is connected any more.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.posts.iter().all(|post| lock(&post.runner).is_empty())
+    }
+
+    /// Ends the threads.
+    pub(crate) fn stop(&self) {
+        self.0.stopping.store(true, Ordering::SeqCst);
+        for (number, post) in self.0.posts.iter().enumerate() {
+            self.call(number);
+            // It fails only if the eventfd is full, and then the thread wakes anyway.
+            let _ = post.waker.wake();
+        }
+    }
+
+    /// The leader's thread: its own shard, and those of all threads that rest.
+    fn lead(&self) {
+        let post = &self.0.posts[0];
+        let mut poller = lock(&post.poller);
+        let mut due = vec![Instant::now(); self.0.posts.len()];
+        let mut load = Load::new();
+        let mut timeout = Duration::ZERO;
+        while !self.is_stopping() {
+            poller.wait(timeout);
+            let began = Instant::now();
+            let mut worked = Sleepers::default();
+            for event in &poller.events {
+                if let Some(number) = event.token().0.checked_sub(NESTED).filter(|it| *it < due.len()) {
+                    worked.insert(number);
+                }
+            }
+            due[0] = began + self.turn(0, &poller.events);
+            for (number, due) in due.iter_mut().enumerate().skip(1) {
+                let has_events = worked.iter().any(|it| it == number);
+                if has_events || *due <= began {
+                    *due = began + self.turn_of_resting(number).unwrap_or(Duration::from_secs(1));
+                }
+            }
+            let ended = Instant::now();
+            if load.is_over(ended - began, ended, CALL_AFTER, CALL_PERCENT) {
+                worked.iter().filter(|number| *number > 0).for_each(|number| self.call(number));
+            }
+            timeout = due.iter().min().map_or(Duration::ZERO, |due| due.saturating_duration_since(ended));
+        }
+    }
+
+    /// Another shard's thread: rests until it is called.
+    fn follow(&self, number: usize) {
+        let post = &self.0.posts[number];
+        let _ = post.thread.set(std::thread::current());
+        while !self.is_stopping() {
+            if !post.called.load(Ordering::SeqCst) {
+                std::thread::park();
+                continue;
+            }
+            let mut poller = lock(&post.poller);
+            // It fails only if it was not watched, which is what is wanted.
+            let _ = self.0.leader.deregister(&mut SourceFd(&post.epoll));
+            self.take_turns(number, &mut poller);
+            drop(poller);
+            // Watched first: what comes from here on is the leader's.
+            if let Err(error) = self.watch(number) {
+                tracing::error!(%error, "the leader cannot watch a shard; its own thread stays up");
+                continue;
+            }
+            post.called.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// A called thread, until it has little to do.
+    fn take_turns(&self, number: usize, poller: &mut Poller) {
+        let mut load = Load::new();
+        let mut timeout = Duration::ZERO;
+        while !self.is_stopping() {
+            poller.wait(timeout);
+            let began = Instant::now();
+            timeout = self.turn(number, &poller.events).min(REST_AFTER);
+            let ended = Instant::now();
+            if load.is_under(ended - began, ended, REST_AFTER, REST_PERCENT) && timeout > Duration::ZERO {
+                return;
+            }
+        }
+    }
+
+    /// The leader takes the turn of a shard whose thread rests; none: its thread is up.
+    fn turn_of_resting(&self, number: usize) -> Option<Duration> {
+        let mut poller = try_lock(&self.0.posts[number].poller)?;
+        loop {
+            poller.wait(Duration::ZERO);
+            let full = poller.events.iter().count() >= EVENTS_MAX;
+            let next = self.turn(number, &poller.events);
+            if !full {
+                return Some(next);
+            }
+        }
+    }
+
+    /// One turn of a shard, with what its epoll instance said. Gives after which time the next one is wanted.
+    fn turn(&self, number: usize, events: &Events) -> Duration {
+        let mailbox = self.0.bus.sequencer().mailbox(number);
+        let mut runner = lock(&self.0.posts[number].runner);
+        mailbox.wake_up();
+        let tick_ms = runner.begin(self.now());
+        runner.notice(events);
+        loop {
+            runner.read();
+            self.settle(&mut runner);
+            if self.has_too_much(number, &runner) {
+                break;
+            }
+            runner.flush();
+            self.settle(&mut runner);
+            if !runner.is_quiet() || mailbox.fall_asleep() {
+                break;
+            }
+        }
+        if runner.is_quiet() { Duration::from_millis(tick_ms) } else { Duration::ZERO }
+    }
+
+    /// Whether a shard whose thread rests has so much to flush that its thread is called for it.
+    fn has_too_much(&self, number: usize, runner: &Runner) -> bool {
+        let post = &self.0.posts[number];
+        let too_much = runner.dirty_count() > self.0.bus.limits().helping_flushes_max;
+        too_much && !post.called.load(Ordering::SeqCst) && {
+            self.call(number);
+            true
+        }
+    }
+
+    /// Takes a helper's turn of a shard that sleeps, if nobody else runs it. Gives the shards that this woke in turn.
+    fn help(&self, number: usize) -> Sleepers {
+        let post = &self.0.posts[number];
+        let flushes_max = self.0.bus.limits().helping_flushes_max;
+        let mut sleepers = Sleepers::default();
+        loop {
+            let Some(mut runner) = try_lock(&post.runner) else { return sleepers };
+            runner.begin_help(self.now());
+            runner.exchange();
+            let too_much = runner.dirty_count() > flushes_max;
+            if !too_much {
+                runner.flush();
+                runner.exchange();
+            }
+            sleepers.merge(runner.take_sleepers());
+            let quiet = runner.is_quiet();
+            drop(runner);
+            if too_much {
+                self.call(number);
+            }
+            if !quiet {
+                // Whoever watches its epoll instance takes a turn.
+                let _ = post.waker.wake();
+                return sleepers;
+            }
+            if !self.0.bus.sequencer().mailbox(number).is_left_behind() {
+                return sleepers;
+            }
+        }
+    }
+
+    /// Deposits and messages, until there are none; others that sleep are run before the own connections are flushed,
+    /// so that the threads of those with much to do work meanwhile.
+    fn settle(&self, runner: &mut MutexGuard<'_, Runner>) {
+        runner.exchange();
+        let sleepers = runner.take_sleepers();
+        if !sleepers.is_empty() {
+            self.rouse(sleepers);
+        }
+    }
+
+    /// Gets a shard's own thread up.
+    fn call(&self, number: usize) {
+        let post = &self.0.posts[number];
+        if !post.called.swap(true, Ordering::SeqCst)
+            && let Some(thread) = post.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    fn watch(&self, number: usize) -> io::Result<()> {
+        let epoll = self.0.posts[number].epoll;
+        self.0.leader.register(&mut SourceFd(&epoll), Token(NESTED + number), Interest::READABLE)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::SeqCst)
+    }
+
+    fn now(&self) -> Now {
+        let ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { ms, wall_us: wall_us() }
+    }
+}
+
+impl Poller {
+    fn wait(&mut self, at_most: Duration) {
+        if let Err(error) = self.poll.poll(&mut self.events, Some(at_most))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            tracing::error!(%error, "epoll failed");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Load {
+    fn new() -> Load {
+        Load { since: Instant::now(), busy: Duration::ZERO }
+    }
+
+    /// Whether a window has ended, and the thread was busy for more than this share of it.
+    fn is_over(&mut self, busy: Duration, now: Instant, window: Duration, percent: u32) -> bool {
+        self.share(busy, now, window).is_some_and(|share| share > percent)
+    }
+
+    /// Whether a window has ended, and the thread was busy for less than this share of it.
+    fn is_under(&mut self, busy: Duration, now: Instant, window: Duration, percent: u32) -> bool {
+        self.share(busy, now, window).is_some_and(|share| share < percent)
+    }
+
+    /// Percent of the window that was busy, once it has ended.
+    fn share(&mut self, busy: Duration, now: Instant, window: Duration) -> Option<u32> {
+        self.busy += busy;
+        let elapsed = now - self.since;
+        if elapsed < window {
+            return None;
+        }
+        let share = self.busy.as_micros() * 100 / elapsed.as_micros().max(1);
+        *self = Load { since: now, busy: Duration::ZERO };
+        u32::try_from(share).ok()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
