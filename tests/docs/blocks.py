@@ -7,6 +7,7 @@ from dataclasses import dataclass
 RUN = ("sh", "bash", "console", "python", "toml", "json")
 SHOWN_ONLY = ("text",)
 ATTRIBUTES = ("norun", "forever", "background", "exit", "file")
+STOP = "<!-- stop -->"
 FENCE = re.compile(r"( *)(`{3,}|~{3,})(.*)")
 
 
@@ -33,7 +34,7 @@ class Mistake(Exception):
 
 
 def blocks(page, text):
-    """All fenced blocks of a page, in order. The page's name is for messages."""
+    """All fenced blocks of a page, in order, and a block in language "stop" for each STOP. The name is for messages."""
     found, inside, lines = [], None, text.splitlines()
     for number, line in enumerate(lines, 1):
         fence = FENCE.fullmatch(line)
@@ -43,6 +44,8 @@ def blocks(page, text):
         elif inside and fence and fence[2].startswith(inside[2]) and not fence[3].strip():
             found.append(block(page, inside[0], inside[3], "".join(body)))
             inside = None
+        elif inside is None and line.strip() == STOP:
+            found.append(Block(page, number, "stop", {}, ""))
         elif inside:
             body.append(line.removeprefix(inside[1]) + "\n")
     if inside:

@@ -21,6 +21,10 @@ class Blocks(unittest.TestCase):
             with self.assertRaises(Mistake, msg=text):
                 blocks("p.md", text)
 
+    def test_what_runs_in_the_background_can_be_stopped_between_blocks(self):
+        found = blocks("p.md", "```sh\n<!-- stop -->\n```\n<!-- stop -->\n")
+        self.assertEqual([block.language for block in found], ["sh", "stop"])
+
     def test_a_console_block_is_commands_and_what_they_print(self):
         self.assertEqual(steps("$ a\n$ b \\\n> c\nout\nmore\n"), [["a", []], ["b \\\nc", ["out", "more"]]])
         with self.assertRaises(Mistake):
