@@ -11,6 +11,9 @@ use std::sync::{Arc, OnceLock};
 /// A buffer is sealed and a new one begun beyond this many bytes, so that a late reader does not pin much.
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// Room that a new buffer begins with: a turn at rest has one message.
+const BUFFER_BYTES_FIRST: usize = 1 << 10;
+
 /// One frame in a sealed buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameAt {
@@ -103,16 +106,22 @@ impl Shape<'_> {
 
 const SPECIAL: usize = 6;
 
-#[derive(Default)]
 struct Building {
     shared: Arc<Frames>,
     sealed: Sealed,
 }
 
+impl Building {
+    fn new() -> Building {
+        let sealed = Sealed { bytes: Vec::with_capacity(BUFFER_BYTES_FIRST), frames: Vec::with_capacity(4) };
+        Building { shared: Arc::default(), sealed }
+    }
+}
+
 /// The buffers of the present turn.
 #[derive(Default)]
 pub struct TurnFrames {
-    buffers: [Option<Box<Building>>; SPECIAL + 1],
+    buffers: [Option<Building>; SPECIAL + 1],
 }
 
 impl TurnFrames {
@@ -128,8 +137,8 @@ impl TurnFrames {
         if slot.as_ref().is_some_and(|building| building.sealed.bytes.len() >= BUFFER_BYTES) {
             seal(slot);
         }
-        let building = slot.get_or_insert_default();
-        let Building { shared, sealed } = &mut **building;
+        let building = slot.get_or_insert_with(Building::new);
+        let Building { shared, sealed } = building;
         let (first, start) = (sealed.frames.len() as u32, sealed.bytes.len());
         for (offset, event) in events {
             if let Ok(frame) = encode_event(&mut sealed.bytes, shape, age_secs, &event) {
@@ -158,9 +167,9 @@ impl TurnFrames {
     }
 }
 
-fn seal(slot: &mut Option<Box<Building>>) {
+fn seal(slot: &mut Option<Building>) {
     if let Some(building) = slot.take() {
-        let Building { shared, sealed } = *building;
+        let Building { shared, sealed } = building;
         // Each `shared` is made together with its `sealed`, and sealed once.
         let _ = shared.0.set(sealed);
     }

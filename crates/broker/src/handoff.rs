@@ -17,13 +17,22 @@ use crate::sync::{Mutex, lock, try_lock};
 /// A section that only one thread is in, with a slot in front of it for each depositor.
 pub struct Turnstile<D, S> {
     slots: Box<[Mutex<Vec<D>>]>,
-    section: Mutex<S>,
+    section: Mutex<Section<D, S>>,
+}
+
+/// The section's state, and the memory in which it gets its deposits.
+struct Section<D, S> {
+    state: S,
+    taken: Vec<D>,
 }
 
 impl<D, S> Turnstile<D, S> {
     /// `slots` depositors around the state of the section.
     pub fn new(slots: usize, state: S) -> Turnstile<D, S> {
-        Turnstile { slots: (0..slots).map(|_| Mutex::new(Vec::new())).collect(), section: Mutex::new(state) }
+        Turnstile {
+            slots: (0..slots).map(|_| Mutex::new(Vec::new())).collect(),
+            section: Mutex::new(Section { state, taken: Vec::new() }),
+        }
     }
 
     /// Leaves deposits in a slot, behind those already there. Does not run the section: see [`Turnstile::run`].
@@ -35,15 +44,15 @@ impl<D, S> Turnstile<D, S> {
     /// `section` gets all deposits there are: in order within a slot. Returns whether it ran at all.
     pub fn run(&self, mut section: impl FnMut(&mut S, &mut Vec<D>)) -> bool {
         let mut ran = false;
-        let mut taken = Vec::new();
         loop {
-            let Some(mut state) = try_lock(&self.section) else { return ran };
-            if self.take(&mut taken) {
+            let Some(mut inside) = try_lock(&self.section) else { return ran };
+            let Section { state, taken } = &mut *inside;
+            if self.take(taken) {
                 ran = true;
-                section(&mut state, &mut taken);
+                section(state, taken);
                 taken.clear();
             }
-            drop(state);
+            drop(inside);
             if self.is_empty() {
                 return ran;
             }
@@ -57,7 +66,7 @@ impl<D, S> Turnstile<D, S> {
 
     /// Waits for the section and works on its state. For start, stop and tests: nobody on the way of an event waits.
     pub fn with<R>(&self, work: impl FnOnce(&mut S) -> R) -> R {
-        work(&mut lock(&self.section))
+        work(&mut lock(&self.section).state)
     }
 
     fn take(&self, into: &mut Vec<D>) -> bool {

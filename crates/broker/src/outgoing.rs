@@ -38,6 +38,8 @@ pub struct OutgoingBuilder {
     deposits: Vec<Deposit>,
     waiting: Vec<Sent>,
     open: Draft,
+    /// What the last draft came to: room that the next one begins with.
+    open_bytes: usize,
     open_sent: Option<Sent>,
     open_unlogged: Draft,
     next_ticket: u64,
@@ -55,6 +57,9 @@ impl OutgoingBuilder {
         self.close_unlogged();
         if self.open.bytes_len() >= DRAFT_BYTES {
             self.close_open();
+        }
+        if self.open.is_empty() {
+            self.open = Draft::with_capacity(self.open_bytes);
         }
         let before = self.open.bytes_len();
         self.open.push(event, origin)?;
@@ -111,6 +116,7 @@ impl OutgoingBuilder {
     fn close_open(&mut self) {
         if let Some(sent) = self.open_sent.take() {
             let draft = std::mem::take(&mut self.open);
+            self.open_bytes = draft.bytes_len();
             self.deposits.push(Deposit::Batch { ticket: sent.ticket, draft, wants_sync: sent.wants_sync });
             self.waiting.push(sent);
         }

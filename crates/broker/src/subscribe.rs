@@ -180,7 +180,7 @@ impl Shard {
         };
         let replayed = from.is_some();
         if from.is_none() {
-            from = since.clone().transpose()?;
+            from = since.transpose()?;
         }
         let filter = TopicFilter::new(filter).map_err(|_| Reason::TopicFilterInvalid)?;
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };

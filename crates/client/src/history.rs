@@ -73,8 +73,7 @@ impl History {
         Ok(history)
     }
 
-    /// The next event; none: that was all.
-    pub fn next(&mut self) -> Result<Option<HistoryEvent>, ClientError> {
+    fn next_event(&mut self) -> Result<Option<HistoryEvent>, ClientError> {
         while self.left > 0 {
             if let Some(json) = self.line()? {
                 if self.is_beyond_head(&json) {
@@ -86,6 +85,7 @@ impl History {
             let Some(next) = self.next.take() else { break };
             self.load(&next)?;
         }
+        self.left = 0;
         Ok(None)
     }
 
@@ -170,6 +170,19 @@ impl History {
             true => ClientError::Connection(what),
             false => ClientError::Refused(what),
         }
+    }
+}
+
+impl Iterator for History {
+    type Item = Result<HistoryEvent, ClientError>;
+
+    /// The next event; after an error nothing more comes.
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.next_event();
+        if next.is_err() {
+            self.left = 0;
+        }
+        next.transpose()
     }
 }
 

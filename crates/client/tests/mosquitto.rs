@@ -108,8 +108,8 @@ fn subscriber(mqtt: MqttConfig, qos: QoS) -> Result<Subscriber, ClientError> {
 /// The next message; notes are passed over.
 fn message(subscriber: &mut Subscriber) -> Message {
     loop {
-        match subscriber.next(Some(Instant::now() + Duration::from_secs(30))).expect("it goes on") {
-            Update::Message(message) => return message,
+        match subscriber.receive(Some(Instant::now() + Duration::from_secs(30))).expect("it goes on") {
+            Update::Message(message) => return *message,
             Update::Note(_) => {}
             Update::Nothing => panic!("no message came"),
         }
@@ -177,7 +177,7 @@ fn a_subscriber_goes_on_when_its_broker_comes_back() {
     mosquitto.restart();
     let mut notes = Vec::new();
     while notes.iter().all(|note: &String| !note.starts_with("connected")) {
-        match subscriber.next(Some(Instant::now() + Duration::from_secs(60))).expect("it goes on") {
+        match subscriber.receive(Some(Instant::now() + Duration::from_secs(60))).expect("it goes on") {
             Update::Note(note) => notes.push(note),
             other => panic!("{other:?}"),
         }
@@ -210,7 +210,7 @@ fn an_interrupt_ends_a_wait() {
     let config = mosquitto.config(None);
     let interrupt = config.interrupt.clone();
     let mut subscriber = subscriber(config, QoS::AtMostOnce).expect("it subscribes");
-    let waiting = std::thread::spawn(move || subscriber.next(None).map(|_| ()));
+    let waiting = std::thread::spawn(move || subscriber.receive(None).map(|_| ()));
     interrupt.raise();
     assert_eq!(waiting.join().expect("it ends"), Err(ClientError::Interrupted));
 }

@@ -34,7 +34,7 @@ pub(crate) async fn list(
     let Ok(Ok(turn)) = turn else {
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many pages are being read: try again"));
     };
-    let moves = Moves { descending: query.descending, end_us: query.end_us };
+    let moves = Moves::of(&query, now_us);
     let log = state.read.clone();
     let reading = tokio::task::spawn_blocking(move || {
         // moved in, so that a request that is given up keeps its turn until the disk is done with it
@@ -46,10 +46,23 @@ pub(crate) async fn list(
     Ok(answer(page, uri.path(), &pairs, moves, wants_lines(&headers)))
 }
 
-/// What of the question the link to the next page depends on.
+/// What of the question the link to the next page depends on, with times that stay where they are from page to page.
 struct Moves {
     descending: bool,
+    since: Since,
     end_us: Option<i64>,
+}
+
+impl Moves {
+    fn of(query: &EventsQuery, now_us: i64) -> Self {
+        let since = match query.since {
+            Since::Ago(ago) => {
+                Since::At(now_us.saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)))
+            }
+            since => since,
+        };
+        Moves { descending: query.descending, since, end_us: query.end_us }
+    }
 }
 
 /// A filter that is denied as a whole is refused, as SUBSCRIBE would be.
@@ -88,30 +101,15 @@ fn answer(page: Page, path: &str, pairs: &[(String, String)], moves: Moves, line
     response
 }
 
-/// The same question from the next place on. An `end` that was relative is fixed to its time.
+/// The same question from the next place on.
 fn next_link(path: &str, pairs: &[(String, String)], moves: &Moves, next: &Cursor) -> String {
-    let place = next.encode();
-    let end = moves.end_us.map(|end_us| format_time(end_us));
-    let end = end.as_deref().map(|end| ("end", end));
-    let moved = if moves.descending { ("before", place.as_str()) } else { ("since", place.as_str()) };
-    let with: Vec<_> = [Some(moved), end].into_iter().flatten().collect();
-    match moves.descending {
-        false => link::next(path, pairs, &["since", "start", "end"], &with),
-        true => {
-            // a lower bound that was relative would move between pages
-            let lower = pairs.iter().find(|(name, _)| name == "since" || name == "start");
-            let lower = lower.and_then(|(_, value)| match Since::parse(value) {
-                Ok(Since::Ago(ago)) => {
-                    let ago_us = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
-                    Some(format_time(now_us().saturating_sub(ago_us)))
-                }
-                _ => Some(value.clone()),
-            });
-            let lower = lower.as_deref().map(|lower| ("since", lower));
-            let with: Vec<_> = with.into_iter().chain(lower).collect();
-            link::next(path, pairs, &["before", "since", "start", "end"], &with)
-        }
-    }
+    let mut with = match moves.descending {
+        false => vec![("since", next.encode())],
+        true => vec![("before", next.encode()), ("since", moves.since.to_string())],
+    };
+    with.extend(moves.end_us.map(|end_us| ("end", format_time(end_us))));
+    let with: Vec<_> = with.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    link::next(path, pairs, &["since", "start", "end", "before"], &with)
 }
 
 /// Whether the client prefers NDJSON: it names it before plain JSON.

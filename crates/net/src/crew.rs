@@ -166,7 +166,10 @@ impl Crew {
                     worked.insert(number);
                 }
             }
-            due[0] = began + self.turn(0, &poller.events);
+            let own = poller.events.iter().any(|event| event.token().0 < NESTED || event.token() == WAKER);
+            if own || due[0] <= began {
+                due[0] = began + self.turn(0, &poller.events);
+            }
             for (number, due) in due.iter_mut().enumerate().skip(1) {
                 let has_events = worked.iter().any(|it| it == number);
                 if has_events || *due <= began {

@@ -2,23 +2,20 @@
 
 use std::collections::HashSet;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use firehose_mqtt::{
-    AckKind, ConnAck, Connect, Decoded, Disconnect, PINGREQ, Packet, PacketId, Properties, PropertiesBuf,
-    Property, Publish, QoS, Reason, Subscribe, SubscribeItemsBuf, SubscribeOptions, Version, decode, encode,
-    encode_ack,
+    AckKind, Decoded, Disconnect, PINGREQ, Packet, PacketId, Properties, PropertiesBuf, Property, Publish,
+    QoS, Reason, Subscribe, SubscribeItemsBuf, SubscribeOptions, Version, decode, encode, encode_ack,
 };
-use rustls::ClientConfig;
 
 use super::MqttConfig;
+use super::handshake::{Welcome, open};
+use super::input::Input;
 use super::message::{CURSOR, Message};
 use crate::stream::Stream;
 use crate::{ClientError, Interrupt, Scheme, Url, tls};
 
-/// How much is read at a time.
-const READ_BYTES: usize = 64 << 10;
 /// From so many unsent bytes on they are sent without being asked.
 const UNSENT_BYTES: usize = 64 << 10;
 
@@ -26,7 +23,7 @@ const UNSENT_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub enum Received {
     /// A message. It is acknowledged by the next call of [`Connection::receive`].
-    Message(Message),
+    Message(Box<Message>),
     /// An answer to SUBSCRIBE.
     Subscribed {
         /// For each filter.
@@ -49,22 +46,6 @@ pub enum Received {
     Pong,
     /// Nothing until the deadline.
     Nothing,
-}
-
-/// What the server said in CONNACK.
-#[derive(Clone, Debug)]
-pub struct Welcome {
-    /// Whether it goes on with a session.
-    pub session_present: bool,
-    /// The highest QoS that it takes.
-    pub maximum_qos: QoS,
-    /// Whether it keeps retained messages.
-    pub retain_available: bool,
-    /// How many publications it takes at once.
-    pub receive_maximum: u16,
-    /// The largest packet that it takes.
-    pub maximum_packet_size: usize,
-    keep_alive_secs: u16,
 }
 
 /// A connection whose CONNECT was accepted.
@@ -100,6 +81,33 @@ impl Connection {
                 true => open(config, Version::V311, roots.as_ref()).map_err(|failed| failed.error),
                 false => Err(failed.error),
             }),
+        }
+    }
+
+    /// Over a stream on which the server said yes.
+    pub(super) fn over(
+        config: &MqttConfig,
+        version: Version,
+        stream: Stream,
+        input: Input,
+        welcome: Welcome,
+    ) -> Self {
+        let now = Instant::now();
+        Connection {
+            url: config.url.clone(),
+            stream,
+            version,
+            welcome,
+            interrupt: config.interrupt.clone(),
+            timeout: config.timeout,
+            packet_bytes_max: config.packet_bytes_max,
+            input,
+            unsent: Vec::new(),
+            unacknowledged: None,
+            unreleased: HashSet::new(),
+            last_sent: now,
+            last_received: now,
+            next_packet_id: 1,
         }
     }
 
@@ -225,7 +233,7 @@ impl Connection {
             match heard {
                 Heard::Message(message) => {
                     if let Some(message) = self.accept(message) {
-                        return Ok(Some(Received::Message(message)));
+                        return Ok(Some(Received::Message(Box::new(message))));
                     }
                 }
                 Heard::Rec(packet_id) => {
@@ -348,132 +356,6 @@ impl Connection {
     }
 }
 
-/// A connection that was not accepted.
-struct NotOpened {
-    error: ClientError,
-    /// Whether another version may be.
-    is_version: bool,
-}
-
-fn open(
-    config: &MqttConfig,
-    version: Version,
-    tls: Option<&Arc<ClientConfig>>,
-) -> Result<Connection, NotOpened> {
-    let plain = |error| NotOpened { error, is_version: false };
-    if config.interrupt.is_raised() {
-        return Err(plain(ClientError::Interrupted));
-    }
-    let mut stream = Stream::connect(&config.url, tls, config.timeout, &config.interrupt).map_err(plain)?;
-    let lost = |what: String| {
-        plain(ClientError::Connection(format!("the connection to {} is lost: {what}", config.url)))
-    };
-    let connect = connect_packet(config, version).map_err(plain)?;
-    stream.write_all(&connect).map_err(|error| lost(error.to_string()))?;
-    let mut input = Input::default();
-    let deadline = Instant::now() + config.timeout;
-    loop {
-        // who speaks 3.1.1 only says no in 3.1.1's words, whatever was asked
-        if version == Version::V5 && input.bytes().starts_with(&[0x20, 2, 0, 1]) {
-            let error = ClientError::Refused(format!("{} does not speak MQTT 5", config.url));
-            return Err(NotOpened { error, is_version: true });
-        }
-        let decoded = decode(input.bytes(), version, config.packet_bytes_max);
-        let decoded = decoded.map_err(|error| {
-            plain(ClientError::Connection(format!("{} does not speak MQTT: {error}", config.url)))
-        })?;
-        if let Decoded::Packet(packet, taken) = decoded {
-            let welcome = welcome(config, version, &packet)?;
-            input.take(taken);
-            return Ok(connection(config, version, stream, input, welcome));
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        match input.fill(&mut stream, left) {
-            _ if config.interrupt.is_raised() => return Err(plain(ClientError::Interrupted)),
-            Ok(Some(0)) => return Err(lost("the server closed it before it said yes or no".into())),
-            Ok(Some(_)) => {}
-            Ok(None) if left.is_zero() => return Err(lost("the server does not answer".into())),
-            Ok(None) => {}
-            Err(error) => return Err(lost(error.to_string())),
-        }
-    }
-}
-
-fn connect_packet(config: &MqttConfig, version: Version) -> Result<Vec<u8>, ClientError> {
-    let usage = |error| ClientError::Usage(format!("CONNECT cannot be made: {error}"));
-    let mut properties = PropertiesBuf::new();
-    if version == Version::V5 {
-        if config.keep_session {
-            properties.push(&Property::SessionExpiry(u32::MAX)).map_err(usage)?;
-        }
-        let packet_bytes_max = u32::try_from(config.packet_bytes_max).unwrap_or(u32::MAX);
-        properties.push(&Property::MaximumPacketSize(packet_bytes_max)).map_err(usage)?;
-    }
-    let connect = Connect {
-        version,
-        clean_start: !config.keep_session,
-        keep_alive_secs: config.keep_alive_secs,
-        client_id: config.client_id.as_deref().unwrap_or(""),
-        will: None,
-        user_name: config.account.user.as_deref(),
-        password: config.account.password.as_deref().map(str::as_bytes),
-        properties: properties.as_properties(),
-    };
-    let mut bytes = Vec::new();
-    encode(&Packet::Connect(connect), version, &mut bytes).map_err(usage)?;
-    Ok(bytes)
-}
-
-fn connection(
-    config: &MqttConfig,
-    version: Version,
-    stream: Stream,
-    input: Input,
-    welcome: Welcome,
-) -> Connection {
-    let now = Instant::now();
-    Connection {
-        url: config.url.clone(),
-        stream,
-        version,
-        welcome,
-        interrupt: config.interrupt.clone(),
-        timeout: config.timeout,
-        packet_bytes_max: config.packet_bytes_max,
-        input,
-        unsent: Vec::new(),
-        unacknowledged: None,
-        unreleased: HashSet::new(),
-        last_sent: now,
-        last_received: now,
-        next_packet_id: 1,
-    }
-}
-
-/// The first packet, if it is a yes.
-fn welcome(config: &MqttConfig, version: Version, packet: &Packet<'_>) -> Result<Welcome, NotOpened> {
-    let Packet::ConnAck(ConnAck { session_present, reason, properties }) = packet else {
-        let error = ClientError::Connection(format!("{} does not answer CONNECT with CONNACK", config.url));
-        return Err(NotOpened { error, is_version: false });
-    };
-    if *reason != Reason::Success {
-        let why = properties.reason_string().map_or(String::new(), |why| format!(": {why}"));
-        let error =
-            ClientError::Refused(format!("{} refused the connection: {}{why}", config.url, reason.name()));
-        return Err(NotOpened { error, is_version: *reason == Reason::UnsupportedProtocolVersion });
-    }
-    let five = version == Version::V5;
-    Ok(Welcome {
-        session_present: *session_present,
-        maximum_qos: properties.maximum_qos().and_then(QoS::from_u8).unwrap_or(QoS::ExactlyOnce),
-        retain_available: properties.retain_available() != Some(0),
-        // 3.x has no such number: a modest one
-        receive_maximum: if five { properties.receive_maximum().unwrap_or(u16::MAX) } else { 100 },
-        maximum_packet_size: properties.maximum_packet_size().map_or(256 << 20, |bytes| bytes as usize),
-        keep_alive_secs: properties.server_keep_alive().unwrap_or(config.keep_alive_secs),
-    })
-}
-
 /// A packet of the server, without its bytes.
 enum Heard {
     Message(Message),
@@ -524,43 +406,5 @@ fn goodbye(url: &Url, reason: Reason, why: Option<String>) -> ClientError {
         | Reason::MessageRateTooHigh
         | Reason::MaximumConnectTime => ClientError::Connection(what),
         _ => ClientError::Refused(what),
-    }
-}
-
-/// Bytes that came and were not decoded yet.
-#[derive(Default)]
-struct Input {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl Input {
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    fn take(&mut self, count: usize) {
-        self.start += count;
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        }
-    }
-
-    /// Reads once, waiting at most so long.
-    fn fill(&mut self, stream: &mut Stream, timeout: Duration) -> std::io::Result<Option<usize>> {
-        if self.buffer.len() - self.end < READ_BYTES / 2 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            // room that grows with the packet, so that a large one is not moved again and again
-            let wanted = self.end * 2 + READ_BYTES;
-            if self.buffer.len() < wanted {
-                self.buffer.resize(wanted, 0);
-            }
-        }
-        let read = stream.read(&mut self.buffer[self.end..], timeout)?;
-        self.end += read.unwrap_or(0);
-        Ok(read)
     }
 }

@@ -1,9 +1,13 @@
 //! MQTT: [`connection`] speaks the protocol over one connection; [`subscriber`] and [`publisher`] are what one wants of it.
 
 pub mod connection;
+mod handshake;
+mod input;
 pub mod message;
 pub mod publisher;
 pub mod subscriber;
+
+pub use handshake::Welcome;
 
 use std::time::Duration;
 

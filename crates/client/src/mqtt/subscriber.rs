@@ -25,11 +25,11 @@ pub struct SubscriberConfig {
     pub since: Option<Since>,
 }
 
-/// What [`Subscriber::next`] gives.
+/// What [`Subscriber::receive`] gives.
 #[derive(Debug)]
 pub enum Update {
     /// A message.
-    Message(Message),
+    Message(Box<Message>),
     /// Something that whoever sits before the screen may want to know: the connection was lost, or is there again.
     Note(String),
     /// Nothing until the deadline.
@@ -69,7 +69,7 @@ impl Subscriber {
     }
 
     /// The next message or note; acknowledges the message before.
-    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Update, ClientError> {
+    pub fn receive(&mut self, deadline: Option<Instant>) -> Result<Update, ClientError> {
         loop {
             let Some(connection) = &mut self.connection else {
                 match self.connect_again(deadline)? {
@@ -94,7 +94,7 @@ impl Subscriber {
         }
     }
 
-    /// Whether [`Subscriber::next`] would have to wait.
+    /// Whether [`Subscriber::receive`] would have to wait.
     pub fn would_wait(&self) -> bool {
         !self.connection.as_ref().is_some_and(Connection::has_input)
     }

@@ -16,18 +16,15 @@ use crate::output::{self, Output};
 /// Writes all that was asked for.
 pub fn run(args: &cli::History) -> Result<(), Failure> {
     let style = Style::of(args)?;
-    let mut history = History::open(request(args)?)?;
     let mut out = Output::new();
-    loop {
-        let event = match history.next() {
-            Ok(Some(event)) => event,
-            Ok(None) => break,
+    for event in History::open(request(args)?)? {
+        match event {
+            Ok(event) => style.write(&mut out, &event)?,
             Err(error) => {
                 out.flush().map_err(output::failure)?;
                 return Err(error.into());
             }
-        };
-        style.write(&mut out, &event)?;
+        }
     }
     out.flush().map_err(output::failure)
 }

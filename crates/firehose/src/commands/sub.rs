@@ -30,7 +30,7 @@ pub fn run(args: &Sub) -> Result<(), Failure> {
             out.flush().map_err(output::failure)?;
             remember(cursor_file.as_mut(), position)?;
         }
-        match subscriber.next(deadline) {
+        match subscriber.receive(deadline) {
             Ok(Update::Message(message)) => {
                 warn_of_gap(&message);
                 style.write(&mut out, &message).map_err(output::failure)?;
