@@ -32,7 +32,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 #[test]
 fn every_crate_uses_only_crates_that_stand_above_it() {
-    let metadata = crate::output(env!("CARGO"), &["metadata", "--format-version", "1", "--no-deps", "--offline"]);
+    let metadata =
+        crate::output(env!("CARGO"), &["metadata", "--format-version", "1", "--no-deps", "--offline"]);
     let metadata: Value = serde_json::from_str(&metadata).expect("cargo prints JSON");
     assert_eq!(mistakes(&metadata), [""; 0]);
 }
@@ -49,9 +50,7 @@ fn the_table_itself_points_up_only() {
 
 #[test]
 fn an_arrow_down_an_unknown_crate_and_a_lost_one_are_noticed() {
-    let package = |name: &str, used: &str, kind: Value| {
-        serde_json::json!({"name": name, "dependencies": [{"name": used, "kind": kind, "path": "x"}]})
-    };
+    let package = |name: &str, used: &str, kind: Value| serde_json::json!({"name": name, "dependencies": [{"name": used, "kind": kind, "path": "x"}]});
     let with = |changed: Value| {
         let mut packages: Vec<Value> = MAY_USE
             .iter()

@@ -46,7 +46,8 @@ fn nothing_has_a_name_that_says_nothing() {
             found.push(name.clone());
         }
         if is_source(&name, &text) {
-            let defined = text.lines().enumerate().filter_map(|(line, text)| Some((line, defined_name(text)?)));
+            let defined =
+                text.lines().enumerate().filter_map(|(line, text)| Some((line, defined_name(text)?)));
             let empty = defined.filter(|(_, defined)| EMPTY_WORDS.iter().any(|word| defined.contains(word)));
             found.extend(empty.map(|(line, defined)| format!("{name}:{}: {defined}", line + 1)));
         }
