@@ -191,7 +191,7 @@ impl Bus {
         let slot = sequencer.port_slot();
         let mut sleepers = Sleepers::default();
         sequencer.ports().submit(Box::new(done), |ticket| {
-            sequencer.leave(slot, Deposit::Batch { ticket, draft, wants_sync: true });
+            sequencer.leave(slot, [Deposit::Batch { ticket, draft, wants_sync: true }]);
         });
         sleepers.merge(sequencer.run());
         self.rouse(sleepers);

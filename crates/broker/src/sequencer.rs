@@ -162,13 +162,13 @@ impl Sequencer {
     /// Leaves deposits in a slot (a shard's number, or [`Sequencer::port_slot`]), in order, and runs the section
     /// unless somebody else does. Gives the shards that have to be run or woken.
     pub fn deposit(&self, slot: usize, deposits: impl IntoIterator<Item = Deposit>) -> Sleepers {
-        self.turnstile.deposit(slot, deposits.into_iter().map(|deposit| (slot, deposit)));
+        self.leave(slot, deposits);
         self.run()
     }
 
-    /// Leaves one deposit in a slot; [`Sequencer::run`] has to follow.
-    pub fn leave(&self, slot: usize, deposit: Deposit) {
-        self.turnstile.deposit(slot, [(slot, deposit)]);
+    /// Leaves deposits in a slot, in order; [`Sequencer::run`] has to follow.
+    pub fn leave(&self, slot: usize, deposits: impl IntoIterator<Item = Deposit>) {
+        self.turnstile.deposit(slot, deposits.into_iter().map(|deposit| (slot, deposit)));
     }
 
     /// Sees to it that what lies in the slots gets its place: runs the section, or leaves it to the commit thread if
@@ -189,9 +189,11 @@ impl Sequencer {
         if ring {
             self.bell.ring();
         }
-        if self.durability == Durability::Os {
-            self.ports.complete(Offset::MAX);
-        }
+        // With `sync` too: the commit thread may have been quicker than the answer to a deposit.
+        self.ports.complete(match self.durability {
+            Durability::Os => Offset::MAX,
+            Durability::Sync => self.durable(),
+        });
         sleepers
     }
 
@@ -264,10 +266,10 @@ impl Sequencer {
 
     /// The commit thread: everything up to `durable` is. Lets acknowledgements go; gives the shards to run or wake.
     pub fn set_durable(&self, durable: Offset) -> Sleepers {
-        let before = self.durable.swap(durable, Ordering::AcqRel);
+        let before = self.durable.swap(durable, Ordering::SeqCst);
         let mut sleepers = Sleepers::default();
         for (shard, desk) in self.desks.iter().enumerate() {
-            if desk.wants_durable.load(Ordering::Acquire) > before
+            if desk.wants_durable.load(Ordering::SeqCst) > before
                 && self.send(shard, Message::Durable(durable)) == Reader::Asleep
             {
                 sleepers.insert(shard);
@@ -361,7 +363,7 @@ impl Sequencer {
         if slot == self.port_slot() {
             self.ports.placed(ticket, outcome.as_ref().map(|batch| batch.last()).map_err(Refusal::clone));
         } else if wants_sync && let Ok(batch) = &outcome {
-            self.desks[slot].wants_durable.store(batch.last(), Ordering::Release);
+            self.wish_durable(slot, batch.last());
         }
         for (shard, desk) in self.desks.iter().enumerate() {
             let own = (shard == slot).then_some(ticket);
@@ -373,6 +375,18 @@ impl Sequencer {
             if reader == Some(Reader::Asleep) {
                 sleepers.insert(shard);
             }
+        }
+    }
+
+    /// A shard waits for this offset to be durable. The commit thread may have made it so already, between the write
+    /// and now: then it has not seen the wish, and the shard is told here (either this sees its `durable`, or it sees
+    /// this wish).
+    fn wish_durable(&self, shard: usize, offset: Offset) {
+        self.desks[shard].wants_durable.store(offset, Ordering::SeqCst);
+        let durable = self.durable.load(Ordering::SeqCst);
+        if durable >= offset {
+            // Its deposit's own message follows, and tells whether it sleeps.
+            self.send(shard, Message::Durable(durable));
         }
     }
 

@@ -75,7 +75,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Account {
     /// The user's name
-    #[arg(short, long, value_name = "USER")]
+    #[arg(short, value_name = "USER")]
     pub user: Option<String>,
     /// The password; better by --password-file or $FIREHOSE_PASSWORD, where no other process sees it
     #[arg(short = 'P', value_name = "PASSWORD")]
@@ -95,7 +95,7 @@ pub struct Sub {
     #[arg(value_name = "URL")]
     pub url: Option<String>,
     /// Read topics that match; may be repeated [default: #]
-    #[arg(short, long = "topic", value_name = "FILTER")]
+    #[arg(short = 't', value_name = "FILTER")]
     pub topics: Vec<String>,
     /// From there on: earliest, -90m, 2026-11-23T04:00:00Z, or a cursor
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
@@ -113,13 +113,13 @@ pub struct Sub {
     #[arg(long, conflicts_with = "verbose")]
     pub json: bool,
     /// The topic before the payload
-    #[arg(short, long)]
+    #[arg(short)]
     pub verbose: bool,
     /// The quality of service asked for
     #[arg(short, value_name = "QOS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub qos: u8,
     /// The client id [default: the server chooses]
-    #[arg(short, long, value_name = "ID")]
+    #[arg(short, value_name = "ID")]
     pub id: Option<String>,
     /// Go on with the session of this client id
     #[arg(short = 'c', requires = "id")]
@@ -140,16 +140,16 @@ pub struct Publish {
     #[arg(value_name = "URL")]
     pub url: Option<String>,
     /// The topic
-    #[arg(short, long, value_name = "TOPIC")]
+    #[arg(short, value_name = "TOPIC")]
     pub topic: String,
     /// Publish this text
-    #[arg(short, long, value_name = "TEXT", group = "what", allow_hyphen_values = true)]
+    #[arg(short, value_name = "TEXT", group = "what", allow_hyphen_values = true)]
     pub message: Option<String>,
     /// Publish each line of the standard input
-    #[arg(short, long, group = "what")]
+    #[arg(short, group = "what")]
     pub lines: bool,
     /// Publish this file; - is the standard input
-    #[arg(short, long, value_name = "FILE", group = "what")]
+    #[arg(short, value_name = "FILE", group = "what")]
     pub file: Option<PathBuf>,
     /// The quality of service
     #[arg(short, value_name = "QOS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
@@ -169,7 +169,7 @@ pub struct History {
     #[arg(value_name = "URL")]
     pub url: Option<String>,
     /// Topics that match; may be repeated [default: #]
-    #[arg(short, long = "topic", value_name = "FILTER")]
+    #[arg(short = 't', value_name = "FILTER")]
     pub topics: Vec<String>,
     /// From there on: earliest, -90m, 2026-11-23T04:00:00Z, or a cursor [default: earliest]
     #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]

@@ -287,3 +287,15 @@ fn the_demo_can_be_read_along_and_leaves_nothing() {
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
     assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0);
 }
+
+#[test]
+fn a_demo_whose_terminal_is_closed_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut child =
+        command(["demo"]).env("TMPDIR", folder.path()).stderr(Stdio::null()).spawn().expect("it runs");
+    let mut out = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    while out.next().expect("a line").expect("it is UTF-8") != "ready" {}
+    signal(&child, "HUP");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 0);
+}

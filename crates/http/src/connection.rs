@@ -9,10 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
-/// A peer that takes nothing for so long is gone.
-const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+/// A peer that takes less than [`WRITE_BYTES_MIN`] in so long is cut off: it holds a page's memory.
+const WRITE_WINDOW: Duration = Duration::from_secs(30);
+/// What a peer takes at least while there is something for it, in bytes for each [`WRITE_WINDOW`].
+const WRITE_BYTES_MIN: usize = 256 << 10;
 
 /// An accepted connection, as the lobby hands it over.
 #[derive(Debug)]
@@ -48,20 +50,20 @@ impl Connection {
                 Box::new(tokio::net::UnixStream::from_std(stream)?)
             }
         };
-        Ok(Patient { inner, read_before, given: 0, stalled: None })
+        Ok(Patient { inner, read_before, given: 0, slow: None })
     }
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// Gives first what was read before; fails when a write stalls for too long.
+/// Gives first what was read before; fails when the peer reads too slowly.
 pub(crate) struct Patient {
     inner: Box<dyn Duplex>,
     read_before: Vec<u8>,
     given: usize,
-    /// Runs while the peer takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// While there is more to write than the peer takes: when that must end, and what it took meanwhile.
+    slow: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl fmt::Debug for Patient {
@@ -71,17 +73,29 @@ impl fmt::Debug for Patient {
 }
 
 impl Patient {
-    /// Passes an outcome of a write on, or fails when none came for too long.
-    fn watch<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stalled = None;
+    /// Passes an outcome of a write on, or fails when the peer takes too little.
+    fn watch(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = outcome {
+            if let Some((_, taken)) = &mut self.slow {
+                *taken += count;
+                if *taken >= WRITE_BYTES_MIN {
+                    self.slow = None;
+                }
+            }
             return outcome;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_STALL_MAX)));
-        if stalled.deadline() < Instant::now() || stalled.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        if outcome.is_ready() {
+            return outcome;
         }
-        Poll::Pending
+        let (deadline, _) = self.slow.get_or_insert_with(|| (Box::pin(sleep(WRITE_WINDOW)), 0));
+        match deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -126,8 +140,10 @@ impl AsyncWrite for Patient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = ready!(Pin::new(&mut self.inner).poll_flush(context));
-        Poll::Ready(outcome)
+        let flushed = ready!(Pin::new(&mut self.inner).poll_flush(context));
+        // everything is written: what comes next has its own time
+        self.slow = None;
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,14 +5,16 @@ use std::time::Duration;
 use axum::extract::{Query, State as FromState};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use firehose_auth::{Auth, Identity, Verdict};
 use firehose_log::{Cursor, Since, SinceError, format_time};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Problem;
 use crate::link;
 use crate::query::EventsQuery;
-use crate::router::{CURSOR, HEAD, State, now_us, set_cursor};
-use crate::scan::{self, Page, ScanError};
+use crate::router::{CURSOR, HEAD, State, UNSENT_KIB_MAX, now_us, set_cursor};
+use crate::scan::{self, ScanError};
 
 /// How long a request waits for its turn at the log before it is sent away with 429.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +45,38 @@ pub(crate) async fn list(
     });
     let page = reading.await.map_err(|_| Problem::unavailable("the page could not be read: try again"))?;
     let page = page.map_err(problem)?;
-    Ok(answer(page, uri.path(), &pairs, moves, wants_lines(&headers)))
+    let lines = wants_lines(&headers);
+    let (next, position, head) = (page.next, page.position, page.head);
+    let body = if lines { page.into_ndjson() } else { page.into_json() };
+    let mut response = hold(&state, body).await?.into_response();
+    let link = next.map(|next| next_link(uri.path(), &pairs, &moves, &next));
+    describe(&mut response, lines, link.as_deref());
+    for (name, cursor) in [(&CURSOR, position), (&HEAD, head)] {
+        if let Some(cursor) = cursor {
+            set_cursor(&mut response, name, &cursor);
+        }
+    }
+    Ok(response)
+}
+
+/// A page with its share of the memory that all of them may take, until it is sent.
+struct Unsent {
+    body: Vec<u8>,
+    _share: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+async fn hold(state: &State, body: Vec<u8>) -> Result<Bytes, Problem> {
+    let kib = u32::try_from(body.len() >> 10).unwrap_or(u32::MAX).clamp(1, UNSENT_KIB_MAX);
+    match tokio::time::timeout(TURN_TIMEOUT, state.unsent_kib.clone().acquire_many_owned(kib)).await {
+        Ok(Ok(share)) => Ok(Bytes::from_owner(Unsent { body, _share: share })),
+        _ => Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many pages are being sent: try again")),
+    }
 }
 
 /// What of the question the link to the next page depends on, with times that stay where they are from page to page.
@@ -77,28 +110,16 @@ fn check_filters(rules: &Auth, reader: &Identity, query: &EventsQuery) -> Result
     Ok(())
 }
 
-fn answer(page: Page, path: &str, pairs: &[(String, String)], moves: Moves, lines: bool) -> Response {
-    let (next, position, head) = (page.next, page.position, page.head);
-    let (kind, body) = match lines {
-        true => ("application/x-ndjson", page.into_ndjson()),
-        false => ("application/json", page.into_json()),
-    };
-    let mut response = body.into_response();
+/// The headers that say what a page is, and where the next one is.
+fn describe(response: &mut Response, lines: bool, link: Option<&str>) {
+    let kind = if lines { "application/x-ndjson" } else { "application/json" };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::VARY, HeaderValue::from_static("Accept, Authorization"));
-    if let Some(link) =
-        next.and_then(|next| HeaderValue::from_str(&next_link(path, pairs, &moves, &next)).ok())
-    {
+    if let Some(link) = link.and_then(|link| HeaderValue::from_str(link).ok()) {
         headers.insert(header::LINK, link);
     }
-    for (name, cursor) in [(&CURSOR, position), (&HEAD, head)] {
-        if let Some(cursor) = cursor {
-            set_cursor(&mut response, name, &cursor);
-        }
-    }
-    response
 }
 
 /// The same question from the next place on.

@@ -21,6 +21,9 @@ pub(crate) static CURSOR: HeaderName = HeaderName::from_static("firehose-cursor"
 /// The newest event when a page was read.
 pub(crate) static HEAD: HeaderName = HeaderName::from_static("firehose-head");
 
+/// How much memory all pages that are not sent yet may take, in KiB.
+pub(crate) const UNSENT_KIB_MAX: u32 = 64 << 10;
+
 /// What the answers are made from.
 #[derive(Clone)]
 pub(crate) struct State {
@@ -30,6 +33,8 @@ pub(crate) struct State {
     pub login: Arc<Login>,
     /// So many pages are read at a time.
     pub pages: Arc<Semaphore>,
+    /// So many KiB of pages wait for clients that read them slowly.
+    pub unsent_kib: Arc<Semaphore>,
 }
 
 impl State {
@@ -39,6 +44,7 @@ impl State {
             read: config.read.clone(),
             login: Arc::new(Login::new(config.access.clone())),
             pages: Arc::new(Semaphore::new(config.pages_max.max(1))),
+            unsent_kib: Arc::new(Semaphore::new(UNSENT_KIB_MAX as usize)),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! One page of history: a bounded walk over the log.
 //!
-//! A page ends when it has `limit` events, when [`SCAN_BYTES_MAX`] of the log were looked at for it, or when the walk came
-//! to its end (the head as it was when the request came, the `end`, or, downwards, the lower bound). In the first two cases
-//! there is a next page, even if this one is short or empty: a filter that matches little is searched on, page by page.
+//! A page ends when it has `limit` events or [`PAGE_BYTES_MAX`], when [`SCAN_BYTES_MAX`] of the log were looked at for it, or
+//! when the walk came to its end (the head as it was when the request came, the `end`, or, downwards, the lower bound).
+//! Unless it came to its end there is a next page, even if this one is short or empty: a filter that matches little is
+//! searched on, page by page.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use firehose_topic::{TopicFilter, TopicName};
 
 use crate::query::EventsQuery;
 
+/// How large a page grows before it ends, in bytes of JSON; its last event may go beyond.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
 /// How much of the log is looked at for one page, in bytes.
 pub const SCAN_BYTES_MAX: usize = 16 << 20;
 /// How much is asked of the log at a time.
@@ -293,7 +296,7 @@ impl Scan<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.page.events.len() >= self.query.limit
+        self.page.events.len() >= self.query.limit || self.page.json.len() >= PAGE_BYTES_MAX
     }
 }
 

@@ -136,6 +136,35 @@ fn a_filter_that_matches_little_gets_short_pages_and_links_on() {
 }
 
 #[test]
+fn a_page_of_large_events_ends_early_and_links_on() {
+    let mut bus = Bus::open();
+    let large = format!("\"{}\"", "x".repeat(3 << 20));
+    for _ in 0..5 {
+        bus.append(&[("large", &large)]);
+    }
+    for order in ["asc", "desc"] {
+        let pages = bus.pages(&format!("/v1/events?order={order}"));
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1], "{order}");
+    }
+}
+
+#[test]
+fn pages_that_nobody_reads_do_not_keep_others_from_reading() {
+    let mut bus = Bus::open();
+    let large = format!("\"{}\"", "x".repeat(3 << 20));
+    bus.append(&[("large", &large), ("large", &large), ("small", "1")]);
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(bus.address).expect("it listens");
+        stream.write_all(b"GET /v1/events?topic=large HTTP/1.1\r\nhost: h\r\n\r\n").expect("it can be sent");
+        let mut begun = [0];
+        stream.read_exact(&mut begun).expect("the answer begins");
+        unread.push(stream);
+    }
+    assert_eq!(bus.get("/v1/events?topic=small").payloads(), ["1"]);
+}
+
+#[test]
 fn what_is_not_understood_is_a_problem() {
     let bus = numbered(1);
     for query in

@@ -36,6 +36,8 @@ const CALL_PERCENT: u32 = 75;
 /// A called thread looks this often, and rests below this share.
 const REST_AFTER: Duration = Duration::from_millis(20);
 const REST_PERCENT: u32 = 25;
+/// The leader looks at a shard whose thread is up no later than this: it may rest by then.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// A shard's epoll instance.
 struct Poller {
@@ -66,6 +68,16 @@ struct Inside {
 /// All shards and their threads; clones share them.
 #[derive(Clone)]
 pub(crate) struct Crew(Arc<Inside>);
+
+/// A turn that has begun.
+struct Turn<'a> {
+    number: usize,
+    runner: MutexGuard<'a, Runner>,
+    /// After which time the shard wants its next turn, if nothing happens.
+    tick: Duration,
+    /// Its epoll instance has more to say.
+    more: bool,
+}
 
 /// How busy a thread was lately.
 struct Load {
@@ -167,14 +179,23 @@ impl Crew {
                 }
             }
             let own = poller.events.iter().any(|event| event.token().0 < NESTED || event.token() == WAKER);
+            let mut turns = Vec::with_capacity(2);
             if own || due[0] <= began {
-                due[0] = began + self.turn(0, &poller.events);
+                turns.push(self.begin(0, &poller.events));
             }
             for (number, due) in due.iter_mut().enumerate().skip(1) {
                 let has_events = worked.iter().any(|it| it == number);
                 if has_events || *due <= began {
-                    *due = began + self.turn_of_resting(number).unwrap_or(Duration::from_secs(1));
+                    *due = began + REST_MAX;
+                    turns.extend(self.begin_resting(number));
                 }
+            }
+            // What all of them brought lies in the slots: one section, one write.
+            let sleepers = self.0.bus.sequencer().run();
+            self.rouse(sleepers);
+            for turn in turns {
+                let number = turn.number;
+                due[number] = began + self.end(turn);
             }
             let ended = Instant::now();
             if load.is_over(ended - began, ended, CALL_AFTER, CALL_PERCENT) {
@@ -222,39 +243,54 @@ impl Crew {
         }
     }
 
-    /// The leader takes the turn of a shard whose thread rests; none: its thread is up.
-    fn turn_of_resting(&self, number: usize) -> Option<Duration> {
+    /// The leader begins the turn of a shard whose thread rests; none: its thread is up.
+    fn begin_resting(&self, number: usize) -> Option<Turn<'_>> {
         let mut poller = try_lock(&self.0.posts[number].poller)?;
-        loop {
-            poller.wait(Duration::ZERO);
-            let full = poller.events.iter().count() >= EVENTS_MAX;
-            let next = self.turn(number, &poller.events);
-            if !full {
-                return Some(next);
-            }
-        }
+        poller.wait(Duration::ZERO);
+        let mut turn = self.begin(number, &poller.events);
+        // There may be more events, and no new edge would tell of them.
+        turn.more = poller.events.iter().count() >= EVENTS_MAX;
+        Some(turn)
     }
 
-    /// One turn of a shard, with what its epoll instance said. Gives after which time the next one is wanted.
-    fn turn(&self, number: usize, events: &Events) -> Duration {
-        let mailbox = self.0.bus.sequencer().mailbox(number);
+    /// Begins a turn of a shard, with what its epoll instance said: reads its sockets, and leaves its deposits.
+    fn begin(&self, number: usize, events: &Events) -> Turn<'_> {
         let mut runner = lock(&self.0.posts[number].runner);
-        mailbox.wake_up();
+        self.0.bus.sequencer().mailbox(number).wake_up();
         let tick_ms = runner.begin(self.now());
         runner.notice(events);
+        runner.read();
+        runner.leave();
+        Turn { number, runner, tick: Duration::from_millis(tick_ms), more: false }
+    }
+
+    /// Ends a turn, after the sequencer's section was run. Gives after which time the next one is wanted.
+    fn end(&self, mut turn: Turn<'_>) -> Duration {
+        let mailbox = self.0.bus.sequencer().mailbox(turn.number);
+        let runner = &mut turn.runner;
         loop {
-            runner.read();
-            self.settle(&mut runner);
-            if self.has_too_much(number, &runner) {
+            self.settle(runner);
+            if self.has_too_much(turn.number, runner) {
                 break;
             }
             runner.flush();
-            self.settle(&mut runner);
+            self.settle(runner);
             if !runner.is_quiet() || mailbox.fall_asleep() {
                 break;
             }
         }
-        if runner.is_quiet() { Duration::from_millis(tick_ms) } else { Duration::ZERO }
+        let quiet = runner.is_quiet() && !turn.more;
+        drop(turn.runner);
+        // Who put a message into the mailbox after it fell asleep, and could not get at the shard, has gone away.
+        if quiet && !mailbox.is_left_behind() { turn.tick } else { Duration::ZERO }
+    }
+
+    /// One turn of a shard by its own thread.
+    fn turn(&self, number: usize, events: &Events) -> Duration {
+        let turn = self.begin(number, events);
+        let sleepers = self.0.bus.sequencer().run();
+        self.rouse(sleepers);
+        self.end(turn)
     }
 
     /// Whether a shard whose thread rests has so much to flush that its thread is called for it.

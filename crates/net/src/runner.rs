@@ -140,17 +140,24 @@ impl Runner {
         }
     }
 
+    /// Leaves the shard's deposits at the sequencer, whose section has to be run then. False: there are none.
+    pub(crate) fn leave(&mut self) -> bool {
+        let Some(outgoing) = self.shard.take_outgoing() else { return false };
+        let sequencer = self.bus.sequencer();
+        if let Some(interest) = outgoing.interest {
+            sequencer.set_interest(self.number, interest);
+        }
+        let any = !outgoing.deposits.is_empty();
+        sequencer.leave(self.number, outgoing.deposits);
+        any
+    }
+
     /// Takes deposits to the sequencer and messages from the mailbox, and does what the shard asks, until it is quiet.
     pub(crate) fn exchange(&mut self) {
         for _ in 0..ROUNDS_MAX {
-            if let Some(outgoing) = self.shard.take_outgoing() {
-                let sequencer = self.bus.sequencer();
-                if let Some(interest) = outgoing.interest {
-                    sequencer.set_interest(self.number, interest);
-                }
-                if !outgoing.deposits.is_empty() {
-                    self.sleepers.merge(sequencer.deposit(self.number, outgoing.deposits));
-                }
+            if self.leave() {
+                let sleepers = self.bus.sequencer().run();
+                self.sleepers.merge(sleepers);
             }
             self.bus.sequencer().mailbox(self.number).take(&mut self.messages);
             let had_messages = !self.messages.is_empty();

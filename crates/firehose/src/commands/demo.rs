@@ -8,6 +8,7 @@ use std::time::Duration;
 use firehose_source::gerrit::recorded_event;
 use firehose_source::{NewEvent, Sink};
 use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bus_sink::BusSink;
 use crate::cli::LogFormat;
@@ -39,9 +40,10 @@ pub fn run() -> Result<(), Failure> {
     config.replace_listeners(Protocol::Mqtt, &[free_or_any(1883)]);
     config.replace_listeners(Protocol::Http, &[free_or_any(8080)]);
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let mut stop = {
+    // a terminal that is closed says HUP, and the folder is to be removed then too
+    let (mut stop, mut hangup) = {
         let _inside = runtime.enter();
-        Stop::new()?
+        (Stop::new()?, signal(SignalKind::hangup())?)
     };
     let running = Running::start(&config)?;
     serve::say(&running);
@@ -51,6 +53,7 @@ pub fn run() -> Result<(), Failure> {
     runtime.block_on(async {
         tokio::select! {
             () = stop.asked() => {}
+            _ = hangup.recv() => {}
             () = play(Arc::new(sink)) => {}
         }
     });

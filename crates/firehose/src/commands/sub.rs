@@ -13,6 +13,9 @@ use crate::format::{Format, Shown};
 use crate::output::{self, Output};
 use crate::{account, signals};
 
+/// Where events come without a pause, the cursor file is replaced each time so many were written.
+const EVENTS_UNREMEMBERED: u64 = 1_000;
+
 /// Reads until `-n`, `-W` or a signal.
 pub fn run(args: &Sub) -> Result<(), Failure> {
     let style = Style::of(args)?;
@@ -26,7 +29,7 @@ pub fn run(args: &Sub) -> Result<(), Failure> {
     let mut position = None;
     let ended = loop {
         // what was written must be out before the message is acknowledged or its cursor stored
-        if subscriber.would_wait() {
+        if subscriber.would_wait() || count % EVENTS_UNREMEMBERED == 0 {
             out.flush().map_err(output::failure)?;
             remember(cursor_file.as_mut(), position)?;
         }

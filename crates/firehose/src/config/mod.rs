@@ -67,9 +67,9 @@ pub struct Server {
 pub struct Log {
     /// When a publication is acknowledged.
     pub durability: Durability,
-    /// Segments whose newest event is older than this are deleted.
+    /// Segments whose newest event is older than this are deleted; 0: none for its age.
     pub retention_age: Age,
-    /// The oldest segments are deleted while the log is larger than this.
+    /// The oldest segments are deleted while the log is larger than this; 0: no bound.
     pub retention_bytes: Size,
     /// Publishing is refused while less than this, or than 5 % of the file system, is free.
     pub disk_reserve_bytes: Size,
