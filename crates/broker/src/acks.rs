@@ -81,20 +81,22 @@ impl Shard {
         publisher.acks.push_back(ack);
     }
 
-    /// Queues a refusal: it leaves behind the acknowledgements of earlier publishes.
-    pub(crate) fn owe_refusal(&mut self, session: u32, packet_id: u16, kind: AckKind, reason: Reason) {
+    /// Queues an acknowledgement that waits for no deposit of its own (a refusal, a repetition, what is not stored): it
+    /// leaves behind those of earlier publishes.
+    pub(crate) fn owe_decided(&mut self, session: u32, packet_id: u16, kind: AckKind, reason: Reason) {
         let Some(connection) = self.connection(session) else { return };
         let publisher = connection.publisher.get_or_insert_default();
         match publisher.acks.back() {
             Some(last) => {
                 let ticket = last.ticket;
                 publisher.pubacks += usize::from(kind == AckKind::PubAck);
-                publisher.acks.push_back(PendingAck { ticket, packet_id, kind, reason });
+                publisher.acks.push_back(PendingAck { ticket, packet_id, kind, reason, decided: true });
             }
             None => {
-                let version = connection.version;
-                write_ack(connection.outbox.control(), version, packet_id, kind, reason);
-                self.dirty(session);
+                self.reply(session, |connection| {
+                    let version = connection.version;
+                    write_ack(connection.outbox.control(), version, packet_id, kind, reason);
+                });
             }
         }
     }
@@ -113,7 +115,7 @@ impl Shard {
             publisher.acks.pop_front();
             publisher.pubacks -= usize::from(ack.kind == AckKind::PubAck);
             let mut reason = ack.reason;
-            if refusal.is_some() && ack.ticket == ticket && reason == Reason::Success {
+            if refusal.is_some() && ack.ticket == ticket && !ack.decided {
                 reason = Reason::QuotaExceeded;
                 refused += 1;
             }
@@ -130,6 +132,8 @@ impl Shard {
         self.stats.messages_refused.add(refused);
         if let Some(reason) = close {
             self.disconnect(session, reason, "a publish could not be stored or is not allowed");
+        } else {
+            self.limit_replies(session);
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::arrival::{Arrival, Scope};
 use crate::connection::{Connection, Will};
 use crate::lane::Lane;
-use crate::publish::keep_attributes;
+use crate::publish::{has_names_of_ours, keep_attributes};
 use crate::session::Session;
 use crate::shard::{Action, Shard};
 use firehose_log::{AttributesBuf, Event, Flags, Origin, WayIn};
@@ -49,7 +49,8 @@ impl Shard {
     /// Why the CONNECT is refused, if it is, although the password was right.
     fn refusal(&self, connect: &Connect<'_>, arrival: &Arrival) -> Option<Reason> {
         if self.stopping {
-            return Some(Reason::ServerShuttingDown);
+            // 0x8B is no reason code of CONNACK.
+            return Some(Reason::ServerUnavailable);
         }
         let will = connect.will.as_ref()?;
         if !self.auth.may_have_will(&arrival.identity) {
@@ -58,7 +59,7 @@ impl Shard {
         if connect.version == Version::V5 && will.retain {
             return Some(Reason::RetainNotSupported);
         }
-        if firehose_auth::is_reserved(will.topic) {
+        if firehose_auth::is_reserved(will.topic) || has_names_of_ours(will.properties) {
             return Some(Reason::NotAuthorized);
         }
         None
@@ -155,9 +156,11 @@ impl Shard {
         let Some(it) = self.sessions.try_remove(session as usize) else { return };
         if let Some(connection) = it.connection {
             self.parked_bytes -= connection.parked_bytes;
+            self.fresh_bytes -= connection.fresh_bytes;
         }
         self.stats.connections.sub(1);
         self.actions.push(Action::Close { session });
+        self.feed();
         if self.trie.is_empty() && self.pending.is_empty() {
             self.outgoing.interest(false);
         }

@@ -28,8 +28,14 @@ pub struct Connection {
     pub dirty: bool,
     /// Its socket takes no more for now.
     pub blocked: bool,
+    /// Its client has to acknowledge something before it is sent more.
+    pub window_shut: bool,
     /// Memory of its outbox that is counted as parked.
     pub parked_bytes: usize,
+    /// Queued from the log since it was flushed last.
+    pub fresh_bytes: usize,
+    /// It waits for its turn to read the log.
+    pub starving: bool,
     /// It is to be closed once its replies are out.
     pub closing: bool,
     /// Why it is not read for now.
@@ -54,7 +60,10 @@ impl Connection {
             sends_bytes_max: sends_bytes_max.min(u32::MAX as usize) as u32,
             dirty: false,
             blocked: false,
+            window_shut: false,
             parked_bytes: 0,
+            fresh_bytes: 0,
+            starving: false,
             closing: false,
             pauses: Pauses::default(),
             asked_for_expiry: false,
@@ -115,6 +124,8 @@ pub struct PendingAck {
     pub kind: AckKind,
     /// Success, or why it was refused: refusals stand behind earlier acknowledgements.
     pub reason: Reason,
+    /// It only stands behind that deposit: what becomes of it is decided already.
+    pub decided: bool,
 }
 
 /// A connection's side as a publisher.

@@ -51,13 +51,15 @@ impl<'a> Run<'a> {
     }
 }
 
+/// In place of a largest frame: a new buffer began in the middle of the run, so that it goes record by record.
+const SPLIT: u32 = u32::MAX;
+
 /// What a group of overlapping subscriptions of one lane comes to.
 #[derive(Default)]
 struct Merged {
     qos: Option<QoS>,
     retain: bool,
     ids: Vec<u32>,
-    own_too: bool,
     no_local: bool,
     checked: bool,
 }
@@ -153,29 +155,65 @@ impl Shard {
             return;
         }
         let Some(version) = it.connection.as_deref().map(|connection| connection.version) else { return };
-        let mut merged = merge(it, group);
+        let merged = merge(it, group, false);
         if merged.checked && !self.may_read(it, run.event.topic, cache) {
             return;
         }
-        let Some(qos) = merged.qos.take() else { return };
-        let key = Key {
-            v5: (version == Version::V5),
-            qos: qos.min(run.qos),
-            retain: merged.retain && run.event.flags.retain(),
-            ids: merged.ids,
-            cursor: it.cursors && run.logged && (version == Version::V5),
+        let cursor = it.cursors && run.logged && (version == Version::V5);
+        let key_of = |merged: Merged| {
+            let qos = merged.qos?.min(run.qos);
+            let retain = merged.retain && run.event.flags.retain();
+            Some(Key { v5: (version == Version::V5), qos, retain, ids: merged.ids, cursor })
         };
-        let own = it.hash;
-        if !merged.no_local || merged.own_too {
+        let tells_gap = run.logged && it.lane(lane).is_some_and(|lane| lane.gap.is_some());
+        if !merged.no_local && !tells_gap {
+            let Some(key) = key_of(merged) else { return };
             return self.push_keyed(run, &key, number, lane, Some(cache));
         }
-        // With no-local, the pieces between the client's own publications.
-        let is_own = |index: &usize| run.batch.record(*index).origin().session == own;
+        // With no-local, the client's own publications go to its other subscriptions only.
+        let (own, own_key) = (it.hash, key_of(merge(it, group, true)));
+        let Some(key) = key_of(merged) else { return };
+        let is_own = |index: usize| run.batch.record(index).origin().session == own;
         let mut begin = run.records.start;
-        while let Some(start) = (begin..run.records.end).find(|index| !is_own(index)) {
-            begin = (start..run.records.end).find(is_own).unwrap_or(run.records.end);
-            let piece = Run { records: start..begin, ..run.clone() };
-            self.push_keyed(&piece, &key, number, lane, None);
+        while begin < run.records.end {
+            let own = is_own(begin);
+            let end = (begin..run.records.end).find(|index| is_own(*index) != own).unwrap_or(run.records.end);
+            let piece = Run { records: begin..end, ..run.clone() };
+            match (own, &own_key) {
+                (true, Some(key)) => self.push_telling(&piece, key, number, lane),
+                (true, None) => {}
+                (false, _) => self.push_telling(&piece, &key, number, lane),
+            }
+            begin = end;
+        }
+    }
+
+    /// Pushes a run; if the lane has a gap to tell of, its first message does.
+    fn push_telling(&mut self, run: &Run<'_>, key: &Key, session: u32, lane: u16) {
+        let offset = run.batch.base() + run.records.start as Offset;
+        let of_lane = |it: &'_ mut Session| it.lane_mut(lane).and_then(|lane| lane.gap_before(offset));
+        let gap = self.sessions.get_mut(session as usize).filter(|_| run.logged).and_then(of_lane);
+        let Some(gap) = gap else { return self.push_keyed(run, key, session, lane, None) };
+        let first = Run { records: run.records.start..run.records.start + 1, ..run.clone() };
+        let cursor = key.cursor.then(|| self.cursor_in(run.batch, offset));
+        let mut extra: Vec<Property<'_>> = key.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
+        extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
+        extra.push(Property::UserProperty("firehose-gap", gap.text()));
+        let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &extra };
+        let range = self.frames.encode(&shape, 0, first.events());
+        let largest = self.frames.largest(&shape, &range);
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        if let Some(connection) = it.connection.as_deref_mut().filter(|it| largest <= it.packet_bytes_max) {
+            connection.outbox.push(&range, lane, key.qos, run.logged);
+            mark_dirty(&mut self.dirty, session, &mut connection.dirty);
+            self.stats.messages_sent.add(1);
+            if let Some(lane) = it.lane_mut(lane) {
+                lane.told_gap(offset);
+            }
+        }
+        let rest = Run { records: run.records.start + 1..run.records.end, ..run.clone() };
+        if !rest.records.is_empty() {
+            self.push_keyed(&rest, key, session, lane, None);
         }
     }
 
@@ -200,7 +238,7 @@ impl Shard {
             }
         };
         let Some(connection) = self.connection(session) else { return };
-        if largest > connection.packet_bytes_max {
+        if largest == SPLIT || largest > connection.packet_bytes_max {
             return self.push_one_by_one(run, key, session, lane);
         }
         connection.outbox.push(&range, lane, key.qos, run.logged);
@@ -229,8 +267,7 @@ impl Shard {
                     Range { end: range.end, bytes: so_far.bytes + range.bytes, ..so_far },
                     max.max(largest),
                 )),
-                // A new buffer began in the middle of the run: let the caller go record by record.
-                Some((so_far, _)) => Some((so_far, u32::MAX)),
+                Some((so_far, _)) => Some((so_far, SPLIT)),
                 None => Some((range, largest)),
             };
         }
@@ -279,16 +316,19 @@ fn live(it: &Session, lane: u16) -> bool {
     if lane == MAIN { it.main.is_live() } else { it.lane(lane).is_some_and(|lane| lane.is_live()) }
 }
 
-fn merge(it: &Session, group: &[Interest]) -> Merged {
+/// What the subscriptions of a lane want together; `own`: of the client's own publications.
+fn merge(it: &Session, group: &[Interest], own: bool) -> Merged {
     let mut merged = Merged { checked: true, ..Merged::default() };
     for interest in group {
         let Some(Some(subscription)) = it.subscriptions.get(usize::from(interest.subscription)) else {
             continue;
         };
+        if own && subscription.options.no_local {
+            continue;
+        }
         merged.qos = merged.qos.max(Some(interest.qos));
         merged.retain |= subscription.options.retain_as_published;
         merged.no_local |= subscription.options.no_local;
-        merged.own_too |= !subscription.options.no_local;
         merged.checked &= subscription.checked;
         if subscription.id != 0 {
             merged.ids.push(subscription.id);

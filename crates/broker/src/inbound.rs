@@ -41,7 +41,11 @@ impl Shard {
 
     /// A pause of the session is over: looks at what it had sent before.
     pub fn resume(&mut self, session: u32) -> Appetite {
-        let Some(connection) = self.connection(session) else { return Appetite::Gone };
+        let now_secs = self.now.secs();
+        let Some(it) = self.sessions.get_mut(session as usize) else { return Appetite::Gone };
+        // What it sent while it was not read counts as heard.
+        it.heard_secs = now_secs;
+        let Some(connection) = it.connection.as_deref_mut() else { return Appetite::Gone };
         let input = std::mem::take(&mut connection.input);
         self.go_on(session, input)
     }
@@ -132,12 +136,20 @@ impl Shard {
     pub(crate) fn reply(&mut self, session: u32, write: impl FnOnce(&mut Connection)) -> Flow {
         let Some(connection) = self.connection(session) else { return Flow::Stop };
         write(connection);
-        if connection.outbox.control_bytes() > CONTROL_BYTES_MAX {
-            self.hang_up(session, "does not read its replies");
-            return Flow::Stop;
-        }
         self.dirty(session);
-        Flow::On
+        self.limit_replies(session)
+    }
+
+    /// Closes a connection whose client sends and sends, and does not read what it is answered.
+    pub(crate) fn limit_replies(&mut self, session: u32) -> Flow {
+        match self.connection(session) {
+            Some(connection) if connection.outbox.control_bytes() <= CONTROL_BYTES_MAX => Flow::On,
+            Some(_) => {
+                self.hang_up(session, "does not read its replies");
+                Flow::Stop
+            }
+            None => Flow::Stop,
+        }
     }
 
     /// PUBACK, PUBREC or PUBCOMP for a message that was sent to the client.
@@ -154,6 +166,7 @@ impl Shard {
         let version = connection.version;
         match (outcome, kind) {
             (Acknowledged::Through, _) => {
+                connection.window_shut = false;
                 if connection.outbox.has_messages() || it.is_behind() {
                     self.dirty(session);
                 }

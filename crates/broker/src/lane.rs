@@ -19,13 +19,33 @@ pub enum Reading {
     },
 }
 
+/// A range of the log that a lane wanted and that is gone: told with one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    text: Box<str>,
+    /// The message that tells it, once that is queued: it may be dropped from the outbox and be read again.
+    told_at: Option<Offset>,
+}
+
+impl Gap {
+    /// A gap that nobody was told of.
+    pub fn new(text: String) -> Gap {
+        Gap { text: text.into(), told_at: None }
+    }
+
+    /// As `<from>..<to> <why>`.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Lane {
     /// Where it reads.
     pub reading: Reading,
     /// A gap it has to declare with the next message (MQTT 5), as `<from>..<to> <why>`.
-    pub gap: Option<Box<str>>,
+    pub gap: Option<Gap>,
     /// It counts as a replay in the budget of `[limits]`.
     pub counted: bool,
 }
@@ -52,6 +72,21 @@ impl Lane {
         match &mut self.reading {
             Reading::Live => self.reading = Reading::Replay { next: from, asked: false },
             Reading::Replay { next, .. } => *next = from.min(*next),
+        }
+    }
+
+    /// The gap that the message at `offset` tells of: the first one that is sent, however often it is read.
+    pub fn gap_before(&mut self, offset: Offset) -> Option<Gap> {
+        if self.gap.as_ref()?.told_at.is_some_and(|told_at| told_at < offset) {
+            self.gap = None;
+        }
+        self.gap.clone()
+    }
+
+    /// The message at `offset` is queued, and tells the gap.
+    pub fn told_gap(&mut self, offset: Offset) {
+        if let Some(gap) = &mut self.gap {
+            gap.told_at = Some(offset);
         }
     }
 

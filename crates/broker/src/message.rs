@@ -47,7 +47,7 @@ pub enum Message {
     },
     /// Where a `since` begins.
     Resolved {
-        /// Which subscription waits for it.
+        /// Which question.
         token: u64,
         /// The answer.
         start: Result<Start, SinceError>,

@@ -199,10 +199,10 @@ impl Outbox {
                 Ok(written) => {
                     self.consume(written, window.as_deref_mut(), scratch);
                     if written < gathered {
-                        return Flushed::Blocked;
+                        return self.blocked();
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.blocked(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Flushed::Dead,
             }
@@ -331,6 +331,14 @@ impl Outbox {
             let rest = partial.rest().to_vec();
             **partial = Partial::Owned(rest, 0);
         }
+    }
+
+    /// The rest of the last frame waits alone: it is kept, the buffer around it is not.
+    fn blocked(&mut self) -> Flushed {
+        if self.items.is_empty() {
+            self.unpin_partial();
+        }
+        Flushed::Blocked
     }
 
     fn release_memory(&mut self) {

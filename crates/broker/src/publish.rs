@@ -40,6 +40,10 @@ impl Shard {
     fn conforms(&mut self, session: u32, publish: &Publish<'_>) -> Result<(), (Reason, &'static str)> {
         let inflight_max = usize::from(self.common.limits.inflight_max);
         let Some(connection) = self.connection(session) else { return Ok(()) };
+        let waiting = connection.publisher.as_deref().map_or(0, |publisher| publisher.acks.len());
+        if waiting >= usize::from(u16::MAX) {
+            return Err((Reason::ProtocolError, "more unacknowledged publishes than there are packet ids"));
+        }
         if connection.version != Version::V5 {
             return Ok(());
         }
@@ -104,7 +108,7 @@ impl Shard {
 
     fn owe_again(&mut self, session: u32, publish: &Publish<'_>) -> Flow {
         if let Some(id) = publish.packet_id {
-            self.owe_now(session, id.get(), AckKind::PubRec, Reason::Success);
+            self.owe_decided(session, id.get(), AckKind::PubRec, Reason::Success);
         }
         Flow::On
     }
@@ -112,8 +116,7 @@ impl Shard {
     fn may_publish(&mut self, session: u32, topic: &str, properties: Properties<'_>) -> bool {
         let generation = self.auth_generation;
         let Some(it) = self.sessions.get_mut(session as usize) else { return false };
-        let ours =
-            !properties.is_empty() && properties.user_properties().any(|(name, _)| name.starts_with(OURS));
+        let ours = has_names_of_ours(properties);
         let Some(connection) = it.connection.as_deref_mut().filter(|_| !ours) else { return false };
         let publisher = connection.publisher.get_or_insert_default();
         if let Some((known, of)) = &publisher.allowed
@@ -138,12 +141,12 @@ impl Shard {
         let waits = connection.publisher.as_deref().is_some_and(|publisher| !publisher.acks.is_empty());
         match (connection.version, ack_of(publish)) {
             (Version::V5, Some((id, kind))) => {
-                self.owe_now(session, id, kind, Reason::NotAuthorized);
+                self.owe_decided(session, id, kind, Reason::NotAuthorized);
                 Flow::On
             }
             (_, Some((id, kind))) if waits => {
                 // The acknowledgements of earlier publishes leave first, then the connection is closed.
-                self.owe_now(session, id, kind, Reason::NotAuthorized);
+                self.owe_decided(session, id, kind, Reason::NotAuthorized);
                 Flow::On
             }
             _ => {
@@ -183,7 +186,7 @@ impl Shard {
                 return self.violate(session, Reason::PacketTooLarge, "larger than the log can hold");
             }
             if let Some((id, kind)) = ack {
-                self.owe_now(session, id, kind, Reason::Success);
+                self.owe_decided(session, id, kind, Reason::Success);
                 self.remember(session, publish);
             }
             return Flow::On;
@@ -194,7 +197,10 @@ impl Shard {
             return self.violate(session, Reason::PacketTooLarge, "larger than the log can hold");
         };
         if let Some((packet_id, kind)) = ack {
-            self.owe(session, PendingAck { ticket, packet_id, kind, reason: Reason::Success });
+            self.owe(
+                session,
+                PendingAck { ticket, packet_id, kind, reason: Reason::Success, decided: false },
+            );
             self.remember(session, publish);
         }
         self.charge(session, bytes)
@@ -228,10 +234,6 @@ impl Shard {
         }
         if pauses.any() { Flow::Pause } else { Flow::On }
     }
-
-    fn owe_now(&mut self, session: u32, packet_id: u16, kind: AckKind, reason: Reason) {
-        self.owe_refusal(session, packet_id, kind, reason);
-    }
 }
 
 impl Publisher {
@@ -248,6 +250,11 @@ fn ack_of(publish: &Publish<'_>) -> Option<(u16, AckKind)> {
         QoS::AtLeastOnce => Some((id, AckKind::PubAck)),
         QoS::ExactlyOnce => Some((id, AckKind::PubRec)),
     }
+}
+
+/// Whether a client uses a property name that only the bus may use.
+pub(crate) fn has_names_of_ours(properties: Properties<'_>) -> bool {
+    !properties.is_empty() && properties.user_properties().any(|(name, _)| name.starts_with(OURS))
 }
 
 /// Keeps what MQTT 5 says is forwarded, in order; gives the payload format indicator.

@@ -2,7 +2,7 @@
 //! shard stands, and turn live exactly there.
 
 use crate::frames::Shape;
-use crate::lane::{MAIN, Reading};
+use crate::lane::{Gap, Lane, MAIN, Reading};
 use crate::message::LaneKey;
 use crate::session::Session;
 use crate::shard::{Action, Shard};
@@ -23,7 +23,8 @@ impl Shard {
                 continue;
             }
             let Some(connection) = it.connection.as_deref() else { return };
-            if connection.blocked || connection.closing || connection.outbox.has_messages() {
+            let waits = connection.blocked || connection.window_shut;
+            if waits || connection.closing || connection.outbox.has_messages() {
                 return;
             }
             if lane != MAIN && !self.common.replays.may_send(connection.address, self.now.ms) {
@@ -32,17 +33,54 @@ impl Shard {
                 }
                 continue;
             }
+            if !self.may_read_log() {
+                return self.starve(session);
+            }
             let key = LaneKey { session, generation: it.generation, lane };
             let (upto, bytes_max) = (self.stand, self.common.limits.replay_chunk_bytes);
             if let Some(lane) = self.sessions[session as usize].lane_mut(lane) {
                 lane.reading = Reading::Replay { next, asked: true };
             }
+            self.reads += 1;
             self.actions.push(Action::Read { lane: key, from: next, upto, bytes_max });
+        }
+    }
+
+    /// Whether one more chunk fits: when many lanes fall back at once, they read one after the other.
+    fn may_read_log(&self) -> bool {
+        let limits = &self.common.limits;
+        let waiting = (self.reads + 1) * limits.replay_chunk_bytes + self.fresh_bytes;
+        waiting <= limits.parked_bytes_max || (self.reads == 0 && self.fresh_bytes == 0)
+    }
+
+    fn starve(&mut self, session: u32) {
+        if let Some(connection) = self.connection(session)
+            && !std::mem::replace(&mut connection.starving, true)
+        {
+            self.starving.push_back(session);
+        }
+    }
+
+    /// Lets lanes read that had to wait.
+    pub(crate) fn feed(&mut self) {
+        while self.may_read_log()
+            && let Some(session) = self.starving.pop_front()
+        {
+            if let Some(connection) = self.connection(session) {
+                connection.starving = false;
+                self.pump(session);
+            }
         }
     }
 
     /// The log's answer to [`Action::Read`].
     pub fn answer(&mut self, key: LaneKey, chunk: Result<Chunk, ReadError>) {
+        self.reads -= 1;
+        self.take_answer(key, chunk);
+        self.feed();
+    }
+
+    fn take_answer(&mut self, key: LaneKey, chunk: Result<Chunk, ReadError>) {
         let Some(it) =
             self.sessions.get_mut(key.session as usize).filter(|it| it.generation == key.generation)
         else {
@@ -54,6 +92,8 @@ impl Shard {
         lane.reading = Reading::Replay { next, asked: false };
         match chunk {
             Ok(Chunk::Batches(batches)) => self.replay(key, next, &batches),
+            // The answer to an older question of a lane that went on meanwhile.
+            Ok(Chunk::Gap { next: behind, .. }) if behind <= next => {}
             Ok(Chunk::Gap { next: behind, why }) => {
                 self.stats.gaps_declared.add(1);
                 if !v5 {
@@ -64,8 +104,8 @@ impl Shard {
                         "a range of the log is gone",
                     );
                 }
-                lane.gap = Some(format!("{next}..{} {why}", behind.saturating_sub(1)).into());
-                lane.reading = Reading::Replay { next: behind.max(next), asked: false };
+                lane.gap = Some(Gap::new(format!("{next}..{} {why}", behind.saturating_sub(1))));
+                lane.reading = Reading::Replay { next: behind, asked: false };
                 it.many = true;
             }
             Ok(Chunk::End | Chunk::Blocked) => {}
@@ -110,9 +150,11 @@ impl Shard {
         if let Some(lane) = it.lane_mut(key.lane) {
             lane.reading = Reading::Replay { next, asked: false };
         }
-        let Some(connection) = it.connection.as_deref() else { return };
+        let Some(connection) = it.connection.as_deref_mut() else { return };
+        let sent = connection.outbox.bytes().saturating_sub(before);
+        connection.fresh_bytes += sent;
+        self.fresh_bytes += sent;
         if key.lane != MAIN {
-            let sent = connection.outbox.bytes().saturating_sub(before);
             self.common.replays.sent(connection.address, sent, self.now.ms);
         }
     }
@@ -127,7 +169,9 @@ impl Shard {
         age_secs: u32,
     ) -> bool {
         let Some(it) = self.sessions.get_mut(key.session as usize) else { return false };
-        let Some(wanted) = wanted(it, key.lane, event, || batch_origin(batch, offset)) else { return true };
+        let Some(wanted) = wanted(it, key.lane, offset, event, || batch_origin(batch, offset)) else {
+            return true;
+        };
         if wanted.checked && !self.auth.may_read(&it.identity, &it.client_id, TopicName::trusted(event.topic))
         {
             return true;
@@ -136,12 +180,9 @@ impl Shard {
             return true;
         }
         let cursor = it.cursors;
-        let gap = it.lane_mut(key.lane).and_then(|lane| lane.gap.take());
+        let gap = it.lane_mut(key.lane).and_then(|lane| lane.gap_before(offset));
         let Some(connection) = it.connection.as_deref_mut() else { return false };
         if connection.outbox.bytes() >= self.common.limits.outbox_bytes_max {
-            if let Some(lane) = it.lane_mut(key.lane) {
-                lane.gap = gap;
-            }
             return false;
         }
         let v5 = connection.version == Version::V5;
@@ -150,32 +191,49 @@ impl Shard {
         let mut extra: Vec<Property<'_>> =
             wanted.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
-        extra.extend(gap.as_deref().filter(|_| v5).map(|gap| Property::UserProperty("firehose-gap", gap)));
+        extra.extend(gap.as_ref().map(|gap| Property::UserProperty("firehose-gap", gap.text())));
         let qos = wanted.qos.min(QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce));
         let retain = wanted.retain && event.flags.retain();
         let extra = if v5 { &extra[..] } else { &[] };
         let shape = Shape { v5, qos, retain, extra };
         let range = self.frames.encode(&shape, age_secs, std::iter::once((offset, *event)));
         if self.frames.largest(&shape, &range) <= packet_bytes_max
-            && let Some(connection) = self.connection(key.session)
+            && let Some(it) = self.sessions.get_mut(key.session as usize)
+            && let Some(connection) = it.connection.as_deref_mut()
         {
             connection.outbox.push(&range, key.lane, qos, true);
             self.stats.messages_sent.add(1);
+            if gap.is_some()
+                && let Some(lane) = it.lane_mut(key.lane)
+            {
+                lane.told_gap(offset);
+            }
         }
         true
     }
 
     /// The lane has read all that the shard has looked at: from here on the mailbox brings the rest.
     fn join(&mut self, session: u32, lane: u16) {
-        self.replay_ended(session, lane);
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let main_is_live = it.main.is_live();
-        if lane == MAIN || !main_is_live {
-            if let Some(lane) = it.lane_mut(lane) {
-                lane.reading = Reading::Live;
+        if let Some(lane) = it.lane_mut(lane) {
+            lane.reading = Reading::Live;
+        }
+        self.replay_ended(session, lane);
+        self.merge_live(session);
+    }
+
+    /// Lanes that are live stand at the same place: they become one. Not before what they queued is out: if that were
+    /// dropped, each one would have to go on from another place.
+    pub(crate) fn merge_live(&mut self, session: u32) {
+        let Some(it) = self.sessions.get(session as usize) else { return };
+        let queued = it.connection.as_deref().is_some_and(|connection| connection.outbox.has_messages());
+        if queued || !it.main.is_live() {
+            return;
+        }
+        for lane in it.lanes().filter(|lane| *lane != MAIN) {
+            if self.sessions.get(session as usize).and_then(|it| it.lane(lane)).is_some_and(Lane::is_live) {
+                self.merge_into_main(session, lane);
             }
-        } else {
-            self.merge_into_main(session, lane);
         }
     }
 
@@ -220,12 +278,21 @@ struct Wanted {
     checked: bool,
 }
 
-fn wanted(it: &Session, lane: u16, event: &Event<'_>, origin: impl Fn() -> u64) -> Option<Wanted> {
+fn wanted(
+    it: &Session,
+    lane: u16,
+    offset: Offset,
+    event: &Event<'_>,
+    origin: impl Fn() -> u64,
+) -> Option<Wanted> {
     let topic = TopicName::trusted(event.topic);
     let mut wanted: Option<Wanted> = None;
     for (_, subscription) in it.of_lane(lane) {
         let options = &subscription.options;
-        if !subscription.filter.matches(topic) || (options.no_local && origin() == it.hash) {
+        if offset < subscription.from
+            || !subscription.filter.matches(topic)
+            || (options.no_local && origin() == it.hash)
+        {
             continue;
         }
         let so_far =

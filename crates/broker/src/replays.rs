@@ -13,13 +13,24 @@ const BURST_MS: u64 = 1000;
 struct PerAddress {
     running: usize,
     /// When everything that was sent so far will have been within the rate.
-    paid_until_ms: u64,
+    paid_until_us: u64,
 }
 
 #[derive(Default)]
 struct Inside {
     running: usize,
     addresses: HashMap<AddressKey, PerAddress>,
+    /// The newest time that anybody told.
+    now_ms: u64,
+}
+
+impl Inside {
+    /// An address is forgotten when nothing runs for it and all is paid: who ends a replay and begins the next one
+    /// does not get a new allowance by that.
+    fn forget_idle(&mut self) {
+        let now_us = self.now_ms * 1000;
+        self.addresses.retain(|_, it| it.running > 0 || it.paid_until_us > now_us);
+    }
 }
 
 /// See the module.
@@ -67,7 +78,7 @@ impl Replays {
         {
             of_address.running = of_address.running.saturating_sub(1);
             if of_address.running == 0 {
-                inside.addresses.remove(&key);
+                inside.forget_idle();
             }
         }
     }
@@ -76,8 +87,9 @@ impl Replays {
     pub fn may_send(&self, address: Option<IpAddr>, now_ms: u64) -> bool {
         match AddressKey::of(address) {
             Some(key) if self.bytes_per_sec > 0 => {
-                let inside = lock(&self.inside);
-                inside.addresses.get(&key).is_none_or(|it| it.paid_until_ms <= now_ms + BURST_MS)
+                let inside = &mut *lock(&self.inside);
+                inside.now_ms = inside.now_ms.max(now_ms);
+                inside.addresses.get(&key).is_none_or(|it| it.paid_until_us <= (now_ms + BURST_MS) * 1000)
             }
             _ => true,
         }
@@ -91,8 +103,8 @@ impl Replays {
         if let Some(key) = AddressKey::of(address)
             && let Some(of_address) = lock(&self.inside).addresses.get_mut(&key)
         {
-            let cost_ms = bytes as u64 * 1000 / self.bytes_per_sec;
-            of_address.paid_until_ms = of_address.paid_until_ms.max(now_ms) + cost_ms;
+            let cost_us = bytes as u64 * 1_000_000 / self.bytes_per_sec;
+            of_address.paid_until_us = of_address.paid_until_us.max(now_ms * 1000) + cost_us;
         }
     }
 }
@@ -128,5 +140,8 @@ mod tests {
         assert!(!replays.may_send(who, 0));
         assert!(!replays.may_send(who, 1999));
         assert!(replays.may_send(who, 2000), "a second's worth ahead of the rate");
+        replays.end(who);
+        assert!(replays.begin(who));
+        assert!(!replays.may_send(who, 1999), "the next replay pays for the last one");
     }
 }

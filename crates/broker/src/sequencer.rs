@@ -204,9 +204,11 @@ impl Sequencer {
         if ring || (left.is_break() && !self.turnstile.is_empty()) {
             self.bell.ring();
         }
-        if self.durability == Durability::Os {
-            self.ports.complete(Offset::MAX);
-        }
+        // With `sync` too: the commit thread may have been quicker than the answer to a deposit.
+        self.ports.complete(match self.durability {
+            Durability::Os => Offset::MAX,
+            Durability::Sync => self.durable(),
+        });
         sleepers
     }
 
@@ -279,10 +281,10 @@ impl Sequencer {
 
     /// The commit thread: everything up to `durable` is. Lets acknowledgements go; gives the shards to run or wake.
     pub fn set_durable(&self, durable: Offset) -> Sleepers {
-        let before = self.durable.swap(durable, Ordering::AcqRel);
+        let before = self.durable.swap(durable, Ordering::SeqCst);
         let mut sleepers = Sleepers::default();
         for (shard, desk) in self.desks.iter().enumerate() {
-            if desk.wants_durable.load(Ordering::Acquire) > before
+            if desk.wants_durable.load(Ordering::SeqCst) > before
                 && self.send(shard, Message::Durable(durable)) == Reader::Asleep
             {
                 sleepers.insert(shard);
@@ -308,11 +310,16 @@ impl Sequencer {
     ) -> bool {
         let mut ring = false;
         while !deposits.is_empty() {
-            let mut closed = 0u128;
+            // Slots whose batches have to wait for the next round, and slots of which something does.
+            let (mut closed, mut waiting) = (0u128, 0u128);
             for (slot, deposit) in deposits.drain(..) {
                 let bit = 1u128 << slot;
                 match deposit {
-                    Deposit::Batch { .. } if closed & bit != 0 => section.deferred.push((slot, deposit)),
+                    _ if waiting & bit != 0 => section.deferred.push((slot, deposit)),
+                    Deposit::Batch { .. } if closed & bit != 0 => {
+                        waiting |= bit;
+                        section.deferred.push((slot, deposit));
+                    }
                     Deposit::Batch { ticket, draft, wants_sync } => {
                         ring |= wants_sync && self.durability == Durability::Sync;
                         section.submissions.push(Submission {
@@ -376,7 +383,7 @@ impl Sequencer {
         if slot == self.port_slot() {
             self.ports.placed(ticket, outcome.as_ref().map(|batch| batch.last()).map_err(Refusal::clone));
         } else if wants_sync && let Ok(batch) = &outcome {
-            self.desks[slot].wants_durable.store(batch.last(), Ordering::Release);
+            self.wish_durable(slot, batch.last());
         }
         for (shard, desk) in self.desks.iter().enumerate() {
             let own = (shard == slot).then_some(ticket);
@@ -388,6 +395,18 @@ impl Sequencer {
             if reader == Some(Reader::Asleep) {
                 sleepers.insert(shard);
             }
+        }
+    }
+
+    /// A shard waits for this offset to be durable. The commit thread may have made it so already, between the write
+    /// and now: then it has not seen the wish, and the shard is told here (either this sees its `durable`, or it sees
+    /// this wish).
+    fn wish_durable(&self, shard: usize, offset: Offset) {
+        self.desks[shard].wants_durable.store(offset, Ordering::SeqCst);
+        let durable = self.durable.load(Ordering::SeqCst);
+        if durable >= offset {
+            // Its deposit's own message follows, and tells whether it sleeps.
+            self.send(shard, Message::Durable(durable));
         }
     }
 

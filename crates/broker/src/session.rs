@@ -5,6 +5,7 @@ use crate::connection::Connection;
 use crate::inflight::Inflight;
 use crate::lane::{Lane, MAIN};
 use firehose_auth::Identity;
+use firehose_log::Offset;
 use firehose_mqtt::{QoS, SubscribeOptions};
 use firehose_topic::TopicFilter;
 
@@ -19,6 +20,8 @@ pub struct Subscription {
     pub id: u32,
     /// Which lane reads it.
     pub lane: u16,
+    /// The first offset that counts for it.
+    pub from: Offset,
     /// Some topics that the filter matches may not be read: each one is checked.
     pub checked: bool,
     /// For `$replay`: the filter as the client wrote it.

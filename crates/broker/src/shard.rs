@@ -78,7 +78,7 @@ pub enum Action {
     },
     /// Find out where `since` begins, and answer with [`Message::Resolved`].
     Resolve {
-        /// Which subscription waits for it.
+        /// Names the question.
         token: u64,
         /// What the client wrote.
         since: Since,
@@ -135,6 +135,7 @@ pub struct Shard {
     pub(crate) outgoing: OutgoingBuilder,
     pub(crate) deposits: Deposits,
     pub(crate) pending: HashMap<u64, PendingSubscribe>,
+    pub(crate) questions: HashMap<u64, (u64, usize)>,
     pub(crate) next_token: u64,
     pub(crate) frames: TurnFrames,
     pub(crate) runs: RunCache,
@@ -142,6 +143,12 @@ pub struct Shard {
     pub(crate) dirty: VecDeque<u32>,
     pub(crate) throttled: Vec<u32>,
     pub(crate) parked_bytes: usize,
+    /// Read from the log for lanes, and not flushed once.
+    pub(crate) fresh_bytes: usize,
+    /// Questions to the log that are not answered.
+    pub(crate) reads: usize,
+    /// Sessions whose lanes wait until those are fewer.
+    pub(crate) starving: VecDeque<u32>,
     pub(crate) scratch: Scratch,
     pub(crate) attributes: firehose_log::AttributesBuf,
     pub(crate) swept_secs: u32,
@@ -185,6 +192,7 @@ impl Shard {
             outgoing: OutgoingBuilder::default(),
             deposits: Deposits::default(),
             pending: HashMap::new(),
+            questions: HashMap::new(),
             next_token: 1,
             frames: TurnFrames::default(),
             runs: RunCache::default(),
@@ -192,6 +200,9 @@ impl Shard {
             dirty: VecDeque::new(),
             throttled: Vec::new(),
             parked_bytes: 0,
+            fresh_bytes: 0,
+            reads: 0,
+            starving: VecDeque::new(),
             scratch: Scratch::default(),
             attributes: firehose_log::AttributesBuf::default(),
             swept_secs: 0,
@@ -250,6 +261,11 @@ impl Shard {
         self.dirty.is_empty() && self.actions.is_empty() && self.outgoing.is_empty()
     }
 
+    /// Memory that queued messages keep alive: of connections that do not take more, and what lanes have just read.
+    pub fn queued_bytes(&self) -> usize {
+        self.parked_bytes + self.fresh_bytes
+    }
+
     /// Whether nobody is connected.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
@@ -268,11 +284,20 @@ impl Shard {
 
     /// Writes what the session's connection is to be sent.
     pub fn flush(&mut self, session: u32, wire: &mut dyn Wire) {
+        self.flush_one(session, wire);
+        self.feed();
+    }
+
+    fn flush_one(&mut self, session: u32, wire: &mut dyn Wire) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let behind = it.is_behind();
+        let (behind, has_more_lanes) = (it.is_behind(), !it.more_lanes.is_empty());
         let Some(connection) = it.connection.as_deref_mut() else { return };
         connection.dirty = false;
-        if connection.blocked && !connection.closing {
+        self.fresh_bytes -= std::mem::take(&mut connection.fresh_bytes);
+        if connection.closing {
+            // Nothing may follow a DISCONNECT [MQTT-3.14.4-1]: what was delivered since is not sent.
+            connection.outbox.keep_only_control();
+        } else if connection.blocked {
             return self.park(session);
         }
         if it.inflight.is_none() && connection.outbox.wants_window() {
@@ -286,10 +311,14 @@ impl Shard {
             return self.end(session);
         }
         connection.blocked = flushed == Flushed::Blocked;
+        connection.window_shut = flushed == Flushed::Window;
         if flushed == Flushed::More {
             mark_dirty(&mut self.dirty, session, &mut connection.dirty);
         }
         self.park(session);
+        if has_more_lanes {
+            self.merge_live(session);
+        }
         if behind {
             self.pump(session);
         }
@@ -372,7 +401,7 @@ impl Shard {
         }
         let mut late = Vec::new();
         for (session, it) in &self.sessions {
-            let patience = u32::from(it.keep_alive_secs) * 3 / 2;
+            let patience = (u32::from(it.keep_alive_secs) * 3).div_ceil(2);
             if patience > 0 && now.saturating_sub(it.heard_secs) > patience {
                 late.push(session as u32);
             }

@@ -3,14 +3,14 @@
 
 use crate::connection::Pause;
 use crate::inbound::Flow;
-use crate::lane::{Lane, MAIN};
+use crate::lane::{Gap, Lane, MAIN};
 use crate::session::Subscription;
 use crate::shard::{Action, Shard};
 use firehose_auth::Verdict;
 use firehose_log::{Cursor, Offset, Since, SinceError, Start};
 use firehose_mqtt::{
-    Packet, PacketId, PropertiesBuf, Property, QoS, Reason, ReasonsBuf, SubAck, Subscribe, SubscribeOptions,
-    UnsubAck, Unsubscribe, Version, encode,
+    Packet, PacketId, PropertiesBuf, Property, QoS, Reason, ReasonsBuf, SubAck, Subscribe, SubscribeItem,
+    SubscribeOptions, UnsubAck, Unsubscribe, Version, encode,
 };
 use firehose_topic::{TopicFilter, parse_share};
 
@@ -58,17 +58,12 @@ impl Shard {
             Some(Ok(since)) => Some(Ok(since)),
             Some(Err(_)) => Some(Err(Reason::TopicFilterInvalid)),
         };
-        let (mut count, mut bytes) = it.subscription_count();
-        let mut plans = Vec::new();
-        for item in packet.filters {
-            (count, bytes) = (count + 1, bytes + item.filter.len());
-            let over = count > self.common.limits.subscriptions_per_client_max
-                || bytes > self.common.limits.subscription_bytes_per_client_max;
-            plans.push(match over {
-                true => Err(Reason::QuotaExceeded),
-                false => self.plan(session, version, item.filter, item.options, &since),
-            });
-        }
+        let count_max = self.common.limits.subscriptions_per_client_max;
+        let plan = |(index, item): (usize, SubscribeItem<'_>)| match index < count_max {
+            true => self.plan(session, version, item.filter, item.options, &since),
+            false => Err(Reason::QuotaExceeded),
+        };
+        let plans: Vec<_> = packet.filters.enumerate().map(plan).collect();
         let id = packet.properties.subscription_id().unwrap_or(0);
         let cursors = user("firehose-cursor").is_some_and(|(_, value)| value == "on");
         let token = self.next_token();
@@ -104,12 +99,12 @@ impl Shard {
     }
 
     /// The log knows where one of the filters of a SUBSCRIBE begins.
-    pub(crate) fn resolved(&mut self, token: u64, start: Result<Start, SinceError>) {
+    pub(crate) fn resolved(&mut self, question: u64, start: Result<Start, SinceError>) {
+        // Answers may overtake each other: each question says which filter it is about.
+        let Some((token, index)) = self.questions.remove(&question) else { return };
         let Some(mut pending) = self.pending.remove(&token) else { return };
         let What::Subscribe { plans, resolving, .. } = &mut pending.what else { return };
-        if let Some(plan) =
-            plans.iter_mut().find(|plan| matches!(plan, Ok(it) if it.since.is_some() && it.start.is_none()))
-        {
+        if let Some(plan) = plans.get_mut(index) {
             match start {
                 Ok(start) => {
                     if let Ok(plan) = plan {
@@ -179,6 +174,9 @@ impl Shard {
             None => (written, None),
         };
         let replayed = from.is_some();
+        if replayed && parse_share(filter).is_some() {
+            return Err(Reason::SharedSubscriptionsNotSupported);
+        }
         if from.is_none() {
             from = since.transpose()?;
         }
@@ -201,11 +199,15 @@ impl Shard {
 
     /// Asks the log where the filters begin; gives how many answers there will be.
     fn ask_where(&mut self, token: u64, plans: &[Result<Plan, Reason>]) -> usize {
-        let questions: Vec<Since> = plans.iter().flatten().filter_map(|plan| plan.since).collect();
-        for since in &questions {
-            self.actions.push(Action::Resolve { token, since: *since });
+        let mut count = 0;
+        for (index, plan) in plans.iter().enumerate() {
+            let Some(since) = plan.as_ref().ok().and_then(|plan| plan.since) else { continue };
+            let question = self.next_token();
+            self.questions.insert(question, (token, index));
+            self.actions.push(Action::Resolve { token: question, since });
+            count += 1;
         }
-        questions.len()
+        count
     }
 
     fn sequence(&mut self, token: u64, pending: PendingSubscribe) {
@@ -265,13 +267,25 @@ impl Shard {
         if plan.mute || self.replace(session, &plan, id) {
             return Ok(granted);
         }
-        let lane = match plan.start {
-            Some(start) if start.next <= head => self.lane_from(session, &plan, start, v5, since_lane)?,
-            Some(Start { gap: Some(gap), .. }) if !v5 && is_cursor(&plan) => {
-                let _ = gap;
+        let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
+        let (count, bytes) = it.subscription_count();
+        if count >= self.common.limits.subscriptions_per_client_max
+            || bytes + plan.filter.as_str().len() > self.common.limits.subscription_bytes_per_client_max
+        {
+            return Err(Reason::QuotaExceeded);
+        }
+        let (lane, from) = match plan.start {
+            // 3.x has no way to hear of a gap.
+            Some(Start { gap: Some(_), .. }) if !v5 && is_cursor(&plan) => {
                 return Err(Reason::UnspecifiedError);
             }
-            _ => MAIN,
+            Some(start) if start.next <= head => {
+                (self.lane_from(session, &plan, start, since_lane)?, start.next)
+            }
+            start => {
+                self.declare(session, MAIN, &plan, start);
+                (MAIN, head + 1)
+            }
         };
         let Some(it) = self.sessions.get_mut(session as usize) else { return Err(Reason::UnspecifiedError) };
         let free = it.subscriptions.iter().position(Option::is_none).unwrap_or(it.subscriptions.len());
@@ -280,6 +294,7 @@ impl Shard {
             options: plan.options,
             id,
             lane,
+            from,
             checked: plan.checked,
             written: plan.written,
         };
@@ -327,35 +342,41 @@ impl Shard {
         session: u32,
         plan: &Plan,
         start: Start,
-        v5: bool,
         since_lane: &mut Option<u16>,
     ) -> Result<u16, Reason> {
         if plan.written.is_none()
-            && let Some(lane) = since_lane
+            && let Some(number) = since_lane
+            && let Some(it) = self.sessions.get_mut(session as usize)
+            && let Some(lane) = it.lane_mut(*number)
         {
-            return Ok(*lane);
-        }
-        if start.gap.is_some() && !v5 && is_cursor(plan) {
-            // 3.x has no way to hear of a gap.
-            return Err(Reason::UnspecifiedError);
+            // A duration is counted from a slightly later moment for each filter.
+            lane.fall_back(start.next);
+            return Ok(*number);
         }
         let Some(it) = self.sessions.get_mut(session as usize) else { return Err(Reason::UnspecifiedError) };
         let address = it.connection.as_deref().and_then(|connection| connection.address);
         if !self.common.replays.begin(address) {
             return Err(Reason::QuotaExceeded);
         }
-        let mut lane = Lane::replay(start.next);
-        if let Some((from, to)) = start.gap.filter(|_| is_cursor(plan)) {
-            let why = if start.foreign { "the cursor is of another log" } else { "older than the retention" };
-            lane.gap = Some(format!("{from}..{to} {why}").into());
-            it.many = true;
-            self.stats.gaps_declared.add(1);
-        }
-        let number = it.add_lane(lane);
+        let number = it.add_lane(Lane::replay(start.next));
+        self.declare(session, number, plan, Some(start));
         if plan.written.is_none() {
             *since_lane = Some(number);
         }
         Ok(number)
+    }
+
+    /// What a cursor stood for and is gone is declared with the lane's next message.
+    fn declare(&mut self, session: u32, lane: u16, plan: &Plan, start: Option<Start>) {
+        let Some(start) = start.filter(|_| is_cursor(plan)) else { return };
+        let Some((from, to)) = start.gap else { return };
+        let why = if start.foreign { "the cursor is of another log" } else { "older than the retention" };
+        self.stats.gaps_declared.add(1);
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        it.many = true;
+        if let Some(lane) = it.lane_mut(lane) {
+            lane.gap = Some(Gap::new(format!("{from}..{to} {why}")));
+        }
     }
 
     fn unsubscribed(&mut self, session: u32, packet_id: PacketId, filters: &[Box<str>]) {

@@ -38,6 +38,8 @@ const REST_AFTER: Duration = Duration::from_millis(20);
 const REST_PERCENT: u32 = 25;
 /// The leader looks at a shard whose thread is up no later than this: it may rest by then.
 const REST_MAX: Duration = Duration::from_secs(1);
+/// When a thread that was about to rest is called again.
+const CALL_AGAIN: Duration = Duration::from_millis(1);
 
 /// A shard's epoll instance.
 struct Poller {
@@ -77,6 +79,8 @@ struct Turn<'a> {
     tick: Duration,
     /// Its epoll instance has more to say.
     more: bool,
+    /// It is taken by the shard's own thread.
+    own: bool,
 }
 
 /// How busy a thread was lately.
@@ -199,7 +203,9 @@ impl Crew {
             }
             let ended = Instant::now();
             if load.is_over(ended - began, ended, CALL_AFTER, CALL_PERCENT) {
-                worked.iter().filter(|number| *number > 0).for_each(|number| self.call(number));
+                for number in worked.iter().filter(|number| *number > 0) {
+                    self.call(number);
+                }
             }
             timeout = due.iter().min().map_or(Duration::ZERO, |due| due.saturating_duration_since(ended));
         }
@@ -249,6 +255,7 @@ impl Crew {
         poller.wait(Duration::ZERO);
         let mut turn = self.begin(number, &poller.events);
         // There may be more events, and no new edge would tell of them.
+        turn.own = false;
         turn.more = poller.events.iter().count() >= EVENTS_MAX;
         Some(turn)
     }
@@ -261,7 +268,7 @@ impl Crew {
         runner.notice(events);
         runner.read();
         runner.leave();
-        Turn { number, runner, tick: Duration::from_millis(tick_ms), more: false }
+        Turn { number, runner, tick: Duration::from_millis(tick_ms), more: false, own: true }
     }
 
     /// Ends a turn, after the sequencer's section was run. Gives after which time the next one is wanted.
@@ -270,8 +277,9 @@ impl Crew {
         let runner = &mut turn.runner;
         loop {
             self.settle(runner);
-            if self.has_too_much(turn.number, runner) {
-                break;
+            if !turn.own && runner.dirty_count() > self.0.bus.limits().helping_flushes_max {
+                // Its own thread flushes them, while this one goes on. It may be about to rest: then it is called again.
+                return if self.call(turn.number) { REST_MAX } else { CALL_AGAIN };
             }
             runner.flush();
             self.settle(runner);
@@ -279,7 +287,10 @@ impl Crew {
                 break;
             }
         }
-        if runner.is_quiet() && !turn.more { turn.tick } else { Duration::ZERO }
+        let quiet = runner.is_quiet() && !turn.more;
+        drop(turn.runner);
+        // Who put a message into the mailbox after it fell asleep, and could not get at the shard, has gone away.
+        if quiet && !mailbox.is_left_behind() { turn.tick } else { Duration::ZERO }
     }
 
     /// One turn of a shard by its own thread.
@@ -288,16 +299,6 @@ impl Crew {
         let sleepers = self.0.bus.sequencer().run();
         self.rouse(sleepers);
         self.end(turn)
-    }
-
-    /// Whether a shard whose thread rests has so much to flush that its thread is called for it.
-    fn has_too_much(&self, number: usize, runner: &Runner) -> bool {
-        let post = &self.0.posts[number];
-        let too_much = runner.dirty_count() > self.0.bus.limits().helping_flushes_max;
-        too_much && !post.called.load(Ordering::SeqCst) && {
-            self.call(number);
-            true
-        }
     }
 
     /// Takes a helper's turn of a shard that sleeps, if nobody else runs it. Gives the shards that this woke in turn.
@@ -317,11 +318,11 @@ impl Crew {
             sleepers.merge(runner.take_sleepers());
             let quiet = runner.is_quiet();
             drop(runner);
-            if too_much {
-                self.call(number);
+            if too_much && self.call(number) {
+                return sleepers;
             }
             if !quiet {
-                // Whoever watches its epoll instance takes a turn.
+                // Whoever watches its epoll instance takes a turn. It fails only if the eventfd is full of wakes.
                 let _ = post.waker.wake();
                 return sleepers;
             }
@@ -341,14 +342,14 @@ impl Crew {
         }
     }
 
-    /// Gets a shard's own thread up.
-    fn call(&self, number: usize) {
+    /// Gets a shard's own thread up; false: it is up, or was called before.
+    fn call(&self, number: usize) -> bool {
         let post = &self.0.posts[number];
-        if !post.called.swap(true, Ordering::SeqCst)
-            && let Some(thread) = post.thread.get()
-        {
+        let rested = !post.called.swap(true, Ordering::SeqCst);
+        if rested && let Some(thread) = post.thread.get() {
             thread.unpark();
         }
+        rested
     }
 
     fn watch(&self, number: usize) -> io::Result<()> {

@@ -1,0 +1,14 @@
+//! Shards and the sequencer over a real log on a disk in memory, with a clock and wires of the tests' own: no socket,
+//! no thread, and every step is taken by the test.
+
+mod client;
+mod connect;
+mod deliver;
+mod inbound;
+mod publish;
+mod replay;
+mod seam;
+mod sequencer;
+mod slow;
+mod subscribe;
+mod world;

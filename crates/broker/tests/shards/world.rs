@@ -1,0 +1,566 @@
+//! The world of a test: shards, sequencer, log, clock, wires.
+
+use crate::client::{self, Got, take_packets};
+use firehose_auth::{Access, AnonymousMode, AuthConfig, Identity};
+use firehose_broker::arrival::{Arrival, Scope, home_shard};
+use firehose_broker::message::Message;
+use firehose_broker::outbox::Wire;
+use firehose_broker::replays::Replays;
+use firehose_broker::sequencer::{Durability, Role, Sequencer};
+use firehose_broker::shard::{Action, Appetite, Common, Now, Shard};
+use firehose_broker::stats::ShardStats;
+use firehose_broker::{Limits, sequencer};
+use firehose_log::{Chunk, Commit, LogConfig, MemDisk, Offset, Read, Wait, open};
+use firehose_mqtt::{Packet, PacketKind, Property, Reason, SubscribeOptions, Version};
+use firehose_topic::TopicFilter;
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A time in 2026, µs.
+pub const START_US: i64 = 1_795_406_400_000_000;
+
+thread_local! {
+    static WALL_US: Cell<i64> = const { Cell::new(START_US) };
+}
+
+fn wall_us() -> i64 {
+    WALL_US.get()
+}
+
+/// What a world is made with.
+pub struct Setup {
+    pub shards: usize,
+    pub durability: Durability,
+    pub role: Role,
+    pub limits: Limits,
+    pub unlogged: Vec<TopicFilter>,
+    pub anonymous: AnonymousMode,
+    /// Lines of an ACL file; none: no such file.
+    pub acl: Option<&'static str>,
+    /// Users of the password file; none: no such file.
+    pub users: Vec<&'static str>,
+    pub tail_bytes: usize,
+    pub segment_bytes: u64,
+    pub retention_bytes: Option<u64>,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            shards: 1,
+            durability: Durability::Os,
+            role: Role::Depositor,
+            limits: Limits::default(),
+            unlogged: Vec::new(),
+            anonymous: AnonymousMode::Full,
+            acl: None,
+            users: Vec::new(),
+            tail_bytes: 1 << 20,
+            segment_bytes: 1 << 20,
+            retention_bytes: None,
+        }
+    }
+}
+
+struct Host {
+    shard: Shard,
+    stats: Arc<ShardStats>,
+    clients: HashMap<u32, usize>,
+}
+
+/// A client's wire, and what it has got.
+pub struct Client {
+    pub version: Version,
+    pub host: usize,
+    session: Option<u32>,
+    /// Sent by the client and not yet read by the shard.
+    to_read: Vec<u8>,
+    paused: bool,
+    /// Bytes that its wire takes before it blocks.
+    pub room: usize,
+    received: Vec<u8>,
+    packets: Vec<Got>,
+    pub closed: bool,
+    /// Acknowledges what it gets.
+    pub acknowledges: bool,
+    /// Acknowledgements are kept back in `acks`.
+    pub holds_acks: bool,
+    pub acks: VecDeque<Vec<u8>>,
+}
+
+impl Client {
+    /// Whether the shard does not read it.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+}
+
+impl Wire for Client {
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut written = 0;
+        for piece in pieces {
+            let take = piece.len().min(self.room);
+            self.received.extend_from_slice(&piece[..take]);
+            if self.room != usize::MAX {
+                self.room -= take;
+            }
+            written += take;
+            if take < piece.len() {
+                break;
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// See the module.
+pub struct World {
+    pub sequencer: Sequencer,
+    pub read: Arc<dyn Read>,
+    pub commit: Box<dyn Commit>,
+    pub disk: MemDisk,
+    pub access: Access,
+    pub now: Now,
+    pub clients: Vec<Client>,
+    /// Questions to the log that wait until the test has them answered.
+    pub questions: VecDeque<(usize, Action)>,
+    /// Whether turns of the commit thread that has the section are taken along; its commits never are.
+    pub has_commit_thread: bool,
+    /// Whether questions wait.
+    pub delays_reads: bool,
+    hosts: Vec<Host>,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new(setup: Setup) -> World {
+        WALL_US.set(START_US);
+        let disk = MemDisk::new();
+        let config = LogConfig {
+            segment_bytes: setup.segment_bytes,
+            tail_bytes: setup.tail_bytes,
+            retention_bytes: setup.retention_bytes,
+            disk_reserve_bytes: 0,
+            ..LogConfig::new("/log")
+        };
+        let log = open(config, Arc::new(disk.clone()), START_US).expect("opens");
+        let folder = tempfile::tempdir().expect("a folder");
+        let access = access(&setup, &folder);
+        let sequencer = Sequencer::new(
+            setup.shards,
+            log.append,
+            setup.durability,
+            setup.role,
+            setup.limits.mailbox_bytes_max,
+            wall_us,
+        );
+        let common = Common {
+            replays: Arc::new(Replays::new(&setup.limits)),
+            limits: Arc::new(setup.limits),
+            access: access.clone(),
+            unlogged: setup.unlogged.into(),
+            log_id: log.read.log_id(),
+            epoch: log.read.epoch(),
+            acks_wait_for_sync: setup.durability == Durability::Sync,
+        };
+        let host = |_| {
+            let stats = Arc::<ShardStats>::default();
+            Host { shard: Shard::new(common.clone(), 0, stats.clone()), stats, clients: HashMap::new() }
+        };
+        let hosts = (0..setup.shards).map(host).collect();
+        let now = Now { ms: 1_000_000, wall_us: START_US };
+        World {
+            sequencer,
+            read: log.read,
+            commit: log.commit,
+            disk,
+            access,
+            now,
+            clients: Vec::new(),
+            questions: VecDeque::new(),
+            has_commit_thread: true,
+            delays_reads: false,
+            hosts,
+            folder,
+        }
+    }
+
+    /// With everything as it is by default: `anonymous = "full"`, durability `os`, one shard.
+    pub fn open() -> World {
+        World::new(Setup::default())
+    }
+
+    pub fn shard(&mut self, number: usize) -> &mut Shard {
+        &mut self.hosts[number].shard
+    }
+
+    pub fn stats(&self, number: usize) -> &ShardStats {
+        &self.hosts[number].stats
+    }
+
+    /// Replaces the ACL file's lines and reloads.
+    pub fn reload_acl(&mut self, lines: &str) {
+        std::fs::write(self.folder.path().join("acl"), lines).expect("written");
+        self.access.reload().expect("reloads");
+        for shard in 0..self.hosts.len() {
+            self.sequencer.send(shard, Message::Reload);
+        }
+        self.settle();
+    }
+
+    /// A client whose CONNECT is done, and its CONNACK looked at.
+    pub fn client(&mut self, version: Version, name: &str) -> usize {
+        self.client_with(version, name, &[])
+    }
+
+    pub fn client_with(&mut self, version: Version, name: &str, properties: &[Property<'_>]) -> usize {
+        let packet = client::connect_packet(version, name, properties);
+        let number = self.arrive(packet, Identity::anonymous(), name, None);
+        self.settle();
+        let connack = self.take(number);
+        assert_eq!((connack[0].kind, connack[0].reason()), (PacketKind::ConnAck, Reason::Success));
+        number
+    }
+
+    pub fn user(&mut self, version: Version, user: &str) -> usize {
+        let packet = client::connect_packet(version, user, &[]);
+        let number = self.arrive(packet, Identity::user(user), user, None);
+        self.settle();
+        assert_eq!(self.take(number)[0].reason(), Reason::Success);
+        number
+    }
+
+    /// What the lobby passes on: the CONNECT as it came, and who it is.
+    pub fn arrive(
+        &mut self,
+        input: Vec<u8>,
+        identity: Identity,
+        client_id: &str,
+        address: Option<IpAddr>,
+    ) -> usize {
+        let number = self.clients.len();
+        let scope = Scope::of(&identity, address, false);
+        let host = home_shard(scope.hash_with(client_id), self.hosts.len());
+        let (connect, _) =
+            firehose_mqtt::decode_connect(&input, usize::MAX).expect("a CONNECT").expect("whole");
+        let version = connect.version;
+        let assigned = connect.client_id.is_empty();
+        self.clients.push(Client {
+            version,
+            host,
+            session: None,
+            to_read: Vec::new(),
+            paused: false,
+            room: usize::MAX,
+            received: Vec::new(),
+            packets: Vec::new(),
+            closed: false,
+            acknowledges: false,
+            holds_acks: false,
+            acks: VecDeque::new(),
+        });
+        let socket: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(number));
+        let client_id = client_id.into();
+        let arrival = Arrival { input, identity, client_id, assigned, address, socket };
+        self.sequencer.send(host, Message::Arrival(Box::new(arrival)));
+        number
+    }
+
+    /// Bytes from a client, read at once if it is read at all.
+    pub fn send(&mut self, client: usize, bytes: &[u8]) {
+        self.clients[client].to_read.extend_from_slice(bytes);
+        self.read_wire(client);
+    }
+
+    pub fn send_packet(&mut self, client: usize, packet: &Packet<'_>) {
+        let bytes = client::bytes_of(packet, self.clients[client].version);
+        self.send(client, &bytes);
+    }
+
+    pub fn publish(&mut self, client: usize, topic: &str, payload: &str, qos: u8, packet_id: u16) {
+        let packet_id = if qos == 0 { 0 } else { packet_id };
+        self.send_packet(client, &Packet::Publish(client::publish(topic, payload, qos, packet_id)));
+    }
+
+    pub fn subscribe(&mut self, client: usize, filters: &[(&str, SubscribeOptions)], list: &[Property<'_>]) {
+        let bytes = client::subscribe_packet(self.clients[client].version, 9, filters, list);
+        self.send(client, &bytes);
+    }
+
+    /// Subscribes to one filter, and gives its reason code.
+    pub fn subscribed(&mut self, client: usize, filter: &str, qos: u8) -> Reason {
+        self.subscribe(client, &[(filter, client::options(qos))], &[]);
+        self.settle();
+        let place = self.clients[client].packets.iter().position(|it| it.kind == PacketKind::SubAck);
+        let suback = self.clients[client].packets.remove(place.expect("a SUBACK"));
+        suback.reason()
+    }
+
+    pub fn hang_up(&mut self, client: usize) {
+        let Client { host, session, .. } = self.clients[client];
+        if let Some(session) = session {
+            self.hosts[host].shard.hang_up(session, "the test closed the wire");
+        }
+        self.settle();
+    }
+
+    /// Lets the wire take so many bytes more.
+    pub fn drain_wire(&mut self, client: usize, bytes: usize) {
+        let Client { host, session, .. } = self.clients[client];
+        self.clients[client].room = self.clients[client].room.saturating_add(bytes);
+        if let Some(session) = session {
+            self.hosts[host].shard.writable(session);
+        }
+    }
+
+    /// The packets that the client got since this was last asked.
+    pub fn take(&mut self, client: usize) -> Vec<Got> {
+        self.settle();
+        std::mem::take(&mut self.clients[client].packets)
+    }
+
+    /// The same, without a turn of any shard.
+    pub fn heard(&mut self, client: usize) -> Vec<Got> {
+        std::mem::take(&mut self.clients[client].packets)
+    }
+
+    /// The payloads of the PUBLISHes that the client got since it was last asked; nothing else may have come.
+    pub fn payloads(&mut self, client: usize) -> Vec<String> {
+        let got = self.take(client);
+        assert!(got.iter().all(|it| it.kind == PacketKind::Publish), "{got:?}");
+        got.into_iter().map(|it| it.payload).collect()
+    }
+
+    /// Time passes, and every shard looks at its timers.
+    pub fn pass(&mut self, ms: u64) {
+        self.pass_time(ms);
+        for host in &mut self.hosts {
+            host.shard.set_now(self.now);
+            host.shard.tick();
+        }
+        self.settle();
+    }
+
+    fn pass_time(&mut self, ms: u64) {
+        self.now.ms += ms;
+        self.now.wall_us += ms as i64 * 1000;
+        WALL_US.set(self.now.wall_us);
+    }
+
+    /// The commit thread's turn.
+    pub fn commit(&mut self) -> Offset {
+        let durable = self.commit.commit().expect("commits");
+        self.sequencer.set_durable(durable);
+        durable
+    }
+
+    /// Until every shard is quiet (questions that wait are left alone).
+    pub fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let mut quiet = true;
+            for host in 0..self.hosts.len() {
+                quiet &= !self.exchange(host);
+                quiet &= !self.flush(host);
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("the shards never come to rest");
+    }
+
+    /// One round of deposits, messages and actions; false: there was nothing.
+    pub fn exchange(&mut self, host: usize) -> bool {
+        let it = &mut self.hosts[host];
+        it.shard.set_now(self.now);
+        let mut worked = false;
+        if let Some(outgoing) = it.shard.take_outgoing() {
+            worked = true;
+            if let Some(interest) = outgoing.interest {
+                self.sequencer.set_interest(host, interest);
+            }
+            self.sequencer.deposit(host, outgoing.deposits);
+        }
+        if self.sequencer.commit_thread_has_role() && self.has_commit_thread {
+            // A write took long, as it may on a busy machine, and nobody else plays the commit thread here.
+            self.sequencer.run_section();
+        }
+        let mut messages = Vec::new();
+        self.sequencer.mailbox(host).take(&mut messages);
+        worked |= !messages.is_empty();
+        let batch_bytes = |message: &Message| match message {
+            Message::Batch { batch, .. } => batch.bytes_len(),
+            _ => 0,
+        };
+        let bytes = messages.iter().map(batch_bytes).sum();
+        it.shard.drain(&mut messages);
+        self.sequencer.drained(host, bytes);
+        let actions: Vec<Action> = it.shard.take_actions().collect();
+        worked |= !actions.is_empty();
+        for action in actions {
+            self.act(host, action);
+        }
+        worked
+    }
+
+    /// Flushes every connection that has something to write; false: there was none.
+    pub fn flush(&mut self, host: usize) -> bool {
+        let count = self.hosts[host].shard.dirty_count();
+        for _ in 0..count {
+            let Some(session) = self.hosts[host].shard.next_dirty() else { break };
+            let Some(client) = self.hosts[host].clients.get(&session).copied() else {
+                self.hosts[host].shard.hang_up(session, "it has no wire");
+                continue;
+            };
+            self.hosts[host].shard.flush(session, &mut self.clients[client]);
+            self.look_at(client);
+        }
+        count > 0
+    }
+
+    /// Answers the question that waits at a place in line.
+    pub fn answer(&mut self, place: usize) {
+        let Some((host, question)) = self.questions.remove(place) else { return };
+        let message = match question {
+            Action::Read { lane, from, upto, bytes_max } => {
+                Message::Read { lane, chunk: self.read.read(from, upto, bytes_max, Wait::Yes) }
+            }
+            Action::Resolve { token, since } => {
+                Message::Resolved { token, start: self.read.resolve(&since, self.now.wall_us) }
+            }
+            _ => unreachable!("only questions wait"),
+        };
+        self.sequencer.send(host, message);
+    }
+
+    fn act(&mut self, host: usize, action: Action) {
+        match action {
+            Action::Attach { session, socket } => {
+                let client = *socket.and_then(|it| it.downcast::<usize>().ok()).expect("its wire");
+                self.clients[client].session = Some(session);
+                self.hosts[host].clients.insert(session, client);
+            }
+            Action::Close { session } => {
+                if let Some(client) = self.hosts[host].clients.remove(&session) {
+                    self.clients[client].closed = true;
+                    self.clients[client].session = None;
+                }
+            }
+            question @ (Action::Read { .. } | Action::Resolve { .. }) if self.delays_reads => {
+                self.questions.push_back((host, question));
+            }
+            Action::Read { lane, from, upto, bytes_max } => {
+                match self.read.read(from, upto, bytes_max, Wait::No) {
+                    Ok(Chunk::Blocked) => {
+                        let question = Action::Read { lane, from, upto, bytes_max };
+                        self.questions.push_back((host, question));
+                        self.answer(self.questions.len() - 1);
+                    }
+                    chunk => self.hosts[host].shard.answer(lane, chunk),
+                }
+            }
+            question @ Action::Resolve { .. } => {
+                self.questions.push_back((host, question));
+                self.answer(self.questions.len() - 1);
+            }
+            Action::Resume { session } => {
+                let appetite = self.hosts[host].shard.resume(session);
+                if let Some(client) = self.hosts[host].clients.get(&session).copied() {
+                    self.clients[client].paused = appetite == Appetite::Paused;
+                    self.read_wire(client);
+                }
+            }
+        }
+    }
+
+    fn read_wire(&mut self, client: usize) {
+        let it = &mut self.clients[client];
+        let Some(session) = it.session.filter(|_| !it.paused && !it.to_read.is_empty()) else { return };
+        let bytes = std::mem::take(&mut it.to_read);
+        let appetite = self.hosts[it.host].shard.receive(session, &bytes);
+        it.paused = appetite == Appetite::Paused;
+    }
+
+    /// Decodes what a wire carried, and acknowledges it if the client does so.
+    fn look_at(&mut self, client: usize) {
+        let it = &mut self.clients[client];
+        let (version, acknowledges) = (it.version, it.acknowledges);
+        let packets = take_packets(&mut it.received, version);
+        for packet in packets {
+            let reply = match (packet.kind, packet.qos) {
+                _ if !acknowledges => None,
+                (PacketKind::Publish, 1) => Some(client::ack(Packet::PubAck, packet.id, version)),
+                (PacketKind::Publish, 2) => Some(client::ack(Packet::PubRec, packet.id, version)),
+                (PacketKind::PubRec, _) => Some(client::ack(Packet::PubRel, packet.id, version)),
+                (PacketKind::PubRel, _) => Some(client::ack(Packet::PubComp, packet.id, version)),
+                _ => None,
+            };
+            let it = &mut self.clients[client];
+            it.packets.push(packet);
+            it.acks.extend(reply);
+        }
+        if !self.clients[client].holds_acks {
+            self.release_acks(client, usize::MAX);
+        }
+    }
+
+    /// Sends so many of the acknowledgements that were kept back.
+    pub fn release_acks(&mut self, client: usize, count: usize) {
+        let waiting = &mut self.clients[client].acks;
+        let bytes: Vec<u8> = waiting.drain(..count.min(waiting.len())).flatten().collect();
+        if !bytes.is_empty() {
+            self.send(client, &bytes);
+        }
+    }
+
+    /// Every wire takes everything, every acknowledgement goes, every question is answered, until nothing moves.
+    pub fn let_go(&mut self) {
+        for client in 0..self.clients.len() {
+            self.clients[client].holds_acks = false;
+            self.release_acks(client, usize::MAX);
+            self.drain_wire(client, usize::MAX);
+        }
+        self.settle();
+        while !self.questions.is_empty() {
+            self.answer(0);
+            self.settle();
+        }
+    }
+}
+
+/// Every shard of a world has at most so many bytes in its mailbox's batches, outboxes and answers.
+pub fn tight() -> Limits {
+    Limits {
+        outbox_bytes_max: 2_000,
+        parked_bytes_max: 8_000,
+        replay_chunk_bytes: 2_000,
+        ..Limits::default()
+    }
+}
+
+fn access(setup: &Setup, folder: &tempfile::TempDir) -> Access {
+    let acl_file = setup.acl.map(|lines| {
+        let path = folder.path().join("acl");
+        std::fs::write(&path, lines).expect("written");
+        path
+    });
+    let password_file = (!setup.users.is_empty()).then(|| {
+        let path = folder.path().join("passwd");
+        let mut file = firehose_auth::PasswordFile::default();
+        for user in &setup.users {
+            file.set(user, b"secret", firehose_auth::HashKind::Sha512Pbkdf2).expect("set");
+        }
+        file.write(&path).expect("written");
+        path
+    });
+    Access::new(AuthConfig { password_file, acl_file, anonymous: setup.anonymous }).expect("loads")
+}
+
+/// Keeps the import list honest: the shards of a world fit into the sequencer's sets.
+const _: () = assert!(sequencer::SHARDS_MAX >= 4);
