@@ -3,6 +3,7 @@
 #![cfg(loom)]
 
 use firehose_broker::handoff::{Mailbox, Reader, Turnstile};
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use std::ops::ControlFlow;
@@ -33,6 +34,33 @@ fn every_deposit_is_taken_although_nobody_waits() {
         assert_eq!(of_other, [10, 11], "in the order of its slot");
         order.sort_unstable();
         assert_eq!(order, [1, 10, 11]);
+    });
+}
+
+#[test]
+fn who_leaves_the_section_early_knows_of_every_deposit_left_behind() {
+    loom::model(|| {
+        let shared = Arc::new((Turnstile::<u32, Vec<u32>>::new(2, Vec::new()), AtomicBool::new(false)));
+        let deposit_and_leave = |(turnstile, rung): &(Turnstile<u32, Vec<u32>>, AtomicBool), slot| {
+            turnstile.deposit(slot, [1]);
+            let left = turnstile.run(|order, deposits| {
+                order.append(deposits);
+                ControlFlow::Break(())
+            });
+            if left.is_break() && !turnstile.is_empty() {
+                rung.store(true, Ordering::SeqCst);
+            }
+        };
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || deposit_and_leave(&shared, 1))
+        };
+        deposit_and_leave(&shared, 0);
+        other.join().unwrap();
+        assert!(
+            shared.0.is_empty() || shared.1.load(Ordering::SeqCst),
+            "somebody is called for what is left"
+        );
     });
 }
 

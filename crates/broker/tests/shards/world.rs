@@ -337,14 +337,19 @@ impl World {
         got.into_iter().map(|it| it.payload).collect()
     }
 
-    /// Time passes, and every shard looks at its timers.
+    /// Time passes, and every shard looks at its timers, as often as one that runs does.
     pub fn pass(&mut self, ms: u64) {
-        self.pass_time(ms);
-        for host in &mut self.hosts {
-            host.shard.set_now(self.now);
-            host.shard.tick();
+        let mut left = ms;
+        while left > 0 {
+            let step = left.min(1000);
+            left -= step;
+            self.pass_time(step);
+            for host in &mut self.hosts {
+                host.shard.set_now(self.now);
+                host.shard.tick();
+            }
+            self.settle();
         }
-        self.settle();
     }
 
     fn pass_time(&mut self, ms: u64) {
