@@ -5,6 +5,12 @@
 use firehose_broker::handoff::{Mailbox, Reader, Turnstile};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
+use std::ops::ControlFlow;
+
+fn append(order: &mut Vec<u32>, deposits: &mut Vec<u32>) -> ControlFlow<()> {
+    order.append(deposits);
+    ControlFlow::Continue(())
+}
 
 #[test]
 fn every_deposit_is_taken_although_nobody_waits() {
@@ -14,13 +20,13 @@ fn every_deposit_is_taken_although_nobody_waits() {
             let turnstile = turnstile.clone();
             thread::spawn(move || {
                 turnstile.deposit(1, [10]);
-                turnstile.run(|order, deposits| order.append(deposits));
+                let _ = turnstile.run(append);
                 turnstile.deposit(1, [11]);
-                turnstile.run(|order, deposits| order.append(deposits));
+                let _ = turnstile.run(append);
             })
         };
         turnstile.deposit(0, [1]);
-        turnstile.run(|order, deposits| order.append(deposits));
+        let _ = turnstile.run(append);
         other.join().unwrap();
         let mut order = turnstile.with(|order| order.clone());
         let of_other: Vec<u32> = order.iter().copied().filter(|x| *x >= 10).collect();
@@ -102,12 +108,13 @@ fn two_mailboxes_get_the_sections_order() {
         let boxes = Arc::new([Mailbox::<u32>::default(), Mailbox::default()]);
         let turnstile = Arc::new(Turnstile::<u32, ()>::new(2, ()));
         let run = |turnstile: &Turnstile<u32, ()>, boxes: &[Mailbox<u32>; 2]| {
-            turnstile.run(|_, deposits| {
+            let _ = turnstile.run(|_, deposits| {
                 for deposit in deposits.drain(..) {
                     boxes.iter().for_each(|mailbox| {
                         mailbox.push(deposit);
                     });
                 }
+                ControlFlow::Continue(())
             });
         };
         let other = {
