@@ -302,12 +302,14 @@ impl World {
         got.into_iter().map(|it| it.payload).collect()
     }
 
-    /// Time passes, and every shard looks at its timers.
+    /// Time passes, and every shard looks at its timers, once a second as a running one does.
     pub fn pass(&mut self, ms: u64) {
-        self.pass_time(ms);
-        for host in &mut self.hosts {
-            host.shard.set_now(self.now);
-            host.shard.tick();
+        for step in std::iter::repeat_n(1000, (ms / 1000) as usize).chain([ms % 1000]) {
+            self.pass_time(step);
+            for host in &mut self.hosts {
+                host.shard.set_now(self.now);
+                host.shard.tick();
+            }
         }
         self.settle();
     }
