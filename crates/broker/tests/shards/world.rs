@@ -117,14 +117,8 @@ impl World {
         let log = open(config, Arc::new(disk.clone()), START_US).expect("opens");
         let folder = tempfile::tempdir().expect("a folder");
         let access = access(&setup, &folder);
-        let sequencer = Sequencer::new(
-            setup.shards,
-            log.append,
-            setup.durability,
-            setup.role,
-            setup.limits.mailbox_bytes_max,
-            wall_us,
-        );
+        let (durability, bytes_max) = (setup.durability, setup.limits.mailbox_bytes_max);
+        let sequencer = Sequencer::new(setup.shards, log.append, durability, setup.role, bytes_max, wall_us);
         let common = Common {
             replays: Arc::new(Replays::new(&setup.limits)),
             limits: Arc::new(setup.limits),
