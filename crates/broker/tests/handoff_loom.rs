@@ -34,7 +34,7 @@ fn every_deposit_is_taken_although_nobody_waits() {
 /// need two.
 fn bounded(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(2);
     builder.check(model);
 }
 

@@ -11,4 +11,5 @@ mod seam;
 mod sequencer;
 mod slow;
 mod subscribe;
+mod wire;
 mod world;
