@@ -68,7 +68,7 @@ fn who_leaves_the_section_early_knows_of_every_deposit_left_behind() {
 /// need two.
 fn bounded(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(2);
     builder.check(model);
 }
 

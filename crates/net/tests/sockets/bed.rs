@@ -1,8 +1,8 @@
-//! A bus on free ports with its data in memory, and blocking clients.
+//! A bus on free ports with its data in a temporary folder, and blocking clients.
 
 use firehose_auth::{Access, AuthConfig, HashKind, PasswordFile};
 use firehose_broker::{Bus, BusConfig, Limits};
-use firehose_log::{LogConfig, MemDisk, open};
+use firehose_log::{LogConfig, RealDisk, open};
 use firehose_mqtt::{
     Connect, Decoded, Packet, Properties, Publish, QoS, Subscribe, SubscribeItemsBuf, SubscribeOptions,
     Version, decode, encode,
@@ -35,9 +35,9 @@ impl Bed {
         file.set("alice", b"secret", HashKind::Sha512Pbkdf2).expect("set");
         file.write(&passwords).expect("written");
         let access = Access::new(AuthConfig { password_file: Some(passwords), ..AuthConfig::default() });
-        let disk = Arc::new(MemDisk::new());
+        let log = LogConfig::new(folder.path().join("data"));
         let log =
-            open(LogConfig { disk_reserve_bytes: 0, ..LogConfig::new("/log") }, disk, 0).expect("opens");
+            open(LogConfig { disk_reserve_bytes: 0, ..log }, Arc::new(RealDisk::new()), 0).expect("opens");
         let config = BusConfig { shards: 3, limits, ..BusConfig::default() };
         let bus = Bus::start(config, log, access.expect("loads"));
         let unix = folder.path().join("mqtt.sock");
