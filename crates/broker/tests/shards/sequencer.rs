@@ -180,7 +180,7 @@ fn a_port_is_completed_although_the_commit_was_quicker() {
     sequencer
         .ports()
         .submit(Box::new(move |outcome| of_done.store(outcome.unwrap(), Ordering::SeqCst)), |ticket| {
-            sequencer.leave(sequencer.port_slot(), batch(ticket, &["a"]))
+            sequencer.leave(sequencer.port_slot(), [batch(ticket, &["a"])])
         });
     sequencer.run();
     assert_eq!(done.load(Ordering::SeqCst), 1);
@@ -194,7 +194,7 @@ fn a_port_waits_for_the_sync_and_hears_of_a_refusal() {
     sequencer
         .ports()
         .submit(Box::new(move |outcome| of_done.store(outcome.unwrap(), Ordering::SeqCst)), |ticket| {
-            sequencer.leave(sequencer.port_slot(), batch(ticket, &["a", "b"]))
+            sequencer.leave(sequencer.port_slot(), [batch(ticket, &["a", "b"])])
         });
     sequencer.run();
     assert_eq!((done.load(Ordering::SeqCst), sequencer.wants_commit()), (0, true));
