@@ -1,7 +1,7 @@
 //! Replay: lanes that read the log, at the pace of the socket and of the client's window, until they stand where the
 //! shard stands, and turn live exactly there.
 
-use crate::frames::Shape;
+use crate::frames::{Recorded, Shape};
 use crate::lane::{Gap, Lane, MAIN, Reading};
 use crate::message::LaneKey;
 use crate::session::Session;
@@ -210,7 +210,8 @@ impl Shard {
         let retain = wanted.retain && event.flags.retain();
         let extra = if v5 { &extra[..] } else { &[] };
         let shape = Shape { v5, qos, retain, extra };
-        let range = self.frames.encode(&shape, age_secs, std::iter::once((offset, *event)));
+        let recorded = Recorded { time_us: batch.time_us(), age_secs };
+        let range = self.frames.encode(&shape, recorded, std::iter::once((offset, *event)));
         if self.frames.largest(&shape, &range) <= packet_bytes_max
             && let Some(it) = self.sessions.get_mut(key.session as usize)
             && let Some(connection) = it.connection.as_deref_mut()

@@ -3,8 +3,15 @@
 #![cfg(loom)]
 
 use firehose_broker::handoff::{Mailbox, Reader, Turnstile};
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
+use std::ops::ControlFlow;
+
+fn append(order: &mut Vec<u32>, deposits: &mut Vec<u32>) -> ControlFlow<()> {
+    order.append(deposits);
+    ControlFlow::Continue(())
+}
 
 #[test]
 fn every_deposit_is_taken_although_nobody_waits() {
@@ -14,19 +21,46 @@ fn every_deposit_is_taken_although_nobody_waits() {
             let turnstile = turnstile.clone();
             thread::spawn(move || {
                 turnstile.deposit(1, [10]);
-                turnstile.run(|order, deposits| order.append(deposits));
+                let _ = turnstile.run(append);
                 turnstile.deposit(1, [11]);
-                turnstile.run(|order, deposits| order.append(deposits));
+                let _ = turnstile.run(append);
             })
         };
         turnstile.deposit(0, [1]);
-        turnstile.run(|order, deposits| order.append(deposits));
+        let _ = turnstile.run(append);
         other.join().unwrap();
         let mut order = turnstile.with(|order| order.clone());
         let of_other: Vec<u32> = order.iter().copied().filter(|x| *x >= 10).collect();
         assert_eq!(of_other, [10, 11], "in the order of its slot");
         order.sort_unstable();
         assert_eq!(order, [1, 10, 11]);
+    });
+}
+
+#[test]
+fn who_leaves_the_section_early_knows_of_every_deposit_left_behind() {
+    loom::model(|| {
+        let shared = Arc::new((Turnstile::<u32, Vec<u32>>::new(2, Vec::new()), AtomicBool::new(false)));
+        let deposit_and_leave = |(turnstile, rung): &(Turnstile<u32, Vec<u32>>, AtomicBool), slot| {
+            turnstile.deposit(slot, [1]);
+            let left = turnstile.run(|order, deposits| {
+                order.append(deposits);
+                ControlFlow::Break(())
+            });
+            if left.is_break() && !turnstile.is_empty() {
+                rung.store(true, Ordering::SeqCst);
+            }
+        };
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || deposit_and_leave(&shared, 1))
+        };
+        deposit_and_leave(&shared, 0);
+        other.join().unwrap();
+        assert!(
+            shared.0.is_empty() || shared.1.load(Ordering::SeqCst),
+            "somebody is called for what is left"
+        );
     });
 }
 
@@ -102,12 +136,13 @@ fn two_mailboxes_get_the_sections_order() {
         let boxes = Arc::new([Mailbox::<u32>::default(), Mailbox::default()]);
         let turnstile = Arc::new(Turnstile::<u32, ()>::new(2, ()));
         let run = |turnstile: &Turnstile<u32, ()>, boxes: &[Mailbox<u32>; 2]| {
-            turnstile.run(|_, deposits| {
+            let _ = turnstile.run(|_, deposits| {
                 for deposit in deposits.drain(..) {
                     boxes.iter().for_each(|mailbox| {
                         mailbox.push(deposit);
                     });
                 }
+                ControlFlow::Continue(())
             });
         };
         let other = {

@@ -299,7 +299,7 @@ fn replays_are_counted_in_all_and_for_each_address_and_given_back() {
         Limits { replays_max: 3, replays_per_address_max: 2, outbox_bytes_max: 10, ..Limits::default() };
     let mut world = World::new(Setup { limits, ..Setup::default() });
     publish(&mut world, 0..50);
-    let mut begin = |world: &mut World, id: &str, address| {
+    let begin = |world: &mut World, id: &str, address| {
         let client = from_address(world, id, address);
         // So that it does not come to its end: nothing but the SUBACK goes out.
         world.clients[client].room = 6;

@@ -1,18 +1,18 @@
 //! The world of a test: shards, sequencer, log, clock, wires.
 
 use crate::client::{self, Got, take_packets};
-use firehose_auth::{Access, AnonymousMode, AuthConfig, Identity};
+pub use crate::setup::Setup;
+use crate::setup::access;
+use firehose_auth::{Access, Identity};
 use firehose_broker::arrival::{Arrival, Scope, home_shard};
 use firehose_broker::message::Message;
 use firehose_broker::outbox::Wire;
 use firehose_broker::replays::Replays;
-use firehose_broker::sequencer::{Durability, Role, Sequencer};
+use firehose_broker::sequencer::{Durability, Sequencer};
 use firehose_broker::shard::{Action, Appetite, Common, Now, Shard};
 use firehose_broker::stats::ShardStats;
-use firehose_broker::{Limits, sequencer};
 use firehose_log::{Chunk, Commit, LogConfig, MemDisk, Offset, Read, Wait, open};
 use firehose_mqtt::{Packet, PacketKind, Property, Reason, SubscribeOptions, Version};
-use firehose_topic::TopicFilter;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -28,41 +28,6 @@ thread_local! {
 
 fn wall_us() -> i64 {
     WALL_US.get()
-}
-
-/// What a world is made with.
-pub struct Setup {
-    pub shards: usize,
-    pub durability: Durability,
-    pub role: Role,
-    pub limits: Limits,
-    pub unlogged: Vec<TopicFilter>,
-    pub anonymous: AnonymousMode,
-    /// Lines of an ACL file; none: no such file.
-    pub acl: Option<&'static str>,
-    /// Users of the password file; none: no such file.
-    pub users: Vec<&'static str>,
-    pub tail_bytes: usize,
-    pub segment_bytes: u64,
-    pub retention_bytes: Option<u64>,
-}
-
-impl Default for Setup {
-    fn default() -> Setup {
-        Setup {
-            shards: 1,
-            durability: Durability::Os,
-            role: Role::Depositor,
-            limits: Limits::default(),
-            unlogged: Vec::new(),
-            anonymous: AnonymousMode::Full,
-            acl: None,
-            users: Vec::new(),
-            tail_bytes: 1 << 20,
-            segment_bytes: 1 << 20,
-            retention_bytes: None,
-        }
-    }
 }
 
 struct Host {
@@ -337,12 +302,14 @@ impl World {
         got.into_iter().map(|it| it.payload).collect()
     }
 
-    /// Time passes, and every shard looks at its timers.
+    /// Time passes, and every shard looks at its timers, once a second as a running one does.
     pub fn pass(&mut self, ms: u64) {
-        self.pass_time(ms);
-        for host in &mut self.hosts {
-            host.shard.set_now(self.now);
-            host.shard.tick();
+        for step in std::iter::repeat_n(1000, (ms / 1000) as usize).chain([ms % 1000]) {
+            self.pass_time(step);
+            for host in &mut self.hosts {
+                host.shard.set_now(self.now);
+                host.shard.tick();
+            }
         }
         self.settle();
     }
@@ -533,34 +500,3 @@ impl World {
         }
     }
 }
-
-/// Every shard of a world has at most so many bytes in its mailbox's batches, outboxes and answers.
-pub fn tight() -> Limits {
-    Limits {
-        outbox_bytes_max: 2_000,
-        parked_bytes_max: 8_000,
-        replay_chunk_bytes: 2_000,
-        ..Limits::default()
-    }
-}
-
-fn access(setup: &Setup, folder: &tempfile::TempDir) -> Access {
-    let acl_file = setup.acl.map(|lines| {
-        let path = folder.path().join("acl");
-        std::fs::write(&path, lines).expect("written");
-        path
-    });
-    let password_file = (!setup.users.is_empty()).then(|| {
-        let path = folder.path().join("passwd");
-        let mut file = firehose_auth::PasswordFile::default();
-        for user in &setup.users {
-            file.set(user, b"secret", firehose_auth::HashKind::Sha512Pbkdf2).expect("set");
-        }
-        file.write(&path).expect("written");
-        path
-    });
-    Access::new(AuthConfig { password_file, acl_file, anonymous: setup.anonymous }).expect("loads")
-}
-
-/// Keeps the import list honest: the shards of a world fit into the sequencer's sets.
-const _: () = assert!(sequencer::SHARDS_MAX >= 4);
