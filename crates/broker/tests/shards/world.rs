@@ -9,7 +9,7 @@ use firehose_broker::arrival::{Arrival, Scope, home_shard};
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Durability, Sequencer};
-use firehose_broker::shard::{Action, Appetite, Common, Now, Shard};
+use firehose_broker::shard::{Action, Appetite, Now, Shard, Shared};
 use firehose_broker::stats::ShardStats;
 use firehose_log::{Chunk, Commit, LogConfig, MemDisk, Offset, Read, Wait, open};
 use firehose_mqtt::{Packet, PacketKind, Property, Reason, SubscribeOptions, Version};
@@ -70,7 +70,7 @@ impl World {
         let access = access(&setup, &folder);
         let (durability, bytes_max) = (setup.durability, setup.limits.mailbox_bytes_max);
         let sequencer = Sequencer::new(setup.shards, log.append, durability, setup.role, bytes_max, wall_us);
-        let common = Common {
+        let shared = Shared {
             replays: Arc::new(Replays::new(&setup.limits)),
             limits: Arc::new(setup.limits),
             access: access.clone(),
@@ -81,7 +81,7 @@ impl World {
         };
         let host = |_| {
             let stats = Arc::<ShardStats>::default();
-            Host { shard: Shard::new(common.clone(), 0, stats.clone()), stats, clients: HashMap::new() }
+            Host { shard: Shard::new(shared.clone(), 0, stats.clone()), stats, clients: HashMap::new() }
         };
         let hosts = (0..setup.shards).map(host).collect();
         let now = Now { ms: 1_000_000, wall_us: START_US };
