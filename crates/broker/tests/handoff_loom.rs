@@ -3,6 +3,7 @@
 #![cfg(loom)]
 
 use firehose_broker::handoff::{Mailbox, Reader, Turnstile};
+use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
@@ -42,9 +43,16 @@ fn bounded(model: impl Fn() + Sync + Send + 'static) {
 struct Shard {
     mailbox: Mailbox<u32>,
     seen: Mutex<Vec<u32>>,
+    pauses: AtomicUsize,
 }
 
 impl Shard {
+    /// Before a lock is let go: others may come in between here, which loom does not try by itself, since it takes
+    /// everybody for one who waits for a lock.
+    fn pause(&self) {
+        self.pauses.load(Ordering::SeqCst);
+    }
+
     fn drain(&self, seen: &mut Vec<u32>) {
         let mut messages = Vec::new();
         self.mailbox.take(&mut messages);
@@ -58,6 +66,7 @@ impl Shard {
         loop {
             let Ok(mut seen) = self.seen.try_lock() else { return };
             self.drain(&mut seen);
+            self.pause();
             drop(seen);
             if !self.mailbox.is_left_behind() {
                 return;
@@ -71,6 +80,7 @@ impl Shard {
         self.mailbox.wake_up();
         self.drain(&mut seen);
         let asleep = self.mailbox.fall_asleep();
+        self.pause();
         drop(seen);
         asleep && !self.mailbox.is_left_behind()
     }
@@ -79,7 +89,11 @@ impl Shard {
 #[test]
 fn no_message_sleeps_when_helpers_run_a_sleeping_shard() {
     bounded(|| {
-        let shard = Arc::new(Shard { mailbox: Mailbox::default(), seen: Mutex::new(Vec::new()) });
+        let shard = Arc::new(Shard {
+            mailbox: Mailbox::default(),
+            seen: Mutex::new(Vec::new()),
+            pauses: AtomicUsize::new(0),
+        });
         let helpers: Vec<_> = [1, 2]
             .into_iter()
             .map(|message| {
