@@ -20,11 +20,16 @@ impl Shard {
         let input = std::mem::take(&mut arrival.input);
         let limits = self.common.limits.clone();
         let anonymous = arrival.identity.is_anonymous() && !self.auth.is_open();
-        let sends_max = if anonymous { limits.packet_anonymous_bytes_max } else { limits.packet_bytes_max };
+        let sends = match anonymous {
+            // Who may not publish needs no aliases, and gets no memory for them.
+            true => Sends { bytes_max: limits.packet_anonymous_bytes_max, aliases_max: 0 },
+            false => Sends { bytes_max: limits.packet_bytes_max, aliases_max: limits.topic_aliases_max },
+        };
         // The lobby decoded it before; what it would not pass on does not come here.
         let Ok(Some((connect, consumed))) = decode_connect(&input, limits.packet_bytes_max) else { return };
         let version = connect.version;
-        let mut connection = Connection::new(version, arrival.address, sends_max);
+        let mut connection = Connection::new(version, arrival.address, sends.bytes_max);
+        connection.aliases_max = sends.aliases_max;
         let refused = self.refusal(&connect, &arrival);
         if refused.is_none() {
             connection.will = self.will(&connect);
@@ -36,7 +41,7 @@ impl Shard {
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         connection.asked_for_expiry = connect.properties.session_expiry().is_some_and(|secs| secs > 0);
         let reason = refused.unwrap_or(Reason::Success);
-        write_connack(&mut connection, &connect, &arrival, reason, &limits, sends_max, keep_alive_secs);
+        write_connack(&mut connection, &connect, &arrival, reason, &limits, &sends, keep_alive_secs);
         connection.closing = refused.is_some();
         let session = self.begin(arrival, &connect, connection, keep_alive_secs, refused.is_some());
         self.actions.push(Action::Attach { session, socket });
@@ -108,6 +113,7 @@ impl Shard {
             scope,
             client_id: arrival.client_id,
             subscriptions: Vec::new(),
+            subscription_bytes: 0,
             main: Lane::default(),
             more_lanes: Vec::new(),
             inflight: None,
@@ -194,6 +200,12 @@ impl Shard {
     }
 }
 
+/// What a client may send.
+struct Sends {
+    bytes_max: usize,
+    aliases_max: u16,
+}
+
 /// CONNACK, which says truthfully what is not there.
 fn write_connack(
     connection: &mut Connection,
@@ -201,7 +213,7 @@ fn write_connack(
     arrival: &Arrival,
     reason: Reason,
     limits: &crate::limits::Limits,
-    sends_max: usize,
+    sends: &Sends,
     keep_alive_secs: u16,
 ) {
     let mut properties = PropertiesBuf::new();
@@ -214,11 +226,11 @@ fn write_connack(
         }
         say(Property::ReceiveMaximum(limits.inflight_max));
         say(Property::RetainAvailable(0));
-        say(Property::MaximumPacketSize(u32::try_from(sends_max).unwrap_or(u32::MAX)));
+        say(Property::MaximumPacketSize(u32::try_from(sends.bytes_max).unwrap_or(u32::MAX)));
         if arrival.assigned && connect.client_id.is_empty() {
             say(Property::AssignedClientId(&arrival.client_id));
         }
-        say(Property::TopicAliasMaximum(limits.topic_aliases_max));
+        say(Property::TopicAliasMaximum(sends.aliases_max));
         say(Property::SharedAvailable(0));
         if keep_alive_secs != connect.keep_alive_secs {
             say(Property::ServerKeepAlive(keep_alive_secs));

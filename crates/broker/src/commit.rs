@@ -52,13 +52,10 @@ impl Turns {
     fn turn(&mut self) {
         let sequencer = self.bus.sequencer();
         if sequencer.commit_thread_has_role() {
-            // Deposits that came in before the role goes back are placed by the last of these rounds.
-            loop {
-                let had_role = sequencer.commit_thread_has_role();
+            self.bus.rouse(sequencer.run_round());
+            if !sequencer.commit_thread_has_role() {
+                // It goes back. Deposits that were left to us before are placed here; later ones see that it has.
                 self.bus.rouse(sequencer.run_section());
-                if had_role == sequencer.commit_thread_has_role() {
-                    break;
-                }
             }
         }
         if sequencer.durability() == Durability::Sync && sequencer.wants_commit() {

@@ -24,6 +24,8 @@ pub struct Connection {
     pub packet_bytes_max: u32,
     /// The largest packet it may send.
     pub sends_bytes_max: u32,
+    /// The topic aliases it may set.
+    pub aliases_max: u16,
     /// It stands in the shard's list of connections to flush.
     pub dirty: bool,
     /// Its socket takes no more for now.
@@ -58,6 +60,7 @@ impl Connection {
             will: None,
             packet_bytes_max: u32::MAX,
             sends_bytes_max: sends_bytes_max.min(u32::MAX as usize) as u32,
+            aliases_max: 0,
             dirty: false,
             blocked: false,
             window_shut: false,

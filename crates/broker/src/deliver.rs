@@ -2,7 +2,7 @@
 //!
 //! Neighbours in a batch that have topic and flags in common are a *run*: matched once, and pushed as one range.
 
-use crate::frames::{Range, Shape};
+use crate::frames::{Range, Recorded, Shape};
 use crate::lane::MAIN;
 use crate::session::{Interest, Session};
 use crate::shard::{Shard, mark_dirty};
@@ -42,6 +42,10 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    fn recorded(&self) -> Recorded {
+        Recorded { time_us: self.batch.time_us(), age_secs: 0 }
+    }
+
     fn events(&self) -> impl Iterator<Item = (Offset, Event<'a>)> + use<'a> {
         let (batch, logged) = (self.batch, self.logged);
         self.records.clone().map(move |index| {
@@ -117,7 +121,7 @@ impl Shard {
             };
             let slot = &mut cache.plain[usize::from(shape.v5) * 3 + shape.qos as usize];
             let (range, largest) = slot.get_or_insert_with(|| {
-                let range = self.frames.encode(&shape, 0, run.events());
+                let range = self.frames.encode(&shape, run.recorded(), run.events());
                 let largest = self.frames.largest(&shape, &range);
                 (range, largest)
             });
@@ -200,7 +204,7 @@ impl Shard {
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
         extra.push(Property::UserProperty("firehose-gap", gap.text()));
         let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &extra };
-        let range = self.frames.encode(&shape, 0, first.events());
+        let range = self.frames.encode(&shape, first.recorded(), first.events());
         let largest = self.frames.largest(&shape, &range);
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         if let Some(connection) = it.connection.as_deref_mut().filter(|it| largest <= it.packet_bytes_max) {
@@ -250,7 +254,7 @@ impl Shard {
         let ids: Vec<Property<'_>> = key.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
         if !key.cursor {
             let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &ids };
-            let range = self.frames.encode(&shape, 0, run.events());
+            let range = self.frames.encode(&shape, run.recorded(), run.events());
             let largest = self.frames.largest(&shape, &range);
             return (range, largest);
         }
@@ -260,7 +264,7 @@ impl Shard {
             let mut extra = ids.clone();
             extra.push(Property::UserProperty("firehose-cursor", &cursor));
             let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &extra };
-            let range = self.frames.encode(&shape, 0, std::iter::once((offset, event)));
+            let range = self.frames.encode(&shape, run.recorded(), std::iter::once((offset, event)));
             let largest = self.frames.largest(&shape, &range);
             whole = match whole {
                 Some((so_far, max)) if std::sync::Arc::ptr_eq(&so_far.frames, &range.frames) => Some((
@@ -273,7 +277,7 @@ impl Shard {
         }
         whole.unwrap_or_else(|| {
             let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &[] };
-            (self.frames.encode(&shape, 0, std::iter::empty()), 0)
+            (self.frames.encode(&shape, run.recorded(), std::iter::empty()), 0)
         })
     }
 

@@ -4,7 +4,7 @@
 //! ([`TurnFrames::seal`]) the buffers become immutable. A range of QoS 0 frames is one piece of memory for `writev`,
 //! however many messages it is; of the others the packet id is patched in a copy.
 
-use firehose_log::{Attribute, Event, Offset};
+use firehose_log::{Attribute, Event, Offset, format_time};
 use firehose_mqtt::{Frame, Layout, Property, QoS, encode_publish};
 use std::sync::{Arc, OnceLock};
 
@@ -80,6 +80,15 @@ pub struct Range {
     pub bytes: u32,
 }
 
+/// When events were recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded {
+    /// The wall clock then, microseconds since 1970.
+    pub time_us: i64,
+    /// How long ago that is: it is taken off a message's expiry interval.
+    pub age_secs: u32,
+}
+
 /// How a publication is put on the wire for a group of subscribers.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape<'a> {
@@ -125,12 +134,12 @@ pub struct TurnFrames {
 }
 
 impl TurnFrames {
-    /// Encodes events, side by side, and gives their range. `age_secs` is how long ago they were recorded: it is taken
-    /// off a message's expiry interval. An event that no packet can hold is left out (it cannot have come by MQTT).
+    /// Encodes events that were recorded together, side by side, and gives their range. An event that no packet can hold
+    /// is left out (it cannot have come by MQTT).
     pub fn encode<'e>(
         &mut self,
         shape: &Shape<'_>,
-        age_secs: u32,
+        recorded: Recorded,
         events: impl Iterator<Item = (Offset, Event<'e>)>,
     ) -> Range {
         let slot = &mut self.buffers[shape.buffer()];
@@ -141,7 +150,7 @@ impl TurnFrames {
         let Building { shared, sealed } = building;
         let (first, start) = (sealed.frames.len() as u32, sealed.bytes.len());
         for (offset, event) in events {
-            if let Ok(frame) = encode_event(&mut sealed.bytes, shape, age_secs, &event) {
+            if let Ok(frame) = encode_event(&mut sealed.bytes, shape, recorded, &event) {
                 sealed.frames.push(FrameAt { frame, offset });
             }
         }
@@ -178,7 +187,7 @@ fn seal(slot: &mut Option<Building>) {
 fn encode_event(
     out: &mut Vec<u8>,
     shape: &Shape<'_>,
-    age_secs: u32,
+    recorded: Recorded,
     event: &Event<'_>,
 ) -> Result<Frame, firehose_mqtt::EncodeError> {
     let layout = Layout { v5: shape.v5, ack: shape.qos != QoS::AtMostOnce };
@@ -193,9 +202,13 @@ fn encode_event(
             event.payload,
         );
     }
+    // What a source brought is a CloudEvent, and gets the time at which it came beside the source's own.
+    let is_cloud_event = event.attributes.iter().any(|attribute| matches!(attribute, Attribute::Context(..)));
+    let recordedtime = is_cloud_event.then(|| format_time(recorded.time_us));
+    let recordedtime = recordedtime.as_deref().map(|time| Property::UserProperty("recordedtime", time));
     let format = event.flags.payload_utf8().then_some(Property::PayloadFormat(1));
-    let own = event.attributes.iter().filter_map(move |attribute| property_of(attribute, age_secs));
-    let properties = format.into_iter().chain(own).chain(shape.extra.iter().copied());
+    let own = event.attributes.iter().filter_map(move |attribute| property_of(attribute, recorded.age_secs));
+    let properties = format.into_iter().chain(own).chain(recordedtime).chain(shape.extra.iter().copied());
     encode_publish(out, layout, shape.qos, shape.retain, event.topic, properties, event.payload)
 }
 
@@ -211,4 +224,43 @@ fn property_of(attribute: Attribute<'_>, age_secs: u32) -> Option<Property<'_>> 
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use firehose_log::{Attributes, AttributesBuf, Flags};
+    use firehose_mqtt::{Decoded, Packet, Version, decode};
+
+    fn properties_of(attributes: Attributes<'_>, v5: bool) -> Vec<(String, String)> {
+        let event = Event { flags: Flags::default(), topic: "a/b", attributes, payload: b"x" };
+        let shape = Shape { v5, qos: QoS::AtMostOnce, retain: false, extra: &[] };
+        let mut turn = TurnFrames::default();
+        let recorded = Recorded { time_us: 1_790_000_000_123_456, age_secs: 0 };
+        let range = turn.encode(&shape, recorded, std::iter::once((7, event)));
+        turn.seal();
+        let version = if v5 { Version::V5 } else { Version::V311 };
+        let Decoded::Packet(Packet::Publish(publish), _) =
+            decode(range.frames.range(range.first, range.end), version, 1000).unwrap()
+        else {
+            panic!("a PUBLISH")
+        };
+        let user = publish.properties.user_properties();
+        user.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn a_sources_event_says_when_it_was_recorded_and_a_clients_is_left_as_it_was() {
+        let mut attributes = AttributesBuf::new();
+        attributes.push(&Attribute::Context("specversion", "1.0"));
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            properties_of(attributes.as_attributes(), true),
+            [pair("specversion", "1.0"), pair("recordedtime", "2026-09-21T14:13:20.123456Z")]
+        );
+        assert_eq!(properties_of(attributes.as_attributes(), false), [], "3.1.1 has no properties");
+        attributes.clear();
+        attributes.push(&Attribute::UserProperty("mine", "1"));
+        assert_eq!(properties_of(attributes.as_attributes(), true), [pair("mine", "1")]);
+    }
 }

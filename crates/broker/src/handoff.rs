@@ -6,13 +6,15 @@
 //!
 //! 1. *No deposit is left behind.* Who deposits and finds the section taken may go away: the one inside looks at the
 //!    slots again after it has left the section. The slots' own locks order the two: either the look comes after the
-//!    deposit and sees it, or it came before, and then the section was free when the depositor tried it.
+//!    deposit and sees it, or it came before, and then the section was free when the depositor tried it. One who may
+//!    not stay that long says so (`Break`), and is told that the look is somebody else's now.
 //! 2. *No message sleeps.* The sleep flag lies under the mailbox's lock. A shard falls asleep only with an empty
 //!    mailbox; who puts a message into a sleeping shard's mailbox is told so, and runs or wakes it. Who runs it looks
 //!    at the mailbox again after letting go of the shard (the argument of 1).
 //! 3. *One order.* Messages that the section pushes arrive in every mailbox in the order of the section.
 
 use crate::sync::{Mutex, lock, try_lock};
+use std::ops::ControlFlow;
 
 /// A section that only one thread is in, with a slot in front of it for each depositor.
 pub struct Turnstile<D, S> {
@@ -41,20 +43,21 @@ impl<D, S> Turnstile<D, S> {
     }
 
     /// Runs the section until no slot holds anything, unless another thread is in it (which then does it for us).
-    /// `section` gets all deposits there are: in order within a slot. Returns whether it ran at all.
-    pub fn run(&self, mut section: impl FnMut(&mut S, &mut Vec<D>)) -> bool {
-        let mut ran = false;
+    /// `section` gets all deposits there are, in order within a slot, and says whether to look for more after it.
+    /// `Break`: it said no, and something may lie in the slots: the caller has to see to it that somebody looks.
+    pub fn run(&self, mut section: impl FnMut(&mut S, &mut Vec<D>) -> ControlFlow<()>) -> ControlFlow<()> {
         loop {
-            let Some(mut inside) = try_lock(&self.section) else { return ran };
+            let Some(mut inside) = try_lock(&self.section) else { return ControlFlow::Continue(()) };
             let Section { state, taken } = &mut *inside;
+            let mut more = ControlFlow::Continue(());
             if self.take(taken) {
-                ran = true;
-                section(state, taken);
+                more = section(state, taken);
                 taken.clear();
             }
             drop(inside);
+            more?;
             if self.is_empty() {
-                return ran;
+                return ControlFlow::Continue(());
             }
         }
     }

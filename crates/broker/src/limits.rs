@@ -31,7 +31,7 @@ pub struct Limits {
     pub topic_aliases_max: u16,
     /// Subscriptions of one client.
     pub subscriptions_per_client_max: usize,
-    /// Bytes of all filters of one client.
+    /// Bytes of all filters of one client, and 32 for each slash in them.
     pub subscription_bytes_per_client_max: usize,
     /// Sessions live no longer than this after their connection (with persistent sessions; told in CONNACK).
     pub session_expiry_secs_max: u32,

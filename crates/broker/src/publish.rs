@@ -74,13 +74,13 @@ impl Shard {
         }
         let Some(alias) = publish.properties.topic_alias() else { return Ok(None) };
         let alias = usize::from(alias);
-        if alias == 0 || alias > usize::from(self.common.limits.topic_aliases_max) {
+        let Some(connection) = self.connection(session) else { return Ok(None) };
+        if alias == 0 || alias > usize::from(connection.aliases_max) {
             return Err((
                 Reason::TopicAliasInvalid,
                 "a topic alias above Topic Alias Maximum [MQTT-3.2.2-17]",
             ));
         }
-        let Some(connection) = self.connection(session) else { return Ok(None) };
         let aliases = &mut connection.publisher.get_or_insert_default().aliases;
         if !publish.topic.is_empty() {
             if aliases.len() < alias {

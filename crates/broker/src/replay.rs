@@ -1,7 +1,7 @@
 //! Replay: lanes that read the log, at the pace of the socket and of the client's window, until they stand where the
 //! shard stands, and turn live exactly there.
 
-use crate::frames::Shape;
+use crate::frames::{Recorded, Shape};
 use crate::lane::{Gap, Lane, MAIN, Reading};
 use crate::message::LaneKey;
 use crate::session::Session;
@@ -10,6 +10,12 @@ use firehose_log::{Batch, Chunk, Event, Kind, Offset, ReadError};
 use firehose_mqtt::{Property, QoS, Reason, Version};
 use firehose_topic::TopicName;
 use std::sync::Arc;
+
+/// Comparisons of an event with a filter for one answer of the log: a session with many filters reads in small steps,
+/// so that others get their turn.
+const COMPARISONS_MAX: usize = 32 << 10;
+/// A session reads whole chunks with so many filters, and less the more it has beyond.
+const FILTERS_PER_CHUNK: usize = 32;
 
 impl Shard {
     /// Asks the log for each lane that is behind, as far as the outbox has room.
@@ -37,7 +43,8 @@ impl Shard {
                 return self.starve(session);
             }
             let key = LaneKey { session, generation: it.generation, lane };
-            let (upto, bytes_max) = (self.stand, self.common.limits.replay_chunk_bytes);
+            let share = 1 + it.subscriptions.len() / FILTERS_PER_CHUNK;
+            let (upto, bytes_max) = (self.stand, self.common.limits.replay_chunk_bytes / share);
             if let Some(lane) = self.sessions[session as usize].lane_mut(lane) {
                 lane.reading = Reading::Replay { next, asked: true };
             }
@@ -127,7 +134,10 @@ impl Shard {
             // The lane fell back further while this was read: it asks again.
             return;
         }
-        let before = self.connection(key.session).map_or(0, |connection| connection.outbox.bytes());
+        let Some(it) = self.sessions.get(key.session as usize) else { return };
+        let filters = it.subscriptions.len();
+        let before = it.connection.as_deref().map_or(0, |connection| connection.outbox.bytes());
+        let mut comparisons = 0;
         'full: for batch in batches {
             let age_secs = (self.now.wall_us - batch.time_us()).max(0) / 1_000_000;
             let age_secs = u32::try_from(age_secs).unwrap_or(u32::MAX);
@@ -144,6 +154,10 @@ impl Shard {
                     break 'full;
                 }
                 next = offset + 1;
+                comparisons += filters;
+                if comparisons >= COMPARISONS_MAX {
+                    break 'full;
+                }
             }
         }
         let Some(it) = self.sessions.get_mut(key.session as usize) else { return };
@@ -196,7 +210,8 @@ impl Shard {
         let retain = wanted.retain && event.flags.retain();
         let extra = if v5 { &extra[..] } else { &[] };
         let shape = Shape { v5, qos, retain, extra };
-        let range = self.frames.encode(&shape, age_secs, std::iter::once((offset, *event)));
+        let recorded = Recorded { time_us: batch.time_us(), age_secs };
+        let range = self.frames.encode(&shape, recorded, std::iter::once((offset, *event)));
         if self.frames.largest(&shape, &range) <= packet_bytes_max
             && let Some(it) = self.sessions.get_mut(key.session as usize)
             && let Some(connection) = it.connection.as_deref_mut()

@@ -9,6 +9,7 @@ use crate::handoff::{Mailbox, Reader, Turnstile};
 use crate::message::Message;
 use crate::port::Ports;
 use firehose_log::{Append, Batch, Draft, Offset, Refusal, Submission};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -181,12 +182,26 @@ impl Sequencer {
         self.run_section()
     }
 
-    /// Runs the section if it is free and something lies in a slot. The commit thread calls it while it has the role.
+    /// Runs the section if it is free, until nothing lies in a slot; but not for another write once one was slow, since
+    /// whoever calls has better to do: then the commit thread goes on.
     pub fn run_section(&self) -> Sleepers {
+        self.run_while(|| !self.slow.load(Ordering::Acquire))
+    }
+
+    /// The commit thread, while it has the section: one round, so that what it has to do besides, commits first of all,
+    /// gets its turn however fast deposits come. For what is left it finds its bell rung.
+    pub(crate) fn run_round(&self) -> Sleepers {
+        self.run_while(|| false)
+    }
+
+    fn run_while(&self, go_on: impl Fn() -> bool) -> Sleepers {
         let mut sleepers = Sleepers::default();
         let mut ring = false;
-        self.turnstile.run(|section, deposits| ring |= self.place(section, deposits, &mut sleepers));
-        if ring {
+        let left = self.turnstile.run(|section, deposits| {
+            ring |= self.place(section, deposits, &mut sleepers);
+            if go_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if ring || (left.is_break() && !self.turnstile.is_empty()) {
             self.bell.ring();
         }
         // With `sync` too: the commit thread may have been quicker than the answer to a deposit.

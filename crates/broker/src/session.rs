@@ -43,6 +43,16 @@ pub struct Interest {
     pub special: bool,
 }
 
+/// What a level of a filter takes in the trie beside its bytes, about half of the worst case.
+const LEVEL_BYTES: usize = 32;
+
+/// What a filter counts for in `subscription_bytes_per_client_max`: its bytes, those of the `$replay` filter as it was
+/// written, and 32 for each slash, since each level is a node of the trie.
+pub fn filter_cost_bytes(filter: &TopicFilter, written: Option<&str>) -> usize {
+    let slashes = filter.as_str().bytes().filter(|byte| *byte == b'/').count();
+    filter.as_str().len() + written.map_or(0, str::len) + LEVEL_BYTES * slashes
+}
+
 /// See the module.
 pub struct Session {
     /// Tells it from other sessions that had the same place.
@@ -65,6 +75,8 @@ pub struct Session {
     pub client_id: Box<str>,
     /// Subscriptions; places of removed ones are used again.
     pub subscriptions: Vec<Option<Subscription>>,
+    /// What all of them count for: see [`filter_cost_bytes`].
+    pub subscription_bytes: usize,
     /// The main lane.
     pub main: Lane,
     /// Lanes of `since` and `$replay`: lane `n` is at `n - 1`. None once it has joined the main one.
@@ -131,10 +143,9 @@ impl Session {
         })
     }
 
-    /// How many subscriptions it has, and the bytes of their filters.
-    pub fn subscription_count(&self) -> (usize, usize) {
-        let all = self.subscriptions.iter().flatten();
-        all.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.filter.as_str().len()))
+    /// How many subscriptions it has.
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions.iter().flatten().count()
     }
 }
 

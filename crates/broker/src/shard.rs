@@ -32,6 +32,9 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+/// A shard that runs looks every second for clients that were not heard.
+const SWEEP_SECS_MAX: u32 = 1;
+
 /// The time of a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -335,7 +338,6 @@ impl Shard {
             self.pump(session);
         }
         if self.swept_secs != self.now.secs() {
-            self.swept_secs = self.now.secs();
             self.sweep();
         }
         if self.throttled.is_empty() { 1000 - self.now.ms % 1000 } else { 50 }
@@ -386,8 +388,17 @@ impl Shard {
         }
     }
 
+    /// Disconnects who was not heard for too long. What time this shard did not run, because its thread was kept by a
+    /// disk or the machine stood still, does not count: what was sent in it has not been read yet.
     fn sweep(&mut self) {
         let now = self.now.secs();
+        let deaf_secs = now.saturating_sub(self.swept_secs.saturating_add(SWEEP_SECS_MAX));
+        self.swept_secs = now;
+        if deaf_secs > 0 {
+            for (_, it) in &mut self.sessions {
+                it.heard_secs = it.heard_secs.saturating_add(deaf_secs).min(now);
+            }
+        }
         let mut late = Vec::new();
         for (session, it) in &self.sessions {
             let patience = (u32::from(it.keep_alive_secs) * 3).div_ceil(2);

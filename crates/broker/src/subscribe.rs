@@ -4,7 +4,7 @@
 use crate::connection::Pause;
 use crate::inbound::Flow;
 use crate::lane::{Gap, Lane, MAIN};
-use crate::session::Subscription;
+use crate::session::{Subscription, filter_cost_bytes};
 use crate::shard::{Action, Shard};
 use firehose_auth::Verdict;
 use firehose_log::{Cursor, Offset, Since, SinceError, Start};
@@ -16,6 +16,8 @@ use firehose_topic::{TopicFilter, parse_share};
 
 /// Begins a filter that replays: `$replay/<from>/<filter>`.
 const REPLAY: &str = "$replay/";
+/// As many subscriptions as a session can number, whatever the configuration says.
+const SUBSCRIPTIONS_MAX: usize = u16::MAX as usize;
 
 /// What one filter of a SUBSCRIBE asks for, if it may.
 struct Plan {
@@ -268,9 +270,10 @@ impl Shard {
             return Ok(granted);
         }
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
-        let (count, bytes) = it.subscription_count();
-        if count >= self.common.limits.subscriptions_per_client_max
-            || bytes + plan.filter.as_str().len() > self.common.limits.subscription_bytes_per_client_max
+        let count_max = self.common.limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX);
+        let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
+        if it.subscription_count() >= count_max
+            || it.subscription_bytes + cost_bytes > self.common.limits.subscription_bytes_per_client_max
         {
             return Err(Reason::QuotaExceeded);
         }
@@ -306,6 +309,7 @@ impl Shard {
             it.subscriptions.push(None);
         }
         it.subscriptions[free] = Some(subscription);
+        it.subscription_bytes += cost_bytes;
         it.many = it.many || it.subscriptions.len() > 1;
         self.stats.subscriptions.add(1);
         Ok(granted)
@@ -417,6 +421,8 @@ impl Shard {
         self.trie.remove(&subscription.filter, |known| {
             known.session == session && usize::from(known.subscription) == index
         });
+        let cost_bytes = filter_cost_bytes(&subscription.filter, subscription.written.as_deref());
+        it.subscription_bytes = it.subscription_bytes.saturating_sub(cost_bytes);
         self.stats.subscriptions.sub(1);
         let lane = subscription.lane;
         if lane != MAIN && it.of_lane(lane).next().is_none() {

@@ -3,9 +3,15 @@
 #![cfg(loom)]
 
 use firehose_broker::handoff::{Mailbox, Reader, Turnstile};
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
+use std::ops::ControlFlow;
+
+fn append(order: &mut Vec<u32>, deposits: &mut Vec<u32>) -> ControlFlow<()> {
+    order.append(deposits);
+    ControlFlow::Continue(())
+}
 
 #[test]
 fn every_deposit_is_taken_although_nobody_waits() {
@@ -15,19 +21,46 @@ fn every_deposit_is_taken_although_nobody_waits() {
             let turnstile = turnstile.clone();
             thread::spawn(move || {
                 turnstile.deposit(1, [10]);
-                turnstile.run(|order, deposits| order.append(deposits));
+                let _ = turnstile.run(append);
                 turnstile.deposit(1, [11]);
-                turnstile.run(|order, deposits| order.append(deposits));
+                let _ = turnstile.run(append);
             })
         };
         turnstile.deposit(0, [1]);
-        turnstile.run(|order, deposits| order.append(deposits));
+        let _ = turnstile.run(append);
         other.join().unwrap();
         let mut order = turnstile.with(|order| order.clone());
         let of_other: Vec<u32> = order.iter().copied().filter(|x| *x >= 10).collect();
         assert_eq!(of_other, [10, 11], "in the order of its slot");
         order.sort_unstable();
         assert_eq!(order, [1, 10, 11]);
+    });
+}
+
+#[test]
+fn who_leaves_the_section_early_knows_of_every_deposit_left_behind() {
+    loom::model(|| {
+        let shared = Arc::new((Turnstile::<u32, Vec<u32>>::new(2, Vec::new()), AtomicBool::new(false)));
+        let deposit_and_leave = |(turnstile, rung): &(Turnstile<u32, Vec<u32>>, AtomicBool), slot| {
+            turnstile.deposit(slot, [1]);
+            let left = turnstile.run(|order, deposits| {
+                order.append(deposits);
+                ControlFlow::Break(())
+            });
+            if left.is_break() && !turnstile.is_empty() {
+                rung.store(true, Ordering::SeqCst);
+            }
+        };
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || deposit_and_leave(&shared, 1))
+        };
+        deposit_and_leave(&shared, 0);
+        other.join().unwrap();
+        assert!(
+            shared.0.is_empty() || shared.1.load(Ordering::SeqCst),
+            "somebody is called for what is left"
+        );
     });
 }
 
@@ -43,14 +76,14 @@ fn bounded(model: impl Fn() + Sync + Send + 'static) {
 struct Shard {
     mailbox: Mailbox<u32>,
     seen: Mutex<Vec<u32>>,
-    pauses: AtomicUsize,
+    steps: AtomicUsize,
 }
 
 impl Shard {
-    /// Before a lock is let go: others may come in between here, which loom does not try by itself, since it takes
-    /// everybody for one who waits for a lock.
-    fn pause(&self) {
-        self.pauses.load(Ordering::SeqCst);
+    /// Somebody may come in between here: before a lock is let go, and before it is tried. Loom takes every lock for
+    /// one that is waited for, and by itself tries nothing right before its end; so these places share a word.
+    fn step(&self) {
+        self.steps.fetch_add(1, Ordering::SeqCst);
     }
 
     fn drain(&self, seen: &mut Vec<u32>) {
@@ -64,9 +97,10 @@ impl Shard {
             return;
         }
         loop {
+            self.step();
             let Ok(mut seen) = self.seen.try_lock() else { return };
             self.drain(&mut seen);
-            self.pause();
+            self.step();
             drop(seen);
             if !self.mailbox.is_left_behind() {
                 return;
@@ -80,7 +114,7 @@ impl Shard {
         self.mailbox.wake_up();
         self.drain(&mut seen);
         let asleep = self.mailbox.fall_asleep();
-        self.pause();
+        self.step();
         drop(seen);
         asleep && !self.mailbox.is_left_behind()
     }
@@ -92,7 +126,7 @@ fn no_message_sleeps_when_helpers_run_a_sleeping_shard() {
         let shard = Arc::new(Shard {
             mailbox: Mailbox::default(),
             seen: Mutex::new(Vec::new()),
-            pauses: AtomicUsize::new(0),
+            steps: AtomicUsize::new(0),
         });
         let helpers: Vec<_> = [1, 2]
             .into_iter()
@@ -120,12 +154,13 @@ fn two_mailboxes_get_the_sections_order() {
         let boxes = Arc::new([Mailbox::<u32>::default(), Mailbox::default()]);
         let turnstile = Arc::new(Turnstile::<u32, ()>::new(2, ()));
         let run = |turnstile: &Turnstile<u32, ()>, boxes: &[Mailbox<u32>; 2]| {
-            turnstile.run(|_, deposits| {
+            let _ = turnstile.run(|_, deposits| {
                 for deposit in deposits.drain(..) {
                     boxes.iter().for_each(|mailbox| {
                         mailbox.push(deposit);
                     });
                 }
+                ControlFlow::Continue(())
             });
         };
         let other = {

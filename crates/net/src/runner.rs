@@ -12,11 +12,14 @@ use firehose_log::{Since, Wait};
 use mio::{Events, Registry, Token};
 use std::collections::VecDeque;
 use std::io;
+use std::time::{Duration, Instant};
 
 /// What is read from a socket at once; one buffer for each shard.
 const READ_BYTES: usize = 128 << 10;
 /// Rounds of messages and actions in one turn: what is left waits until the sockets had their turn.
 const ROUNDS_MAX: usize = 8;
+/// How long lanes that are behind may read the log in one turn: replays that match little would else hold up everybody.
+const READING_MAX: Duration = Duration::from_millis(2);
 
 /// What an arrival carries for `net`.
 pub struct Newcomer {
@@ -35,6 +38,17 @@ struct Connected {
     _place: Place,
 }
 
+/// How much of the turn is left for reading the log.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// All of it.
+    Fresh,
+    /// Until then.
+    Until(Instant),
+    /// Nothing: it is a helper's turn.
+    Left,
+}
+
 /// See the module.
 pub(crate) struct Runner {
     number: usize,
@@ -47,6 +61,9 @@ pub(crate) struct Runner {
     buffer: Box<[u8]>,
     messages: Vec<Message>,
     actions: Vec<Action>,
+    /// [`Action::Read`]s that wait, in order.
+    reads: VecDeque<Action>,
+    reading: Reading,
     /// Others that this one's deposits woke.
     sleepers: Sleepers,
 }
@@ -64,18 +81,22 @@ impl Runner {
             buffer: vec![0; READ_BYTES].into(),
             messages: Vec::new(),
             actions: Vec::new(),
+            reads: VecDeque::new(),
+            reading: Reading::Fresh,
             sleepers: Sleepers::default(),
         }
     }
 
     /// A turn begins; gives after how many milliseconds the next one is wanted, if nothing happens.
     pub(crate) fn begin(&mut self, now: Now) -> u64 {
+        self.reading = Reading::Fresh;
         self.shard.set_now(now);
         self.shard.tick()
     }
 
-    /// A helper's turn begins: timers are left to the shard's next own turn.
+    /// A helper's turn begins: timers and reading the log are left to the shard's next own turn.
     pub(crate) fn begin_help(&mut self, now: Now) {
+        self.reading = Reading::Left;
         self.shard.set_now(now);
     }
 
@@ -175,7 +196,7 @@ impl Runner {
 
     fn act(&mut self) {
         for _ in 0..ROUNDS_MAX {
-            if !self.shard.has_actions() {
+            if !self.shard.has_actions() && !self.may_read_log() {
                 return;
             }
             let mut actions = std::mem::take(&mut self.actions);
@@ -184,6 +205,35 @@ impl Runner {
                 self.do_one(action);
             }
             self.actions = actions;
+            self.read_log();
+        }
+    }
+
+    fn may_read_log(&self) -> bool {
+        !self.reads.is_empty()
+            && match self.reading {
+                Reading::Fresh => true,
+                Reading::Until(end) => Instant::now() < end,
+                Reading::Left => false,
+            }
+    }
+
+    /// Answers lanes that are behind, one after the other, while there is time for it in this turn.
+    fn read_log(&mut self) {
+        for _ in 0..self.reads.len() {
+            if !self.may_read_log() {
+                return;
+            }
+            if let Reading::Fresh = self.reading {
+                self.reading = Reading::Until(Instant::now() + READING_MAX);
+            }
+            let Some(Action::Read { lane, from, upto, bytes_max }) = self.reads.pop_front() else { return };
+            match self.bus.read().read(from, upto, bytes_max, Wait::No) {
+                Ok(firehose_log::Chunk::Blocked) => {
+                    self.readers.ask(self.number, Question::Read { lane, from, upto, bytes_max });
+                }
+                answer => self.shard.answer(lane, answer),
+            }
         }
     }
 
@@ -196,14 +246,7 @@ impl Runner {
                     connected.socket.finish();
                 }
             }
-            Action::Read { lane, from, upto, bytes_max } => {
-                match self.bus.read().read(from, upto, bytes_max, Wait::No) {
-                    Ok(firehose_log::Chunk::Blocked) => {
-                        self.readers.ask(self.number, Question::Read { lane, from, upto, bytes_max });
-                    }
-                    answer => self.shard.answer(lane, answer),
-                }
-            }
+            Action::Read { .. } => self.reads.push_back(action),
             Action::Resolve { token, since: Since::Earliest } => {
                 let start = self.bus.read().resolve(&Since::Earliest, wall_us());
                 self.messages.push(Message::Resolved { token, start });
@@ -254,7 +297,7 @@ impl Runner {
 
     /// Whether everything waits for a socket, a message or the time.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.readable.is_empty() && self.shard.is_idle()
+        self.readable.is_empty() && self.reads.is_empty() && self.shard.is_idle()
     }
 }
 

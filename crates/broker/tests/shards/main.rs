@@ -9,6 +9,7 @@ mod publish;
 mod replay;
 mod seam;
 mod sequencer;
+mod setup;
 mod slow;
 mod subscribe;
 mod wire;

@@ -2,9 +2,11 @@
 
 use crate::client::{options, subscribe_packet, unsubscribe_packet};
 use crate::world::{START_US, Setup, World};
+use firehose_auth::AnonymousMode;
 use firehose_broker::Limits;
+use firehose_broker::shard::Action;
 use firehose_log::{Cursor, Offset};
-use firehose_mqtt::{Packet, PacketKind, Property, Reason, Version};
+use firehose_mqtt::{Packet, PacketKind, Property, Publish, Reason, Version};
 use std::net::IpAddr;
 
 const CURSORS: Property<'_> = Property::UserProperty("firehose-cursor", "on");
@@ -350,4 +352,36 @@ fn an_address_gets_its_replay_rate_and_no_more() {
         got += more;
     }
     assert_eq!(got, 100);
+}
+
+#[test]
+fn a_session_with_many_filters_reads_in_small_steps_and_misses_nothing() {
+    let mut world = World::open();
+    publish(&mut world, 0..300);
+    let filters: Vec<String> = (0..900).map(|it| format!("none/{it}")).chain(["t".to_owned()]).collect();
+    let filters: Vec<_> = filters.iter().map(|it| (it.as_str(), options(0))).collect();
+    let client = world.client(Version::V5, "many");
+    world.delays_reads = true;
+    world.subscribe(client, &filters, &[Property::UserProperty("since", "earliest")]);
+    world.settle();
+    let mut steps = 0;
+    while !world.questions.is_empty() {
+        steps += usize::from(matches!(world.questions.front(), Some((_, Action::Read { .. }))));
+        world.answer(0);
+        world.settle();
+    }
+    let all: Vec<String> = (0..300).map(|it| it.to_string()).collect();
+    assert_eq!(payloads(&mut world, client), all);
+    assert!(steps >= 8, "300 events and 901 filters in {steps} steps");
+}
+
+#[test]
+fn who_may_not_publish_has_no_topic_aliases() {
+    let mut world = World::new(Setup { anonymous: AnonymousMode::Read, ..Setup::default() });
+    let client = world.client(Version::V5, "c");
+    let properties = crate::client::properties(&[Property::TopicAlias(1)]);
+    let publish = Publish { properties: properties.as_properties(), ..crate::client::publish("t", "", 1, 1) };
+    world.send_packet(client, &Packet::Publish(publish));
+    let last = world.take(client).pop().expect("an answer");
+    assert_eq!((last.kind, last.reason()), (PacketKind::Disconnect, Reason::TopicAliasInvalid));
 }

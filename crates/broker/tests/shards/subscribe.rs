@@ -196,3 +196,19 @@ fn nothing_but_subscriptions_of_this_shard_costs_it_a_message() {
         assert!(!world.exchange(host), "nobody there subscribes any more");
     }
 }
+
+#[test]
+fn deep_filters_and_long_ways_to_write_a_time_count_for_the_memory_they_take() {
+    let limits = Limits { subscription_bytes_per_client_max: 1_000, ..Limits::default() };
+    let mut world = World::new(Setup { limits, ..Setup::default() });
+    let client = world.client(Version::V5, "c");
+    assert_eq!(world.subscribed(client, &"/".repeat(40), 0), Reason::QuotaExceeded);
+    let written = format!("$replay/-{}1s/t", "0".repeat(1_000));
+    assert_eq!(world.subscribed(client, &written, 0), Reason::QuotaExceeded);
+    for _ in 0..3 {
+        assert_eq!(world.subscribed(client, &"/".repeat(25), 0), Reason::Success, "given back each time");
+        let packet = unsubscribe_packet(Version::V5, 1, &[&"/".repeat(25)]);
+        world.send(client, &packet);
+        world.take(client);
+    }
+}

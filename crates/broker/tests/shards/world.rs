@@ -1,18 +1,18 @@
 //! The world of a test: shards, sequencer, log, clock, wires.
 
 use crate::client::{self, Got, take_packets};
+pub use crate::setup::Setup;
+use crate::setup::access;
 use crate::wire::Client;
-use firehose_auth::{Access, AnonymousMode, AuthConfig, Identity};
-use firehose_broker::Limits;
+use firehose_auth::{Access, Identity};
 use firehose_broker::arrival::{Arrival, Scope, home_shard};
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
-use firehose_broker::sequencer::{Durability, Role, Sequencer};
+use firehose_broker::sequencer::{Durability, Sequencer};
 use firehose_broker::shard::{Action, Appetite, Common, Now, Shard};
 use firehose_broker::stats::ShardStats;
 use firehose_log::{Chunk, Commit, LogConfig, MemDisk, Offset, Read, Wait, open};
 use firehose_mqtt::{Packet, PacketKind, Property, Reason, SubscribeOptions, Version};
-use firehose_topic::TopicFilter;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -27,41 +27,6 @@ thread_local! {
 
 fn wall_us() -> i64 {
     WALL_US.get()
-}
-
-/// What a world is made with.
-pub struct Setup {
-    pub shards: usize,
-    pub durability: Durability,
-    pub role: Role,
-    pub limits: Limits,
-    pub unlogged: Vec<TopicFilter>,
-    pub anonymous: AnonymousMode,
-    /// Lines of an ACL file; none: no such file.
-    pub acl: Option<&'static str>,
-    /// Users of the password file; none: no such file.
-    pub users: Vec<&'static str>,
-    pub tail_bytes: usize,
-    pub segment_bytes: u64,
-    pub retention_bytes: Option<u64>,
-}
-
-impl Default for Setup {
-    fn default() -> Setup {
-        Setup {
-            shards: 1,
-            durability: Durability::Os,
-            role: Role::Depositor,
-            limits: Limits::default(),
-            unlogged: Vec::new(),
-            anonymous: AnonymousMode::Full,
-            acl: None,
-            users: Vec::new(),
-            tail_bytes: 1 << 20,
-            segment_bytes: 1 << 20,
-            retention_bytes: None,
-        }
-    }
 }
 
 struct Host {
@@ -103,14 +68,8 @@ impl World {
         let log = open(config, Arc::new(disk.clone()), START_US).expect("opens");
         let folder = tempfile::tempdir().expect("a folder");
         let access = access(&setup, &folder);
-        let sequencer = Sequencer::new(
-            setup.shards,
-            log.append,
-            setup.durability,
-            setup.role,
-            setup.limits.mailbox_bytes_max,
-            wall_us,
-        );
+        let (durability, bytes_max) = (setup.durability, setup.limits.mailbox_bytes_max);
+        let sequencer = Sequencer::new(setup.shards, log.append, durability, setup.role, bytes_max, wall_us);
         let common = Common {
             replays: Arc::new(Replays::new(&setup.limits)),
             limits: Arc::new(setup.limits),
@@ -275,12 +234,14 @@ impl World {
         got.into_iter().map(|it| it.payload).collect()
     }
 
-    /// Time passes, and every shard looks at its timers.
+    /// Time passes, and every shard looks at its timers, once a second as a running one does.
     pub fn pass(&mut self, ms: u64) {
-        self.pass_time(ms);
-        for host in &mut self.hosts {
-            host.shard.set_now(self.now);
-            host.shard.tick();
+        for step in std::iter::repeat_n(1000, (ms / 1000) as usize).chain([ms % 1000]) {
+            self.pass_time(step);
+            for host in &mut self.hosts {
+                host.shard.set_now(self.now);
+                host.shard.tick();
+            }
         }
         self.settle();
     }
@@ -470,22 +431,4 @@ impl World {
             self.settle();
         }
     }
-}
-
-fn access(setup: &Setup, folder: &tempfile::TempDir) -> Access {
-    let acl_file = setup.acl.map(|lines| {
-        let path = folder.path().join("acl");
-        std::fs::write(&path, lines).expect("written");
-        path
-    });
-    let password_file = (!setup.users.is_empty()).then(|| {
-        let path = folder.path().join("passwd");
-        let mut file = firehose_auth::PasswordFile::default();
-        for user in &setup.users {
-            file.set(user, b"secret", firehose_auth::HashKind::Sha512Pbkdf2).expect("set");
-        }
-        file.write(&path).expect("written");
-        path
-    });
-    Access::new(AuthConfig { password_file, acl_file, anonymous: setup.anonymous }).expect("loads")
 }

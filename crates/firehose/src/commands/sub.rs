@@ -125,6 +125,9 @@ impl Style {
     }
 }
 
+/// The bus's own attribute of a CloudEvent: when it was recorded.
+const RECORDED: &str = "recordedtime";
+
 fn shown(message: &Message) -> Shown<'_> {
     Shown {
         topic: &message.topic,
@@ -144,9 +147,15 @@ fn shown(message: &Message) -> Shown<'_> {
 }
 
 /// The log's JSON shape. MQTT does not tell a source's attributes from a client's properties: they are a source's where
-/// CloudEvents' `specversion` is among them. The time recorded is that of the cursor, to the second; without one, now.
+/// CloudEvents' `specversion` is among them. The time recorded is then among them too; else it is that of the cursor, to
+/// the second; without one, now.
 fn json(message: &Message) -> Vec<u8> {
     let is_cloud_event = message.user_properties.iter().any(|(name, _)| name == "specversion");
+    let recorded_us = message.user_properties.iter().find(|(name, _)| is_cloud_event && name == RECORDED);
+    let recorded_us = recorded_us.and_then(|(_, time)| match Since::parse(time) {
+        Ok(Since::At(time_us)) => Some(time_us),
+        _ => None,
+    });
     let mut attributes = AttributesBuf::new();
     let mut add = |attribute: Attribute<'_>| {
         // false: too long for the log's format, so no firehose sent it
@@ -165,6 +174,9 @@ fn json(message: &Message) -> Vec<u8> {
         add(Attribute::CorrelationData(bytes));
     }
     for (name, value) in &message.user_properties {
+        if recorded_us.is_some() && name == RECORDED {
+            continue;
+        }
         match is_cloud_event && is_context(name) {
             true => add(Attribute::Context(name, value)),
             false => add(Attribute::UserProperty(name, value)),
@@ -178,10 +190,13 @@ fn json(message: &Message) -> Vec<u8> {
     };
     let mut out = Vec::new();
     match &message.cursor {
-        Some(cursor) => write_json(&mut out, cursor, cursor.recorded_secs.saturating_mul(1_000_000), &event),
+        Some(cursor) => {
+            let to_the_second = cursor.recorded_secs.saturating_mul(1_000_000);
+            write_json(&mut out, cursor, recorded_us.unwrap_or(to_the_second), &event);
+        }
         None => {
             let nowhere = Cursor { log_id: 0, epoch: 0, offset: 0, recorded_secs: 0 };
-            write_json(&mut out, &nowhere, now_us(), &event);
+            write_json(&mut out, &nowhere, recorded_us.unwrap_or_else(now_us), &event);
             without_cursor(&mut out, &nowhere);
         }
     }

@@ -1,0 +1,131 @@
+//! A disk that is slow at every write, and publishers that never pause: nobody but the commit thread is kept by it, and
+//! the commit thread still commits.
+
+use firehose_auth::{Access, AnonymousMode, AuthConfig};
+use firehose_broker::sequencer::Deposit;
+use firehose_broker::{Bus, BusConfig, Durability, Role};
+use firehose_log::{
+    Append, Attributes, Batch, Commit, CommitError, Draft, Event, Flags, Log, LogConfig, MemDisk, Offset,
+    Origin, Refusal, Submission, Upkeep,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+/// More than what counts as slow.
+const SLOW: Duration = Duration::from_millis(3);
+/// A test that waits for longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The publisher that never pauses: each write finds its next deposit in slot 1 when it is over.
+#[derive(Default)]
+struct Publisher {
+    bus: OnceLock<Bus>,
+    stopped: AtomicBool,
+    /// Which threads wrote, in order.
+    wrote: Mutex<Vec<ThreadId>>,
+}
+
+struct SlowAppend {
+    append: Box<dyn Append>,
+    publisher: Arc<Publisher>,
+}
+
+impl Append for SlowAppend {
+    fn append(
+        &mut self,
+        now_us: i64,
+        submissions: &mut Vec<Submission>,
+        placed: &mut dyn FnMut(u32, u64, Result<Arc<Batch>, Refusal>),
+    ) {
+        self.publisher.wrote.lock().unwrap().push(std::thread::current().id());
+        std::thread::sleep(SLOW);
+        if !self.publisher.stopped.load(Ordering::SeqCst)
+            && let Some(bus) = self.publisher.bus.get()
+        {
+            bus.sequencer().leave(1, [deposit()]);
+        }
+        self.append.append(now_us, submissions, placed);
+    }
+
+    fn head(&self) -> Offset {
+        self.append.head()
+    }
+
+    fn wants_upkeep(&self) -> bool {
+        self.append.wants_upkeep()
+    }
+}
+
+/// Says each commit.
+struct Said {
+    commit: Box<dyn Commit>,
+    says: Sender<Offset>,
+}
+
+impl Commit for Said {
+    fn commit(&mut self) -> Result<Offset, CommitError> {
+        let durable = self.commit.commit()?;
+        // Nobody listens any more once the test is over.
+        let _ = self.says.send(durable);
+        Ok(durable)
+    }
+
+    fn upkeep(&mut self, now_us: i64) -> Vec<Upkeep> {
+        self.commit.upkeep(now_us)
+    }
+}
+
+fn deposit() -> Deposit {
+    let event =
+        Event { flags: Flags::default(), topic: "a/b", attributes: Attributes::EMPTY, payload: b"payload" };
+    let mut draft = Draft::new();
+    draft.push(&event, &Origin::default()).unwrap();
+    Deposit::Batch { ticket: 0, draft, wants_sync: true }
+}
+
+fn start(role: Role) -> (Bus, Arc<Publisher>, Receiver<Offset>) {
+    let log = firehose_log::open(LogConfig::new("/log"), Arc::new(MemDisk::default()), 0).unwrap();
+    let publisher = Arc::<Publisher>::default();
+    let (says, commits) = channel();
+    let log = Log {
+        append: Box::new(SlowAppend { append: log.append, publisher: publisher.clone() }),
+        commit: Box::new(Said { commit: log.commit, says }),
+        ..log
+    };
+    let access =
+        Access::new(AuthConfig { password_file: None, acl_file: None, anonymous: AnonymousMode::Full })
+            .unwrap();
+    let config = BusConfig { shards: 2, durability: Durability::Sync, role, ..BusConfig::default() };
+    let bus = Bus::start(config, log, access);
+    publisher.bus.set(bus.clone()).ok().unwrap();
+    (bus, publisher, commits)
+}
+
+fn stop(bus: &Bus, publisher: &Publisher) {
+    publisher.stopped.store(true, Ordering::SeqCst);
+    bus.stop();
+}
+
+#[test]
+fn a_depositor_is_kept_by_one_slow_write_and_the_commit_thread_does_the_others() {
+    let (bus, publisher, commits) = start(Role::Depositor);
+    let _ = bus.sequencer().deposit(0, [deposit()]);
+    while commits.recv_timeout(PATIENCE).unwrap() < 3 {}
+    let wrote = publisher.wrote.lock().unwrap().clone();
+    let by_us = wrote.iter().filter(|thread| **thread == std::thread::current().id()).count();
+    assert_eq!((by_us, wrote.len() >= 3), (1, true));
+    stop(&bus, &publisher);
+}
+
+#[test]
+fn commits_go_on_while_deposits_come_faster_than_the_disk_writes_them() {
+    let (bus, publisher, commits) = start(Role::CommitThread);
+    let _ = bus.sequencer().deposit(0, [deposit()]);
+    let first = commits.recv_timeout(PATIENCE).unwrap();
+    let second = commits.recv_timeout(PATIENCE).unwrap();
+    assert!(first < second);
+    stop(&bus, &publisher);
+}
