@@ -3,7 +3,7 @@
 #![cfg(loom)]
 
 use firehose_broker::handoff::{Mailbox, Reader, Turnstile};
-use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use std::ops::ControlFlow;
@@ -76,9 +76,16 @@ fn bounded(model: impl Fn() + Sync + Send + 'static) {
 struct Shard {
     mailbox: Mailbox<u32>,
     seen: Mutex<Vec<u32>>,
+    steps: AtomicUsize,
 }
 
 impl Shard {
+    /// Somebody may come in between here: before a lock is let go, and before it is tried. Loom takes every lock for
+    /// one that is waited for, and by itself tries nothing right before its end; so these places share a word.
+    fn step(&self) {
+        self.steps.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn drain(&self, seen: &mut Vec<u32>) {
         let mut messages = Vec::new();
         self.mailbox.take(&mut messages);
@@ -90,8 +97,10 @@ impl Shard {
             return;
         }
         loop {
+            self.step();
             let Ok(mut seen) = self.seen.try_lock() else { return };
             self.drain(&mut seen);
+            self.step();
             drop(seen);
             if !self.mailbox.is_left_behind() {
                 return;
@@ -105,6 +114,7 @@ impl Shard {
         self.mailbox.wake_up();
         self.drain(&mut seen);
         let asleep = self.mailbox.fall_asleep();
+        self.step();
         drop(seen);
         asleep && !self.mailbox.is_left_behind()
     }
@@ -113,7 +123,11 @@ impl Shard {
 #[test]
 fn no_message_sleeps_when_helpers_run_a_sleeping_shard() {
     bounded(|| {
-        let shard = Arc::new(Shard { mailbox: Mailbox::default(), seen: Mutex::new(Vec::new()) });
+        let shard = Arc::new(Shard {
+            mailbox: Mailbox::default(),
+            seen: Mutex::new(Vec::new()),
+            steps: AtomicUsize::new(0),
+        });
         let helpers: Vec<_> = [1, 2]
             .into_iter()
             .map(|message| {
