@@ -49,7 +49,7 @@ impl Shard {
             {
                 publisher.unplaced_bytes = publisher.unplaced_bytes.saturating_sub(*bytes);
                 if connection.pauses.has(Pause::Unplaced)
-                    && publisher.unplaced_bytes <= self.common.limits.unplaced_bytes_max / 2
+                    && publisher.unplaced_bytes <= self.shared.limits.unplaced_bytes_max / 2
                 {
                     connection.pauses.set(Pause::Unplaced, false);
                     self.actions.push(Action::Resume { session: *session });
@@ -61,7 +61,7 @@ impl Shard {
 
     /// Lets go what is durable.
     pub(crate) fn release(&mut self) {
-        let (durable, waits) = (self.durable, self.common.acks_wait_for_sync);
+        let (durable, waits) = (self.durable, self.shared.acks_wait_for_sync);
         while let Some((sent, outcome)) =
             self.deposits.next_through(|sent, offset| !waits || !sent.wants_sync || offset <= durable)
         {

@@ -18,7 +18,7 @@ impl Shard {
     pub(crate) fn arrive(&mut self, mut arrival: Arrival) {
         let socket = arrival.socket.take();
         let input = std::mem::take(&mut arrival.input);
-        let limits = self.common.limits.clone();
+        let limits = self.shared.limits.clone();
         let anonymous = arrival.identity.is_anonymous() && !self.auth.is_open();
         let sends = match anonymous {
             // Who may not publish needs no aliases, and gets no memory for them.
@@ -99,7 +99,7 @@ impl Shard {
         }
         let user = |wanted: &str| connect.properties.user_properties().any(|it| it == (wanted, "on"));
         let receive_max = connect.properties.receive_maximum().unwrap_or(u16::MAX);
-        let window = receive_max.min(self.common.limits.inflight_max);
+        let window = receive_max.min(self.shared.limits.inflight_max);
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
         let session = self.sessions.insert(Session {
@@ -190,7 +190,7 @@ impl Shard {
         };
         let principal = it.identity.name().unwrap_or("");
         let origin = Origin { principal, session: it.hash, packet_id: 0, way_in: WayIn::Mqtt };
-        let placed = match self.common.unlogged.iter().any(|filter| filter.matches(topic)) {
+        let placed = match self.shared.unlogged.iter().any(|filter| filter.matches(topic)) {
             true => self.outgoing.unlogged(&event, &origin),
             false => self.outgoing.event(&event, &origin, (session, it.generation), false).map(|_| ()),
         };

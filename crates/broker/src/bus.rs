@@ -5,7 +5,7 @@ use crate::limits::Limits;
 use crate::message::Message;
 use crate::replays::Replays;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
-use crate::shard::{Common, Shard};
+use crate::shard::{Shard, Shared};
 use crate::stats::ShardStats;
 use crate::sync::{Mutex, lock};
 use firehose_auth::Access;
@@ -68,7 +68,7 @@ pub type Rouse = Box<dyn Fn(Sleepers) + Send + Sync>;
 struct Inside {
     sequencer: Sequencer,
     read: Arc<dyn Read>,
-    common: Common,
+    shared: Shared,
     stats: Box<[Arc<ShardStats>]>,
     rouse: OnceLock<Rouse>,
     stopping: AtomicBool,
@@ -85,7 +85,7 @@ impl Bus {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = if config.shards == 0 { cores } else { config.shards }.min(SHARDS_MAX);
         let mailbox_bytes_max = config.limits.mailbox_bytes_max;
-        let common = Common {
+        let shared = Shared {
             replays: Arc::new(Replays::new(&config.limits)),
             limits: Arc::new(config.limits),
             access,
@@ -99,7 +99,7 @@ impl Bus {
         let bus = Bus(Arc::new(Inside {
             sequencer,
             read: log.read,
-            common,
+            shared,
             stats: (0..shards).map(|_| Arc::default()).collect(),
             rouse: OnceLock::new(),
             stopping: AtomicBool::new(false),
@@ -111,7 +111,7 @@ impl Bus {
 
     /// One of the shards, for whoever runs it.
     pub fn shard(&self, number: usize) -> Shard {
-        Shard::new(self.0.common.clone(), self.0.sequencer.head(), self.0.stats[number].clone())
+        Shard::new(self.0.shared.clone(), self.0.sequencer.head(), self.0.stats[number].clone())
     }
 
     /// The sequencer.
@@ -126,12 +126,12 @@ impl Bus {
 
     /// The access rules.
     pub fn access(&self) -> &Access {
-        &self.0.common.access
+        &self.0.shared.access
     }
 
     /// `[limits]`.
     pub fn limits(&self) -> &Arc<Limits> {
-        &self.0.common.limits
+        &self.0.shared.limits
     }
 
     /// The counters of all shards together.

@@ -310,7 +310,7 @@ impl Shard {
     /// The text of the cursor of an offset in a batch.
     pub(crate) fn cursor_in(&self, batch: &Batch, offset: Offset) -> String {
         let recorded_secs = batch.time_us().div_euclid(1_000_000);
-        firehose_log::Cursor { log_id: self.common.log_id, epoch: batch.epoch(), offset, recorded_secs }
+        firehose_log::Cursor { log_id: self.shared.log_id, epoch: batch.epoch(), offset, recorded_secs }
             .encode()
     }
 }

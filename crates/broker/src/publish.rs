@@ -38,7 +38,7 @@ impl Shard {
 
     /// What the specification and the limits ask of a PUBLISH, whoever sends it.
     fn conforms(&mut self, session: u32, publish: &Publish<'_>) -> Result<(), (Reason, &'static str)> {
-        let inflight_max = usize::from(self.common.limits.inflight_max);
+        let inflight_max = usize::from(self.shared.limits.inflight_max);
         let Some(connection) = self.connection(session) else { return Ok(()) };
         let waiting = connection.publisher.as_deref().map_or(0, |publisher| publisher.acks.len());
         if waiting >= usize::from(u16::MAX) {
@@ -181,7 +181,7 @@ impl Shard {
         };
         let name = TopicName::trusted(event.topic);
         let ack = ack_of(publish);
-        if self.common.unlogged.iter().any(|filter| filter.matches(name)) {
+        if self.shared.unlogged.iter().any(|filter| filter.matches(name)) {
             if self.outgoing.unlogged(event, &origin).is_err() {
                 return self.violate(session, Reason::PacketTooLarge, "larger than the log can hold");
             }
@@ -216,7 +216,7 @@ impl Shard {
 
     /// Counts what has no place yet, and the rate; over a limit the connection is not read for a while.
     fn charge(&mut self, session: u32, bytes: usize) -> Flow {
-        let (now_secs, limits) = (self.now.secs(), self.common.limits.clone());
+        let (now_secs, limits) = (self.now.secs(), self.shared.limits.clone());
         let Some(connection) = self.connection(session) else { return Flow::Stop };
         let Connection { publisher, pauses, .. } = connection;
         let publisher = publisher.get_or_insert_default();

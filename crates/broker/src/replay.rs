@@ -33,7 +33,7 @@ impl Shard {
             if waits || connection.closing || connection.outbox.has_messages() {
                 return;
             }
-            if lane != MAIN && !self.common.replays.may_send(connection.address, self.now.ms) {
+            if lane != MAIN && !self.shared.replays.may_send(connection.address, self.now.ms) {
                 if !self.throttled.contains(&session) {
                     self.throttled.push(session);
                 }
@@ -44,7 +44,7 @@ impl Shard {
             }
             let key = LaneKey { session, generation: it.generation, lane };
             let share = 1 + it.subscriptions.len() / FILTERS_PER_CHUNK;
-            let (upto, bytes_max) = (self.stand, self.common.limits.replay_chunk_bytes / share);
+            let (upto, bytes_max) = (self.stand, self.shared.limits.replay_chunk_bytes / share);
             if let Some(lane) = self.sessions[session as usize].lane_mut(lane) {
                 lane.reading = Reading::Replay { next, asked: true };
             }
@@ -55,7 +55,7 @@ impl Shard {
 
     /// Whether one more chunk fits: when many lanes fall back at once, they read one after the other.
     fn may_read_log(&self) -> bool {
-        let limits = &self.common.limits;
+        let limits = &self.shared.limits;
         let waiting = (self.reads + 1) * limits.replay_chunk_bytes + self.fresh_bytes;
         waiting <= limits.parked_bytes_max || (self.reads == 0 && self.fresh_bytes == 0)
     }
@@ -169,7 +169,7 @@ impl Shard {
         connection.fresh_bytes += sent;
         self.fresh_bytes += sent;
         if key.lane != MAIN {
-            self.common.replays.sent(connection.address, sent, self.now.ms);
+            self.shared.replays.sent(connection.address, sent, self.now.ms);
         }
     }
 
@@ -196,7 +196,7 @@ impl Shard {
         let cursor = it.cursors;
         let gap = it.lane_mut(key.lane).and_then(|lane| lane.gap_before(offset));
         let Some(connection) = it.connection.as_deref_mut() else { return false };
-        if connection.outbox.bytes() >= self.common.limits.outbox_bytes_max {
+        if connection.outbox.bytes() >= self.shared.limits.outbox_bytes_max {
             return false;
         }
         let v5 = connection.version == Version::V5;
@@ -280,7 +280,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let address = it.connection.as_deref().and_then(|connection| connection.address);
         if it.lane_mut(lane).is_some_and(|lane| std::mem::take(&mut lane.counted)) {
-            self.common.replays.end(address);
+            self.shared.replays.end(address);
         }
     }
 }

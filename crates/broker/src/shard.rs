@@ -103,7 +103,7 @@ pub enum Appetite {
 
 /// What every shard shares.
 #[derive(Clone)]
-pub struct Common {
+pub struct Shared {
     /// `[limits]`.
     pub limits: Arc<Limits>,
     /// Who may do what.
@@ -122,7 +122,7 @@ pub struct Common {
 
 /// See the module.
 pub struct Shard {
-    pub(crate) common: Common,
+    pub(crate) shared: Shared,
     pub(crate) auth: Arc<Auth>,
     pub(crate) auth_generation: u64,
     pub(crate) now: Now,
@@ -175,13 +175,13 @@ impl std::hash::Hasher for IdentityHasher {
 
 impl Shard {
     /// A shard that stands at `head`.
-    pub fn new(common: Common, head: Offset, stats: Arc<ShardStats>) -> Shard {
-        let auth = common.access.current();
-        let auth_generation = common.access.generation();
+    pub fn new(shared: Shared, head: Offset, stats: Arc<ShardStats>) -> Shard {
+        let auth = shared.access.current();
+        let auth_generation = shared.access.generation();
         Shard {
             auth,
             auth_generation,
-            common,
+            shared,
             now: Now::default(),
             sessions: Slab::new(),
             by_id: HashMap::default(),
@@ -420,8 +420,8 @@ impl Shard {
     }
 
     fn reload(&mut self) {
-        self.auth = self.common.access.current();
-        self.auth_generation = self.common.access.generation();
+        self.auth = self.shared.access.current();
+        self.auth_generation = self.shared.access.generation();
         let gone: Vec<u32> = self
             .sessions
             .iter()
@@ -457,7 +457,7 @@ impl Shard {
 
     /// Counts what the connection's outbox keeps alive; over the limits its lanes go on from the log.
     fn park(&mut self, session: u32) {
-        let limits = self.common.limits.clone();
+        let limits = self.shared.limits.clone();
         let Some(connection) = self.connection(session) else { return };
         let parked = if connection.outbox.has_messages() { connection.outbox.pinned_bytes() } else { 0 };
         let over = connection.outbox.bytes() > limits.outbox_bytes_max;

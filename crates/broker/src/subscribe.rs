@@ -60,7 +60,7 @@ impl Shard {
             Some(Ok(since)) => Some(Ok(since)),
             Some(Err(_)) => Some(Err(Reason::TopicFilterInvalid)),
         };
-        let count_max = self.common.limits.subscriptions_per_client_max;
+        let count_max = self.shared.limits.subscriptions_per_client_max;
         let plan = |(index, item): (usize, SubscribeItem<'_>)| match index < count_max {
             true => self.plan(session, version, item.filter, item.options, &since),
             false => Err(Reason::QuotaExceeded),
@@ -240,7 +240,7 @@ impl Shard {
         let mut properties = PropertiesBuf::new();
         if cursors && v5 {
             let recorded_secs = self.now.wall_us.div_euclid(1_000_000);
-            let (log_id, epoch) = (self.common.log_id, self.common.epoch);
+            let (log_id, epoch) = (self.shared.log_id, self.shared.epoch);
             let cursor = Cursor { log_id, epoch, offset: head, recorded_secs }.encode();
             let _ = properties.push(&Property::UserProperty("firehose-cursor", &cursor));
         }
@@ -270,10 +270,10 @@ impl Shard {
             return Ok(granted);
         }
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
-        let count_max = self.common.limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX);
+        let count_max = self.shared.limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX);
         let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
         if it.subscription_count() >= count_max
-            || it.subscription_bytes + cost_bytes > self.common.limits.subscription_bytes_per_client_max
+            || it.subscription_bytes + cost_bytes > self.shared.limits.subscription_bytes_per_client_max
         {
             return Err(Reason::QuotaExceeded);
         }
@@ -359,7 +359,7 @@ impl Shard {
         }
         let Some(it) = self.sessions.get_mut(session as usize) else { return Err(Reason::UnspecifiedError) };
         let address = it.connection.as_deref().and_then(|connection| connection.address);
-        if !self.common.replays.begin(address) {
+        if !self.shared.replays.begin(address) {
             return Err(Reason::QuotaExceeded);
         }
         let number = it.add_lane(Lane::replay(start.next));

@@ -3,7 +3,7 @@
 use crate::client::{connect_packet, publish};
 use crate::world::{Setup, World};
 use firehose_broker::Limits;
-use firehose_mqtt::{Packet, PacketKind, Properties, Property, Publish, Reason, Version};
+use firehose_mqtt::{Packet, PacketKind, Property, Publish, Reason, Version};
 
 /// What becomes of a client that sends `bytes`; another one has to notice nothing.
 fn ends_with(version: Version, bytes: &[u8]) -> Option<Reason> {
@@ -183,5 +183,4 @@ fn an_acknowledgement_of_nothing_is_answered_as_its_version_has_it() {
     assert_eq!((answer[0].kind, answer[0].reason()), (PacketKind::PubComp, Reason::PacketIdentifierNotFound));
     let (answer, _) = ack(Packet::PubRel, Version::V311);
     assert_eq!((answer[0].kind, answer[0].id), (PacketKind::PubComp, 5));
-    let _ = Properties::EMPTY;
 }

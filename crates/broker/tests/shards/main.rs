@@ -12,4 +12,5 @@ mod sequencer;
 mod setup;
 mod slow;
 mod subscribe;
+mod wire;
 mod world;

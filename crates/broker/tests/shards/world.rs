@@ -3,19 +3,18 @@
 use crate::client::{self, Got, take_packets};
 pub use crate::setup::Setup;
 use crate::setup::access;
+use crate::wire::Client;
 use firehose_auth::{Access, Identity};
 use firehose_broker::arrival::{Arrival, Scope, home_shard};
 use firehose_broker::message::Message;
-use firehose_broker::outbox::Wire;
 use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Durability, Sequencer};
-use firehose_broker::shard::{Action, Appetite, Common, Now, Shard};
+use firehose_broker::shard::{Action, Appetite, Now, Shard, Shared};
 use firehose_broker::stats::ShardStats;
 use firehose_log::{Chunk, Commit, LogConfig, MemDisk, Offset, Read, Wait, open};
 use firehose_mqtt::{Packet, PacketKind, Property, Reason, SubscribeOptions, Version};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -34,54 +33,6 @@ struct Host {
     shard: Shard,
     stats: Arc<ShardStats>,
     clients: HashMap<u32, usize>,
-}
-
-/// A client's wire, and what it has got.
-pub struct Client {
-    pub version: Version,
-    pub host: usize,
-    session: Option<u32>,
-    /// Sent by the client and not yet read by the shard.
-    to_read: Vec<u8>,
-    paused: bool,
-    /// Bytes that its wire takes before it blocks.
-    pub room: usize,
-    received: Vec<u8>,
-    packets: Vec<Got>,
-    pub closed: bool,
-    /// Acknowledges what it gets.
-    pub acknowledges: bool,
-    /// Acknowledgements are kept back in `acks`.
-    pub holds_acks: bool,
-    pub acks: VecDeque<Vec<u8>>,
-}
-
-impl Client {
-    /// Whether the shard does not read it.
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-}
-
-impl Wire for Client {
-    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        if self.room == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let mut written = 0;
-        for piece in pieces {
-            let take = piece.len().min(self.room);
-            self.received.extend_from_slice(&piece[..take]);
-            if self.room != usize::MAX {
-                self.room -= take;
-            }
-            written += take;
-            if take < piece.len() {
-                break;
-            }
-        }
-        Ok(written)
-    }
 }
 
 /// See the module.
@@ -117,15 +68,9 @@ impl World {
         let log = open(config, Arc::new(disk.clone()), START_US).expect("opens");
         let folder = tempfile::tempdir().expect("a folder");
         let access = access(&setup, &folder);
-        let sequencer = Sequencer::new(
-            setup.shards,
-            log.append,
-            setup.durability,
-            setup.role,
-            setup.limits.mailbox_bytes_max,
-            wall_us,
-        );
-        let common = Common {
+        let (durability, bytes_max) = (setup.durability, setup.limits.mailbox_bytes_max);
+        let sequencer = Sequencer::new(setup.shards, log.append, durability, setup.role, bytes_max, wall_us);
+        let shared = Shared {
             replays: Arc::new(Replays::new(&setup.limits)),
             limits: Arc::new(setup.limits),
             access: access.clone(),
@@ -136,7 +81,7 @@ impl World {
         };
         let host = |_| {
             let stats = Arc::<ShardStats>::default();
-            Host { shard: Shard::new(common.clone(), 0, stats.clone()), stats, clients: HashMap::new() }
+            Host { shard: Shard::new(shared.clone(), 0, stats.clone()), stats, clients: HashMap::new() }
         };
         let hosts = (0..setup.shards).map(host).collect();
         let now = Now { ms: 1_000_000, wall_us: START_US };
@@ -216,20 +161,7 @@ impl World {
             firehose_mqtt::decode_connect(&input, usize::MAX).expect("a CONNECT").expect("whole");
         let version = connect.version;
         let assigned = connect.client_id.is_empty();
-        self.clients.push(Client {
-            version,
-            host,
-            session: None,
-            to_read: Vec::new(),
-            paused: false,
-            room: usize::MAX,
-            received: Vec::new(),
-            packets: Vec::new(),
-            closed: false,
-            acknowledges: false,
-            holds_acks: false,
-            acks: VecDeque::new(),
-        });
+        self.clients.push(Client::new(version, host));
         let socket: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(number));
         let client_id = client_id.into();
         let arrival = Arrival { input, identity, client_id, assigned, address, socket };

@@ -1,0 +1,5 @@
+//! The bus behind real sockets: few tests, of what only sockets show.
+
+mod bed;
+mod fan_out;
+mod lobby;
