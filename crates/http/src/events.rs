@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::Problem;
 use crate::link;
 use crate::query::EventsQuery;
-use crate::router::{CURSOR, HEAD, State, UNSENT_KIB_MAX, now_us, set_cursor};
+use crate::router::{CURSOR, HEAD, State, now_us, set_cursor};
 use crate::scan::{self, ScanError};
 
 /// How long a request waits for its turn at the log before it is sent away with 429.
@@ -32,6 +32,8 @@ pub(crate) async fn list(
     let reader = state.login.identify(&headers).await?;
     let rules = state.login.access().current();
     check_filters(&rules, &reader, &query)?;
+    // First the memory, then the log: else every request that waits would hold a page already.
+    let share = share_of_memory(&state).await?;
     let turn = tokio::time::timeout(TURN_TIMEOUT, state.pages.clone().acquire_owned()).await;
     let Ok(Ok(turn)) = turn else {
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many pages are being read: try again"));
@@ -48,7 +50,7 @@ pub(crate) async fn list(
     let lines = wants_lines(&headers);
     let (next, position, head) = (page.next, page.position, page.head);
     let body = if lines { page.into_ndjson() } else { page.into_json() };
-    let mut response = hold(&state, body).await?.into_response();
+    let mut response = hold(share, body).into_response();
     let link = next.map(|next| next_link(uri.path(), &pairs, &moves, &next));
     describe(&mut response, lines, link.as_deref());
     for (name, cursor) in [(&CURSOR, position), (&HEAD, head)] {
@@ -58,6 +60,9 @@ pub(crate) async fn list(
     }
     Ok(response)
 }
+
+/// What a page may take while it is read: its JSON once in pieces and once as a body.
+const PAGE_KIB: u32 = ((2 * scan::PAGE_BYTES_MAX) >> 10) as u32;
 
 /// A page with its share of the memory that all of them may take, until it is sent.
 struct Unsent {
@@ -71,12 +76,21 @@ impl AsRef<[u8]> for Unsent {
     }
 }
 
-async fn hold(state: &State, body: Vec<u8>) -> Result<Bytes, Problem> {
-    let kib = u32::try_from(body.len() >> 10).unwrap_or(u32::MAX).clamp(1, UNSENT_KIB_MAX);
-    match tokio::time::timeout(TURN_TIMEOUT, state.unsent_kib.clone().acquire_many_owned(kib)).await {
-        Ok(Ok(share)) => Ok(Bytes::from_owner(Unsent { body, _share: share })),
+/// The memory of the largest page; waits until there is so much.
+async fn share_of_memory(state: &State) -> Result<OwnedSemaphorePermit, Problem> {
+    let share = state.unsent_kib.clone().acquire_many_owned(PAGE_KIB);
+    match tokio::time::timeout(TURN_TIMEOUT, share).await {
+        Ok(Ok(share)) => Ok(share),
         _ => Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many pages are being sent: try again")),
     }
+}
+
+/// The body, with as much of the share as it needs until it is sent.
+fn hold(mut share: OwnedSemaphorePermit, body: Vec<u8>) -> Bytes {
+    let kib = (body.len() >> 10) + 1;
+    let unneeded = share.split(share.num_permits().saturating_sub(kib));
+    drop(unneeded);
+    Bytes::from_owner(Unsent { body, _share: share })
 }
 
 /// What of the question the link to the next page depends on, with times that stay where they are from page to page.
