@@ -78,7 +78,7 @@ impl Default for Limits {
             replays_max: 100,
             replays_per_address_max: 8,
             replay_bytes_per_sec_per_address_max: 20 << 20,
-            replay_chunk_bytes: 256 << 10,
+            replay_chunk_bytes: 64 << 10,
             keep_alive_secs_max: 3600,
             helping_flushes_max: 64,
             deny: Vec::new(),
