@@ -119,7 +119,7 @@ impl Shard {
                 reason = Reason::QuotaExceeded;
                 refused += 1;
             }
-            if is_failure(reason) {
+            if reason.is_error() {
                 publisher.received.remove(&ack.packet_id);
                 if connection.version != Version::V5 {
                     close = Some(reason);
@@ -144,8 +144,4 @@ fn write_ack(out: &mut Vec<u8>, version: Version, packet_id: u16, kind: AckKind,
         AckKind::PubRec => Packet::PubRec,
     };
     encode_ack(out, packet, packet_id, reason, version);
-}
-
-pub(crate) fn is_failure(reason: Reason) -> bool {
-    reason as u8 >= 0x80
 }

@@ -1,6 +1,5 @@
 //! What a client's connection brings: packets out of bytes, and what each one does.
 
-use crate::acks::is_failure;
 use crate::connection::{Connection, Pause};
 use crate::inflight::Acknowledged;
 use crate::shard::{Action, Appetite, Shard};
@@ -159,7 +158,7 @@ impl Shard {
         let outcome = match (it.inflight.as_deref_mut(), kind) {
             (None, _) => Acknowledged::Unknown,
             (Some(window), AckKind::PubAck) => window.puback(id),
-            (Some(window), AckKind::PubRec) => window.pubrec(id, is_failure(ack.reason)),
+            (Some(window), AckKind::PubRec) => window.pubrec(id, ack.reason.is_error()),
             (Some(window), _) => window.pubcomp(id),
         };
         let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
@@ -176,7 +175,7 @@ impl Shard {
                 encode_ack(connection.outbox.control(), AckKind::PubRel, id, Reason::Success, version);
             }),
             // MQTT 5 has a reason for it; 3.1.1 goes on with PUBREL all the same [MQTT-4.3.3-1].
-            (Acknowledged::Unknown, AckKind::PubRec) if !is_failure(ack.reason) => {
+            (Acknowledged::Unknown, AckKind::PubRec) if !ack.reason.is_error() => {
                 let reason =
                     if version == Version::V5 { Reason::PacketIdentifierNotFound } else { Reason::Success };
                 self.reply(session, |connection| {

@@ -20,12 +20,6 @@ pub fn encode_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(encoded)
 }
 
-/// The same for one part of a name. `/` is left alone here too: where a source's word has one (a project's name,
-/// say), its parts become levels of their own.
-pub fn encode_level(level: &str) -> Cow<'_, str> {
-    encode_name(level)
-}
-
 fn is_special(char: char) -> bool {
     matches!(char, '+' | '#' | '%') || char.is_control()
 }
@@ -38,7 +32,6 @@ mod tests {
     fn special_characters_are_percent_encoded() {
         assert_eq!(encode_name("c++/c#"), "c%2B%2B/c%23");
         assert_eq!(encode_name("100%\0\n\u{7f}\u{85}"), "100%25%00%0A%7F%C2%85");
-        assert_eq!(encode_level("a+"), "a%2B");
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod name;
 mod share;
 mod trie;
 
-pub use encode::{encode_level, encode_name};
+pub use encode::encode_name;
 pub use error::TopicError;
 pub use filter::TopicFilter;
 pub use name::TopicName;
