@@ -26,6 +26,7 @@ mod index;
 mod json;
 mod log;
 mod mem_disk;
+mod mem_file;
 mod open;
 mod reader;
 mod record;
