@@ -124,6 +124,15 @@ pub enum Upkeep {
         /// Last offset it held.
         last: Offset,
     },
+    /// Records that are still needed were kept from segments that are deleted, or those no longer needed were dropped.
+    Kept {
+        /// How many records are kept now.
+        records: u64,
+        /// The bytes that their file takes.
+        bytes: u64,
+        /// How many were needed and cannot be read.
+        unreadable: u64,
+    },
     /// The wall clock jumped by more than a day, or the newest event is more than a day off: deletion by age
     /// stops until the clock agrees with itself for 24 h.
     ClockJumped {
@@ -166,6 +175,17 @@ impl std::fmt::Display for Upkeep {
             Upkeep::Deleted { segment, first, last } => {
                 write!(f, "retention deleted segment {segment}, events {first} to {last}")
             }
+            Upkeep::Kept { records, bytes, unreadable: 0 } => {
+                write!(
+                    f,
+                    "{records} events that are retained or in flight are kept beyond retention, in {bytes} bytes"
+                )
+            }
+            Upkeep::Kept { records, bytes, unreadable } => write!(
+                f,
+                "{records} events that are retained or in flight are kept beyond retention, in {bytes} bytes; \
+                 {unreadable} more are damaged on the disk and lost"
+            ),
             Upkeep::ClockJumped { by_us } => write!(
                 f,
                 "the clock is off by {} s; no event is deleted for its age until it agrees with itself for 24 h",
@@ -227,6 +247,12 @@ pub trait Read: Send + Sync {
             }
         }
         Ok(Fetched::Events(found))
+    }
+
+    /// The offsets of the records that were kept when their segment was deleted, ascending: all below
+    /// [`Read::oldest`].
+    fn kept(&self) -> Vec<Offset> {
+        Vec::new()
     }
 
     /// The first record in log order that was recorded at `time_us` or later; one above the head if none was.

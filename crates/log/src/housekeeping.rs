@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::engine::{Keep, Refusal, Upkeep};
+use crate::event::Offset;
+use crate::keeping::Keeping;
+use crate::kept;
 use crate::segment::{Segment, lock};
 use crate::shared::Shared;
 
@@ -19,15 +22,21 @@ pub(crate) struct Housekeeping {
     /// Since when, by the monotonic clock, the wall clock has agreed with it after a jump.
     held_since_us: Option<u64>,
     disk_low: bool,
+    keeping: Keeping,
 }
 
 impl Housekeeping {
     /// `held`: whether an earlier run had stopped deletion by age.
     pub(crate) fn new(held: bool, monotonic_us: u64) -> Housekeeping {
-        Housekeeping { clocks: None, held_since_us: held.then_some(monotonic_us), disk_low: false }
+        Housekeeping {
+            clocks: None,
+            held_since_us: held.then_some(monotonic_us),
+            disk_low: false,
+            keeping: Keeping::new(monotonic_us),
+        }
     }
 
-    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64, _keep: &mut dyn Keep) -> Vec<Upkeep> {
+    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep> {
         let mut done = std::mem::take(&mut *lock(&shared.notices));
         let mut attempt = |what, result: io::Result<()>| {
             if let Err(error) = result {
@@ -43,7 +52,7 @@ impl Housekeeping {
             }
         }
         done.extend(self.check_clock(shared, now_us));
-        if let Err(error) = self.retain(shared, now_us, &mut done) {
+        if let Err(error) = self.retain(shared, now_us, keep, &mut done) {
             done.push(Upkeep::Failed { what: "delete old segments", why: error.to_string() });
         }
         done
@@ -91,14 +100,32 @@ impl Housekeeping {
         Some(Upkeep::ClockAgrees)
     }
 
-    /// Deletes whole segments from the oldest on, never the active one.
-    fn retain(&self, shared: &Shared, now_us: i64, done: &mut Vec<Upkeep>) -> io::Result<()> {
+    /// Deletes whole segments from the oldest on, never the active one, and keeps what is still needed of them.
+    fn retain(
+        &mut self,
+        shared: &Shared,
+        now_us: i64,
+        keep: &mut dyn Keep,
+        done: &mut Vec<Upkeep>,
+    ) -> io::Result<()> {
+        let due = self.due(shared, now_us)?;
+        let going = self.keeping.keep(shared, now_us, due, keep, done)?;
+        for (segment, last) in &going {
+            delete(shared, segment)?;
+            let name = segment.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            done.push(Upkeep::Deleted { segment: name, first: segment.first, last: *last });
+        }
+        if going.is_empty() { Ok(()) } else { shared.disk.sync_dir(&shared.config.dir) }
+    }
+
+    /// The segments that are to go, each with its last offset.
+    fn due(&self, shared: &Shared, now_us: i64) -> io::Result<Vec<(Arc<Segment>, Offset)>> {
         let segments = shared.segments().clone();
-        let mut bytes = 0;
+        let mut bytes = shared.kept().map_or(0, |kept| kept.bytes);
         for segment in &segments {
             bytes += segment.bytes(&*shared.disk)?;
         }
-        let mut deleted = false;
+        let mut due = Vec::new();
         for pair in segments.windows(2) {
             let oldest = &pair[0];
             let too_many = shared.config.retention_bytes.is_some_and(|max| bytes > max);
@@ -106,12 +133,9 @@ impl Housekeeping {
                 break;
             }
             bytes -= oldest.bytes(&*shared.disk)?;
-            delete(shared, oldest)?;
-            deleted = true;
-            let name = oldest.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            done.push(Upkeep::Deleted { segment: name, first: oldest.first, last: pair[1].first - 1 });
+            due.push((Arc::clone(oldest), pair[1].first - 1));
         }
-        if deleted { shared.disk.sync_dir(&shared.config.dir) } else { Ok(()) }
+        Ok(due)
     }
 
     fn is_too_old(&self, shared: &Shared, segment: &Arc<Segment>, now_us: i64) -> io::Result<bool> {
@@ -172,10 +196,7 @@ fn delete(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
     shared.segments_mut().retain(|other| !Arc::ptr_eq(other, segment));
     shared.forget(segment);
     for path in [segment.index_path(), segment.path.clone()] {
-        match shared.disk.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        kept::remove(&*shared.disk, &path)?;
     }
     Ok(())
 }

@@ -25,6 +25,8 @@ mod handle;
 mod housekeeping;
 mod index;
 mod json;
+mod keeping;
+mod kept;
 mod log;
 mod mem_disk;
 mod open;
@@ -52,6 +54,7 @@ pub use engine::{
 };
 pub use event::{Event, FIRST_OFFSET, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
 pub use json::{format_time, write_json};
+pub use kept::KeptNote;
 pub use log::{Log, LogConfig, OpenError, RecoveryReport};
 pub use mem_disk::{DiskCall, MemDisk};
 pub use open::open;

@@ -12,6 +12,7 @@ use crate::disk::{Disk, File};
 use crate::event::Offset;
 use crate::handle::Handle;
 use crate::housekeeping::{HOLD_FILE, Housekeeping};
+use crate::kept;
 use crate::log::{Log, LogConfig, OpenError, RecoveryReport};
 use crate::recovery::{self, Recovered};
 use crate::segment::{Opened, Segment, read_header};
@@ -61,6 +62,9 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
     };
     let begun = folder.begin_epoch(&config, header, end.carried.as_ref())?;
     let segments = folder.segments;
+    let (kept, notes) = kept::load(&config.dir, &*disk, header.log_id, header.salt)
+        .map_err(|error| open_error(&config.dir, error))?;
+    report.kept = notes;
     report.duration_us = disk.monotonic_us().saturating_sub(started_us);
 
     let housekeeping = Housekeeping::new(held, disk.monotonic_us());
@@ -71,6 +75,7 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
         previous_epoch_end: header.previous_epoch_end,
         head: AtomicU64::new(report.head),
         segments: RwLock::new(segments),
+        kept: RwLock::new(kept.map(Arc::new)),
         tail: Mutex::new(Tail::new(config.tail_bytes, report.head)),
         writer: Mutex::new(begun),
         wants_upkeep: AtomicBool::new(true),
