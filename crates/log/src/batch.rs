@@ -122,6 +122,22 @@ impl Batch {
         Batch::placed(draft, self.base() + first as u64, self.time_us(), self.epoch(), salt)
     }
 
+    /// The same batch with a tombstone at `offset`; `None` if it does not hold that.
+    pub(crate) fn redacted(&self, offset: Offset, salt: u32) -> Option<Batch> {
+        let redacted = usize::try_from(offset.checked_sub(self.base())?).ok()?;
+        if redacted >= self.len() {
+            return None;
+        }
+        let mut draft = Draft::new();
+        for index in 0..self.len() {
+            match index == redacted {
+                true => draft.push_record(&record::tombstone(), false),
+                false => draft.push_record(self.record_bytes(index), self.record(index).is_marked()),
+            }
+        }
+        Some(Batch::placed(draft, self.base(), self.time_us(), self.epoch(), salt))
+    }
+
     fn record_bytes(&self, index: usize) -> &[u8] {
         let start = |index: usize| match index {
             0 => BATCH_HEADER_BYTES,

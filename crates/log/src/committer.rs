@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, BatchHeader};
 use crate::disk::File;
-use crate::engine::{Chunk, Commit, CommitError, Keep, Refusal, Upkeep, Wait};
+use crate::engine::{Chunk, Commit, CommitError, Keep, RedactError, Redacted, Refusal, Upkeep, Wait};
 use crate::event::Offset;
 use crate::housekeeping::Housekeeping;
 use crate::reader;
+use crate::redact;
 use crate::segment::{Segment, lock};
 use crate::segment_header::SEGMENT_HEADER_BYTES;
 use crate::shared::{Shared, begun, write_fully};
@@ -64,6 +65,11 @@ impl Commit for Committer {
 
     fn upkeep(&mut self, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep> {
         self.housekeeping.run(&self.shared, now_us, keep)
+    }
+
+    fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
+        let shared = Arc::clone(&self.shared);
+        redact::redact(&shared, self, offset, now_us)
     }
 }
 

@@ -116,7 +116,9 @@ impl Fetching<'_> {
     /// The file, and for each offset a position at or before its batch.
     fn places(&self, offsets: &[Offset]) -> io::Result<(Arc<dyn File>, Vec<u64>)> {
         let starts = |index: &crate::index::Index| {
-            let start = |offset: &Offset| index.position_of(*offset).unwrap_or(SEGMENT_HEADER_BYTES as u64);
+            let start = |offset: &Offset| {
+                index.place_of(*offset).map_or(SEGMENT_HEADER_BYTES as u64, |(_, position)| position)
+            };
             offsets.iter().map(start).collect()
         };
         if let Some(places) = self.segment.look(|it| (Arc::clone(&it.file), starts(&it.index))) {

@@ -259,10 +259,23 @@ pub(crate) fn write(shared: &Shared, wanted: &[Offset], now_us: i64) -> io::Resu
         Some(Arc::new(Kept { path, bytes: written.bytes, file, runs }))
     };
     *shared.kept_mut() = kept;
-    for (_, name) in before {
-        shared.disk.remove(&dir.join(name))?;
-    }
+    sweep(shared)?;
     Ok(written)
+}
+
+/// Removes all generations but the present one. Says whether there was any.
+pub(crate) fn sweep(shared: &Shared) -> io::Result<bool> {
+    let dir = &shared.config.dir;
+    let present = shared.kept();
+    let mut swept = false;
+    for (_, name) in generations(dir, &*shared.disk)? {
+        let path = dir.join(name);
+        if present.as_ref().is_none_or(|kept| kept.path != path) {
+            remove(&*shared.disk, &path)?;
+            swept = true;
+        }
+    }
+    Ok(swept)
 }
 
 fn make(

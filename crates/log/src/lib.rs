@@ -33,6 +33,7 @@ mod open;
 mod reader;
 mod record;
 mod recovery;
+mod redact;
 mod segment;
 mod segment_header;
 mod shared;
@@ -49,8 +50,8 @@ pub use cursor::{Cursor, CursorError};
 pub use disk::{Disk, File, RealDisk, Space};
 pub use draft::{DRAFT_BYTES_MAX, Draft};
 pub use engine::{
-    Append, Chunk, Commit, CommitError, Fetched, Keep, KeepNothing, Read, ReadError, Refusal, Start,
-    Submission, Upkeep, Wait,
+    Append, Chunk, Commit, CommitError, Fetched, Keep, KeepNothing, Read, ReadError, RedactError, Redacted,
+    Refusal, Start, Submission, Upkeep, Wait,
 };
 pub use event::{Event, FIRST_OFFSET, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
 pub use json::{format_time, write_json};
