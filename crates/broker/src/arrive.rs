@@ -92,7 +92,7 @@ impl Shard {
         refused: bool,
     ) -> u32 {
         let scope = Scope::of(&arrival.identity, arrival.address, arrival.assigned);
-        let hash = scope.hash_with(&arrival.client_id);
+        let hash = scope.hash_with(&self.shared.secret, &arrival.client_id);
         if !refused && let Some(old) = self.find(hash, &scope, &arrival.client_id) {
             self.disconnect(old, Reason::SessionTakenOver, "the same client id connected again");
             self.forget_name(old);

@@ -1,5 +1,6 @@
 //! The bus: the sequencer, the log and the access rules, as everybody shares them.
 
+use crate::arrival::Secret;
 use crate::commit;
 use crate::limits::Limits;
 use crate::message::Message;
@@ -90,6 +91,8 @@ impl Bus {
             limits: Arc::new(config.limits),
             access,
             unlogged: config.unlogged.into(),
+            secret: Secret::default(),
+            stored: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: config.durability == Durability::Sync,
@@ -132,6 +135,11 @@ impl Bus {
     /// `[limits]`.
     pub fn limits(&self) -> &Arc<Limits> {
         &self.0.shared.limits
+    }
+
+    /// Keys the hashes of names.
+    pub fn secret(&self) -> &Secret {
+        &self.0.shared.secret
     }
 
     /// The counters of all shards together.

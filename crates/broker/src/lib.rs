@@ -14,6 +14,7 @@ mod replay;
 mod subscribe;
 mod sync;
 
+pub mod action;
 pub mod arrival;
 pub mod bell;
 pub mod bus;
@@ -32,6 +33,7 @@ pub mod replays;
 pub mod sequencer;
 pub mod session;
 pub mod shard;
+pub mod state;
 pub mod stats;
 pub mod sys;
 

@@ -1,6 +1,7 @@
 //! What lies in a shard's mailbox.
 
 use crate::arrival::Arrival;
+use crate::state::Answer;
 use firehose_log::{Batch, Chunk, Offset, ReadError, Refusal, SinceError, Start};
 use std::sync::Arc;
 
@@ -52,6 +53,27 @@ pub enum Message {
         /// The answer.
         start: Result<Start, SinceError>,
     },
+    /// A page of retained messages.
+    Retained {
+        /// Who asked.
+        scan: ScanKey,
+        /// The page.
+        page: Result<RetainedPage, ReadError>,
+    },
+    /// Events of single offsets; what is gone is left out.
+    Fetched {
+        /// The session that asked, and its generation.
+        session: (u32, u32),
+        /// The events, each in the batch that holds it.
+        events: Result<Vec<(Offset, Arc<Batch>)>, ReadError>,
+    },
+    /// The state answers a request.
+    State(Answer),
+    /// The event at this offset was taken back: nothing of it may be sent any more.
+    Redacted {
+        /// Which.
+        offset: Offset,
+    },
     /// The access rules have a new generation.
     Reload,
     /// The bus stops: say so to every client and close.
@@ -67,4 +89,24 @@ pub struct LaneKey {
     pub generation: u32,
     /// Which lane of it.
     pub lane: u16,
+}
+
+/// A subscription that gets retained messages, as questions name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanKey {
+    /// The session's place in its shard.
+    pub session: u32,
+    /// Tells the session from later ones in the same place.
+    pub generation: u32,
+    /// Which scan of it.
+    pub scan: u32,
+}
+
+/// Retained messages, in the order of their topics.
+#[derive(Debug)]
+pub struct RetainedPage {
+    /// The messages, each in the batch that holds it.
+    pub events: Vec<(Offset, Arc<Batch>)>,
+    /// The last topic that was looked at; none: there are no more.
+    pub after: Option<Box<str>>,
 }

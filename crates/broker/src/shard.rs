@@ -12,94 +12,31 @@
 //! 2. An acknowledgement leaves after its deposit is stored, and behind those of earlier publishes of its connection.
 //! 3. A frame is encoded once per turn and shape, whatever the number of subscribers.
 
+pub use crate::action::{Action, Appetite, Now};
+
 use crate::acks::Deposits;
+use crate::arrival::Secret;
 use crate::deliver::RunCache;
 use crate::frames::TurnFrames;
 use crate::limits::Limits;
-use crate::message::{LaneKey, Message};
+use crate::message::Message;
 use crate::outbox::{Flushed, Scratch, Wire};
 use crate::outgoing::{Outgoing, OutgoingBuilder};
 use crate::replays::Replays;
 use crate::session::{Interest, Session};
+use crate::state::StoredNames;
 use crate::stats::ShardStats;
 use crate::subscribe::PendingSubscribe;
 use firehose_auth::{Access, Auth};
-use firehose_log::{Offset, Since};
+use firehose_log::Offset;
 use firehose_mqtt::Reason;
 use firehose_topic::{TopicFilter, Trie};
 use slab::Slab;
-use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// A shard that runs looks every second for clients that were not heard.
 const SWEEP_SECS_MAX: u32 = 1;
-
-/// The time of a turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Now {
-    /// Milliseconds of a clock that never goes back.
-    pub ms: u64,
-    /// The wall clock, microseconds since 1970.
-    pub wall_us: i64,
-}
-
-impl Now {
-    /// Whole seconds of the clock that never goes back.
-    pub fn secs(self) -> u32 {
-        (self.ms / 1000) as u32
-    }
-}
-
-/// What the shard asks of whoever runs it.
-pub enum Action {
-    /// Give this session the socket that its arrival brought.
-    Attach {
-        /// The session.
-        session: u32,
-        /// The socket, as the lobby put it into the arrival.
-        socket: Option<Box<dyn Any + Send>>,
-    },
-    /// Close the session's socket.
-    Close {
-        /// The session.
-        session: u32,
-    },
-    /// Read the log for a lane, and answer with [`Shard::answer`] or [`Message::Read`].
-    Read {
-        /// Who asks.
-        lane: LaneKey,
-        /// First offset wanted.
-        from: Offset,
-        /// Last offset wanted.
-        upto: Offset,
-        /// About how many bytes.
-        bytes_max: usize,
-    },
-    /// Find out where `since` begins, and answer with [`Message::Resolved`].
-    Resolve {
-        /// Names the question.
-        token: u64,
-        /// What the client wrote.
-        since: Since,
-    },
-    /// The session may be read again: call [`Shard::resume`], then read its socket.
-    Resume {
-        /// The session.
-        session: u32,
-    },
-}
-
-/// Whether a connection is to be read on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Appetite {
-    /// Yes.
-    More,
-    /// Not until [`Action::Resume`].
-    Paused,
-    /// Never again: it is closing or gone.
-    Gone,
-}
 
 /// What every shard shares.
 #[derive(Clone)]
@@ -112,6 +49,10 @@ pub struct Shared {
     pub replays: Arc<Replays>,
     /// Filters of what is delivered but not stored.
     pub unlogged: Arc<[TopicFilter]>,
+    /// Keys the hashes of names.
+    pub secret: Secret,
+    /// Which sessions the state has.
+    pub stored: Arc<StoredNames>,
     /// Names the log in cursors.
     pub log_id: u64,
     /// The log's present epoch.
@@ -364,6 +305,10 @@ impl Shard {
             Message::Arrival(arrival) => self.arrive(*arrival),
             Message::Read { lane, chunk } => self.answer(lane, chunk),
             Message::Resolved { token, start } => self.resolved(token, start),
+            Message::Retained { .. }
+            | Message::Fetched { .. }
+            | Message::State(_)
+            | Message::Redacted { .. } => {}
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }

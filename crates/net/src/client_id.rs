@@ -1,7 +1,7 @@
 //! Client ids that the server draws: `auto-`, 128 random bits, and a check that only this bus can compute, so that an
 //! id that comes back is known to be one of ours (DESIGN section 4, "Anonymous").
 
-use firehose_broker::arrival::{Scope, home_shard};
+use firehose_broker::arrival::{Scope, Secret, home_shard};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -11,18 +11,13 @@ const CHECK_BYTES: usize = 8;
 
 /// Draws and knows ids.
 pub struct ClientIds {
-    secret: [u8; 32],
+    secret: Secret,
 }
 
 impl ClientIds {
-    /// With a fresh secret.
-    ///
-    /// # Errors
-    /// When the system has no random numbers to give.
-    pub fn new() -> Result<ClientIds, getrandom::Error> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret)?;
-        Ok(ClientIds { secret })
+    /// With the bus's secret: ids are known again after a restart.
+    pub fn new(secret: Secret) -> ClientIds {
+        ClientIds { secret }
     }
 
     /// An id whose home is the given shard.
@@ -35,7 +30,7 @@ impl ClientIds {
             getrandom::fill(&mut random)?;
             let body = hex(&random);
             let id = format!("{PREFIX}{body}{}", self.check(&body));
-            if home_shard(scope.hash_with(&id), shards) == shard {
+            if home_shard(scope.hash_with(&self.secret, &id), shards) == shard {
                 return Ok(id.into());
             }
         }
@@ -49,7 +44,7 @@ impl ClientIds {
     }
 
     fn check(&self, body: &str) -> String {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.secret) else { return String::new() };
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.secret.id_key()) else { return String::new() };
         mac.update(body.as_bytes());
         hex(&mac.finalize().into_bytes()[..CHECK_BYTES])
     }
@@ -65,13 +60,14 @@ mod tests {
 
     #[test]
     fn an_id_is_drawn_for_a_shard_and_known_again() {
-        let ids = ClientIds::new().unwrap();
+        let secret = Secret::new([7; 32]);
+        let ids = ClientIds::new(secret.clone());
         let scope = Scope { user: None, address: None };
         for shard in 0..3 {
             let id = ids.draw(&scope, shard, 3).unwrap();
-            assert_eq!(home_shard(scope.hash_with(&id), 3), shard);
+            assert_eq!(home_shard(scope.hash_with(&secret, &id), 3), shard);
             assert!(ids.knows(&id));
-            assert!(!ClientIds::new().unwrap().knows(&id), "another bus does not know it");
+            assert!(!ClientIds::new(Secret::new([8; 32])).knows(&id), "another bus does not know it");
             assert!(!ids.knows(&id[..id.len() - 1]));
         }
         assert!(!ids.knows("auto-"));

@@ -128,7 +128,7 @@ impl Lobby {
             resting_until: None,
             guests: Slab::new(),
             addresses: Addresses::default(),
-            ids: ClientIds::new().map_err(io::Error::other)?,
+            ids: ClientIds::new(bus.secret().clone()),
             passwords,
             next_check: 0,
             http,
@@ -317,7 +317,7 @@ impl Lobby {
         let mut guest = self.guests.remove(token);
         guest.socket.deregister(self.poll.registry());
         let scope = Scope::of(&identity, guest.address, assigned);
-        let shard = home_shard(scope.hash_with(&client_id), self.bus.shards());
+        let shard = home_shard(scope.hash_with(self.bus.secret(), &client_id), self.bus.shards());
         let address = guest.address;
         let newcomer = Newcomer { socket: guest.socket, place: guest.place };
         let arrival =

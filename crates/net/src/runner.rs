@@ -257,6 +257,7 @@ impl Runner {
             Action::Resolve { token, since } => {
                 self.readers.ask(self.number, Question::Resolve { token, since })
             }
+            Action::Retained { .. } | Action::Fetch { .. } | Action::State(_) => {}
             Action::Resume { session } => self.resume(session),
         }
     }

@@ -5,7 +5,7 @@ pub use crate::setup::Setup;
 use crate::setup::access;
 use crate::wire::Client;
 use firehose_auth::{Access, Identity};
-use firehose_broker::arrival::{Arrival, Scope, home_shard};
+use firehose_broker::arrival::{Arrival, Scope, Secret, home_shard};
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Durability, Sequencer};
@@ -75,6 +75,8 @@ impl World {
             limits: Arc::new(setup.limits),
             access: access.clone(),
             unlogged: setup.unlogged.into(),
+            secret: Secret::default(),
+            stored: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: setup.durability == Durability::Sync,
@@ -156,7 +158,7 @@ impl World {
     ) -> usize {
         let number = self.clients.len();
         let scope = Scope::of(&identity, address, false);
-        let host = home_shard(scope.hash_with(client_id), self.hosts.len());
+        let host = home_shard(scope.hash_with(&Secret::default(), client_id), self.hosts.len());
         let (connect, _) =
             firehose_mqtt::decode_connect(&input, usize::MAX).expect("a CONNECT").expect("whole");
         let version = connect.version;
@@ -368,6 +370,7 @@ impl World {
                 self.questions.push_back((host, question));
                 self.answer(self.questions.len() - 1);
             }
+            Action::Retained { .. } | Action::Fetch { .. } | Action::State(_) => {}
             Action::Resume { session } => {
                 let appetite = self.hosts[host].shard.resume(session);
                 if let Some(client) = self.hosts[host].clients.get(&session).copied() {

@@ -1,0 +1,142 @@
+//! What a shard asks of the state, and what it is answered.
+
+use crate::state::stored::{Progress, SessionName, StoredSubscription, StoredWill};
+use firehose_log::Offset;
+use std::sync::Arc;
+
+/// One shard's wish. The requests of a shard are carried out in the order in which they were submitted, and all
+/// operations of one together or not at all.
+#[derive(Debug)]
+pub struct Request {
+    /// Names it in the answer; 0: no answer is wanted.
+    pub token: u64,
+    /// What is to be done, in order.
+    pub operations: Vec<Operation>,
+}
+
+/// One thing for the state to do.
+#[derive(Debug)]
+pub enum Operation {
+    /// A client connects. It stands alone in its request, and is answered with [`Answer::Opened`].
+    Open(Box<Open>),
+    /// The subscriptions of a session, all of them.
+    Subscriptions {
+        /// Whose.
+        name: Arc<SessionName>,
+        /// Every PUBLISH carries its cursor.
+        cursors: bool,
+        /// The subscriptions; lanes are named by their numbers in [`Progress`].
+        subscriptions: Vec<StoredSubscription>,
+    },
+    /// How far a session got.
+    Progress {
+        /// Whose.
+        name: Arc<SessionName>,
+        /// How far.
+        progress: Progress,
+    },
+    /// The client released QoS 2 messages that it had published (PUBREL): their ids are free again.
+    Forget {
+        /// Whose.
+        name: Arc<SessionName>,
+        /// The packet ids.
+        packet_ids: Vec<u16>,
+    },
+    /// The session's connection ended.
+    Gone {
+        /// Whose.
+        name: Arc<SessionName>,
+        /// How long the session lives on; 0: it ended, and everything of it is forgotten.
+        expiry_secs: u32,
+        /// What becomes of its will.
+        will: WillFate,
+    },
+}
+
+/// A client connects.
+#[derive(Debug)]
+pub struct Open {
+    /// Who.
+    pub name: Arc<SessionName>,
+    /// Clean Start (3.x: clean session): a session that is there ends, with its delayed will.
+    pub clean: bool,
+    /// How long the session lives on after its connection, in seconds, `u32::MAX`: for ever; 0: it is not kept.
+    pub expiry_secs: u32,
+    /// Where the client comes from, for the caps on anonymous sessions: none where no limit per address applies.
+    pub address: Option<crate::limits::AddressKey>,
+    /// Its will: stored before CONNACK.
+    pub will: Option<StoredWill>,
+}
+
+/// What becomes of a session's will when its connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WillFate {
+    /// The client left properly: it is not published.
+    Dropped,
+    /// It is published after so many seconds (0: now), or when the session ends, whichever comes first
+    /// [MQTT-3.1.3-9].
+    Due {
+        /// Will Delay Interval.
+        delay_secs: u32,
+    },
+}
+
+/// The state's answer to a request that had a token.
+#[derive(Debug)]
+pub enum Answer {
+    /// Everything in the request is durable.
+    Saved {
+        /// Which request.
+        token: u64,
+    },
+    /// The answer to [`Operation::Open`].
+    Opened {
+        /// Which request.
+        token: u64,
+        /// The session, or why there is none.
+        outcome: Result<Opened, OpenRefusal>,
+    },
+}
+
+impl Answer {
+    /// Which request it answers.
+    pub fn token(&self) -> u64 {
+        match self {
+            Answer::Saved { token } | Answer::Opened { token, .. } => *token,
+        }
+    }
+}
+
+/// A session that may go on.
+#[derive(Debug)]
+pub struct Opened {
+    /// What there was of it; none: it is a new one (session present 0).
+    pub resumed: Option<Box<Resumed>>,
+    /// The first offset that the log still has: a lane that wants an earlier one has been overtaken by retention.
+    pub oldest: Offset,
+}
+
+/// What there was of a session.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resumed {
+    /// Every PUBLISH carries its cursor.
+    pub cursors: bool,
+    /// Its subscriptions.
+    pub subscriptions: Vec<StoredSubscription>,
+    /// How far it got.
+    pub progress: Progress,
+    /// Packet ids of QoS 2 messages that it published and did not release.
+    pub received: Vec<u16>,
+}
+
+/// Why no session can be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenRefusal {
+    /// There are as many sessions as `[limits]` allow: of this address, or of all.
+    TooMany {
+        /// Which key of `[limits]` says so.
+        limit: &'static str,
+    },
+    /// The state cannot be written or read now. Says why.
+    Unavailable(String),
+}
