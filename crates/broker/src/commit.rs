@@ -1,10 +1,9 @@
-//! The commit thread: `fdatasync`, then lets acknowledgements go; has the sequencer's section while the disk is slow;
-//! makes segments ahead of need and deletes old ones; publishes `$SYS`.
+//! The commit thread: `fdatasync`, then lets acknowledgements go; makes segments ahead of need and deletes old ones; publishes `$SYS`.
 
 use crate::bus::{Bus, wall_us};
 use crate::sequencer::Durability;
 use crate::sys::Sys;
-use firehose_log::Commit;
+use firehose_log::{Commit, Refusal, Upkeep};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,13 +28,16 @@ struct Turns {
     commit: Box<dyn Commit>,
     sys: Sys,
     housekept: Instant,
+    /// The log makes nothing durable any more.
     failing: bool,
+    /// What did not work when upkeep was done last.
+    failures: Vec<Upkeep>,
 }
 
 impl Turns {
     fn new(bus: Bus, commit: Box<dyn Commit>) -> Turns {
         let sys = Sys::new(Instant::now());
-        Turns { bus, commit, sys, housekept: Instant::now(), failing: false }
+        Turns { bus, commit, sys, housekept: Instant::now(), failing: false, failures: Vec::new() }
     }
 
     fn run(mut self) {
@@ -51,13 +53,6 @@ impl Turns {
 
     fn turn(&mut self) {
         let sequencer = self.bus.sequencer();
-        if sequencer.commit_thread_has_role() {
-            self.bus.rouse(sequencer.run_round());
-            if !sequencer.commit_thread_has_role() {
-                // It goes back. Deposits that were left to us before are placed here; later ones see that it has.
-                self.bus.rouse(sequencer.run_section());
-            }
-        }
         if sequencer.durability() == Durability::Sync && sequencer.wants_commit() {
             self.sync();
         }
@@ -83,15 +78,25 @@ impl Turns {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%error, "nothing that waits is acknowledged");
+                    tracing::error!(%error, "nothing that waits is acknowledged, and publishes are refused");
+                    if self.bus.sequencer().durability() == Durability::Sync {
+                        let refusal = Refusal::ReadOnly(error.0);
+                        self.bus.rouse(self.bus.sequencer().set_commit_failed(&refusal));
+                    }
                 }
             }
         }
     }
 
     fn upkeep(&mut self) {
-        for note in self.commit.upkeep(wall_us()) {
-            tracing::warn!("{note}");
+        let notes = self.commit.upkeep(wall_us());
+        for note in &notes {
+            // What does not work is tried again and again; it is told when it begins.
+            if !self.failures.contains(note) {
+                tracing::warn!("{note}");
+            }
         }
+        self.failures = notes;
+        self.failures.retain(|note| matches!(note, Upkeep::Failed { .. }));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::engine::{Refusal, Upkeep};
+use crate::event::Offset;
 use crate::segment::{Segment, lock};
 use crate::shared::Shared;
 
@@ -18,13 +19,24 @@ pub(crate) struct Housekeeping {
     clocks: Option<(i64, u64)>,
     /// Since when, by the monotonic clock, the wall clock has agreed with it after a jump.
     held_since_us: Option<u64>,
-    disk_low: bool,
+    room: Room,
+}
+
+/// What is known of the room on the disk.
+#[derive(Default)]
+struct Room {
+    /// When it was looked at last, µs of the monotonic clock.
+    looked_us: Option<u64>,
+    /// It was below the reserve then.
+    low: bool,
+    /// It was said that publishes are refused, when this was the newest event.
+    said_at: Option<Offset>,
 }
 
 impl Housekeeping {
     /// `held`: whether an earlier run had stopped deletion by age.
     pub(crate) fn new(held: bool, monotonic_us: u64) -> Housekeeping {
-        Housekeeping { clocks: None, held_since_us: held.then_some(monotonic_us), disk_low: false }
+        Housekeeping { clocks: None, held_since_us: held.then_some(monotonic_us), room: Room::default() }
     }
 
     pub(crate) fn run(&mut self, shared: &Shared, now_us: i64) -> Vec<Upkeep> {
@@ -36,7 +48,7 @@ impl Housekeeping {
         };
         attempt("make the next segment ahead", prepare(shared));
         attempt("write a segment's index", seal(shared));
-        match self.check_space(shared) {
+        match self.room.check(shared) {
             Ok(notice) => done.extend(notice),
             Err(error) => {
                 done.push(Upkeep::Failed { what: "see how much room there is", why: error.to_string() })
@@ -47,24 +59,6 @@ impl Housekeeping {
             done.push(Upkeep::Failed { what: "delete old segments", why: error.to_string() });
         }
         done
-    }
-
-    fn check_space(&mut self, shared: &Shared) -> io::Result<Option<Upkeep>> {
-        let space = shared.disk.space(&shared.config.dir)?;
-        let reserve_bytes = shared.config.disk_reserve_bytes.min(space.total_bytes / 20);
-        let low = space.free_bytes < reserve_bytes;
-        let mut writer = lock(&shared.writer);
-        match (low, &writer.refusing) {
-            (true, None) => writer.refusing = Some(Refusal::DiskFull),
-            (false, Some(Refusal::DiskFull)) => writer.refusing = None,
-            _ => {}
-        }
-        let was_low = std::mem::replace(&mut self.disk_low, low);
-        Ok(match (was_low, low) {
-            (false, true) => Some(Upkeep::DiskLow { free_bytes: space.free_bytes, reserve_bytes }),
-            (true, false) => Some(Upkeep::DiskRecovered { free_bytes: space.free_bytes }),
-            _ => None,
-        })
     }
 
     /// Compares the wall clock with the monotonic one and, at the start, with the newest event.
@@ -126,6 +120,56 @@ impl Housekeeping {
         let age_us = i64::try_from(age_secs).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         // One in which no batch can be read says nothing of its age, and stays until size takes it.
         Ok(newest_us != i64::MIN && newest_us < now_us.saturating_sub(age_us))
+    }
+}
+
+impl Room {
+    /// Refuses publishes while there is too little room, and takes them again: looks every `disk_check_secs`. One
+    /// notice says when it begins, one when it ends, also when it was a write that found the disk full.
+    fn check(&mut self, shared: &Shared) -> io::Result<Option<Upkeep>> {
+        let now_us = shared.disk.monotonic_us();
+        let every_us = shared.config.disk_check_secs.saturating_mul(1_000_000);
+        let is_due = self.looked_us.is_none_or(|at| now_us.saturating_sub(at) >= every_us);
+        let is_refusing = |refusing: &Option<Refusal>| *refusing == Some(Refusal::DiskFull);
+        if !is_due && (self.said_at.is_some() || !is_refusing(&lock(&shared.writer).refusing)) {
+            return Ok(None);
+        }
+        let space = shared.disk.space(&shared.config.dir)?;
+        let free_bytes = space.free_bytes;
+        let reserve_bytes = shared.config.disk_reserve_bytes.min(space.total_bytes / 20);
+        let mut writer = lock(&shared.writer);
+        let was_refusing = is_refusing(&writer.refusing);
+        let was_low = self.low;
+        if is_due {
+            self.looked_us = Some(now_us);
+            self.low = free_bytes < reserve_bytes;
+            match (self.low, &writer.refusing) {
+                (true, None) => writer.refusing = Some(Refusal::DiskFull),
+                // If it was a write that failed, the next one tries whether there is room.
+                (false, Some(Refusal::DiskFull)) => writer.refusing = None,
+                _ => {}
+            }
+        }
+        let is_taking = match (was_low, self.low) {
+            (_, true) => false,
+            (true, false) => true,
+            (false, false) => !was_refusing && self.said_at.is_some_and(|head| writer.head > head),
+        };
+        Ok(match self.said_at {
+            None if self.low => {
+                self.said_at = Some(writer.head);
+                Some(Upkeep::DiskLow { free_bytes, reserve_bytes })
+            }
+            None if was_refusing => {
+                self.said_at = Some(writer.head);
+                Some(Upkeep::DiskFull { free_bytes })
+            }
+            Some(_) if is_taking => {
+                self.said_at = None;
+                Some(Upkeep::DiskRecovered { free_bytes })
+            }
+            _ => None,
+        })
     }
 }
 
