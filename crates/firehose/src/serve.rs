@@ -192,7 +192,7 @@ fn handoff(http: &Arc<Service>) -> HttpHandoff {
             HttpStream::Tcp(stream) => Connection::Tcp(stream),
             HttpStream::Unix(stream) => Connection::Unix(stream),
         };
-        http.serve(stream, Vec::new(), Door::Public, connection.place);
+        http.serve(stream, connection.address, Vec::new(), Door::Public, connection.place);
     })
 }
 
