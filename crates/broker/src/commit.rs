@@ -9,6 +9,12 @@ use std::time::{Duration, Instant};
 
 /// A log that got only QoS 0 is synced this often, and housekeeping is done.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// After an `fdatasync` that took this long or longer the next one waits for those who were just acknowledged: else
+/// half of the publishers would wait for every other one.
+const SLOW_SYNC: Duration = Duration::from_millis(2);
+/// It waits for a fifth of what that took, but no longer than this, and looks a few times meanwhile.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+const GATHER_LOOKS: u32 = 5;
 
 /// Starts the thread; none if the system has no thread to give (then nothing is ever acknowledged, and `serve` fails).
 pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>) -> Option<JoinHandle<()>> {
@@ -23,6 +29,15 @@ pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>) -> Option<JoinHandle<()>>
     }
 }
 
+/// The last commit.
+#[derive(Clone, Copy)]
+struct Synced {
+    ended: Instant,
+    took: Duration,
+    /// Events that it made durable, or that came meanwhile.
+    in_flight: u64,
+}
+
 struct Turns {
     bus: Bus,
     commit: Box<dyn Commit>,
@@ -30,6 +45,7 @@ struct Turns {
     housekept: Instant,
     /// The log makes nothing durable any more.
     failing: bool,
+    synced: Synced,
     /// What did not work when upkeep was done last.
     failures: Vec<Upkeep>,
 }
@@ -37,7 +53,9 @@ struct Turns {
 impl Turns {
     fn new(bus: Bus, commit: Box<dyn Commit>) -> Turns {
         let sys = Sys::new(Instant::now());
-        Turns { bus, commit, sys, housekept: Instant::now(), failing: false, failures: Vec::new() }
+        let (now, took) = (Instant::now(), Duration::ZERO);
+        let synced = Synced { ended: now, took, in_flight: 0 };
+        Turns { bus, commit, sys, housekept: now, failing: false, synced, failures: Vec::new() }
     }
 
     fn run(mut self) {
@@ -70,9 +88,16 @@ impl Turns {
         if self.bus.sequencer().durable() >= self.bus.sequencer().head() {
             return;
         }
+        self.gather();
+        let (began, before) = (Instant::now(), self.bus.sequencer().durable());
         match self.commit.commit() {
             Ok(durable) => {
                 self.failing = false;
+                self.synced = Synced {
+                    ended: Instant::now(),
+                    took: began.elapsed(),
+                    in_flight: self.bus.sequencer().head() - before,
+                };
                 let sleepers = self.bus.sequencer().set_durable(durable);
                 self.bus.rouse(sleepers);
             }
@@ -85,6 +110,20 @@ impl Turns {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits a little for as many events as were on their way when the last commit ended, if that was slow.
+    fn gather(&self) {
+        let Synced { ended, took, in_flight } = self.synced;
+        let until = ended + (took / 5).min(GATHER_MAX);
+        let sequencer = self.bus.sequencer();
+        while took >= SLOW_SYNC
+            && Instant::now() < until
+            && sequencer.head() - sequencer.durable() < in_flight
+            && !self.bus.is_stopping()
+        {
+            std::thread::sleep(GATHER_MAX / GATHER_LOOKS);
         }
     }
 

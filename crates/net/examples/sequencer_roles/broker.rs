@@ -84,6 +84,8 @@ fn disk(name: &str) -> Arc<dyn Disk> {
     let ms = Duration::from_millis;
     match name {
         "slow" => Arc::new(SlowDisk::new(Slowness { write: ms(20), one_in: 1, sync: ms(5) })),
+        "syncing" => Arc::new(SlowDisk::new(Slowness { write: ms(0), one_in: u64::MAX, sync: ms(5) })),
+        "hanging" => Arc::new(SlowDisk::new(Slowness { write: ms(20), one_in: 1, sync: ms(2_000) })),
         "stalling" => Arc::new(SlowDisk::new(Slowness { write: ms(50), one_in: 200, sync: ms(5) })),
         _ => Arc::new(RealDisk::new()),
     }
