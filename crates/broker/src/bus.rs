@@ -5,6 +5,7 @@ use crate::commit;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::replays::Replays;
+use crate::section;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
 use crate::shard::{Shard, Shared};
 use crate::stats::ShardStats;
@@ -72,7 +73,9 @@ struct Inside {
     shared: Shared,
     stats: Box<[Arc<ShardStats>]>,
     rouse: OnceLock<Rouse>,
+    section_stopping: AtomicBool,
     stopping: AtomicBool,
+    section_thread: Mutex<Option<JoinHandle<()>>>,
     commit_thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,7 +84,7 @@ struct Inside {
 pub struct Bus(Arc<Inside>);
 
 impl Bus {
-    /// Takes an open log and starts the commit thread. The shards are made by [`Bus::shard`], one each for `net` to run.
+    /// Takes an open log and starts the threads around it: commit and section. The shards are made by [`Bus::shard`], one each for `net` to run.
     pub fn start(config: BusConfig, log: Log, access: Access) -> Bus {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = if config.shards == 0 { cores } else { config.shards }.min(SHARDS_MAX);
@@ -105,9 +108,12 @@ impl Bus {
             shared,
             stats: (0..shards).map(|_| Arc::default()).collect(),
             rouse: OnceLock::new(),
+            section_stopping: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            section_thread: Mutex::new(None),
             commit_thread: Mutex::new(None),
         }));
+        *lock(&bus.0.section_thread) = section::spawn(bus.clone());
         *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit);
         bus
     }
@@ -218,14 +224,25 @@ impl Bus {
         Ok(())
     }
 
-    /// Ends the commit thread after a last commit. Shards and listeners are stopped by `net` before.
+    /// Ends the section's thread, and the commit thread after a last commit. Shards and listeners are stopped by `net`
+    /// before.
     pub fn stop(&self) {
+        self.0.section_stopping.store(true, Ordering::Release);
+        self.0.sequencer.section_bell().ring();
+        let thread = lock(&self.0.section_thread).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
         self.0.stopping.store(true, Ordering::Release);
         self.0.sequencer.bell().ring();
         let thread = lock(&self.0.commit_thread).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+    }
+
+    pub(crate) fn is_section_stopping(&self) -> bool {
+        self.0.section_stopping.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

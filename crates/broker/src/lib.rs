@@ -11,6 +11,7 @@ mod deliver;
 mod inbound;
 mod publish;
 mod replay;
+mod section;
 mod subscribe;
 mod sync;
 

@@ -73,6 +73,8 @@ pub struct Shard {
     pub(crate) trie: Trie<Interest>,
     pub(crate) stand: Offset,
     pub(crate) durable: Offset,
+    /// The log makes nothing durable any more.
+    pub(crate) commit_has_failed: bool,
     pub(crate) outgoing: OutgoingBuilder,
     pub(crate) deposits: Deposits,
     pub(crate) pending: HashMap<u64, PendingSubscribe>,
@@ -130,6 +132,7 @@ impl Shard {
             trie: Trie::default(),
             stand: head,
             durable: head,
+            commit_has_failed: false,
             outgoing: OutgoingBuilder::default(),
             deposits: Deposits::default(),
             pending: HashMap::new(),
@@ -297,6 +300,7 @@ impl Shard {
                 self.durable = self.durable.max(durable);
                 self.release();
             }
+            Message::CommitFailed => self.commit_failed(),
             Message::Mark { token, head } => {
                 self.stand = self.stand.max(head);
                 self.sequenced(token, head);

@@ -4,6 +4,7 @@
 mod client;
 mod connect;
 mod deliver;
+mod disk;
 mod inbound;
 mod publish;
 mod replay;
