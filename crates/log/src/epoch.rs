@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::batch::{Batch, BatchHeader};
 use crate::disk::File;
@@ -29,8 +30,8 @@ pub(crate) struct Beginning {
     pub unsettled: Vec<Unsettled>,
     /// The last segment, and where it is cut once the new one stands.
     pub torn: Option<(Arc<dyn File>, u64)>,
-    /// Segments that were never begun.
-    pub unbegun: Vec<Arc<Segment>>,
+    /// Segments that go once it has begun: earlier generations, and those that were never begun.
+    pub leftover: Vec<Arc<Segment>>,
     /// How many files were made.
     pub made: u64,
 }
@@ -121,6 +122,7 @@ impl Beginning {
             let replaced = segments.pop_if(|last| last.first == self.header.first);
             segments.push(Arc::clone(&segment));
             drop(segments);
+            shared.segments_end.store(Offset::MAX, Ordering::Release);
             *writer = Writer::new(segment, file, self.head());
             writer.position = position;
             writer.made = self.made;
@@ -131,7 +133,7 @@ impl Beginning {
             // The new header says where it ends, so that this only saves room.
             let _ = file.truncate(len);
         }
-        for gone in self.unbegun.drain(..).chain(replaced) {
+        for gone in self.leftover.drain(..).chain(replaced) {
             shared.forget(&gone);
             if gone.path != shared.path(&self.header.file_name()) {
                 remove_segment(&*shared.disk, &gone);

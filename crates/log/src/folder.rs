@@ -27,6 +27,8 @@ pub(crate) struct Folder<'a> {
     /// In order of their offsets.
     pub segments: Vec<Arc<Segment>>,
     pub notes: Vec<Note>,
+    /// Earlier generations of segments. They go once the names of the later ones are durable.
+    pub outdated: Vec<Arc<Segment>>,
     /// Segments that were never begun. They go once the new epoch has.
     pub unbegun: Vec<Arc<Segment>>,
     /// The latest generation of each first offset for which there is or was a file.
@@ -51,6 +53,7 @@ impl<'a> Folder<'a> {
             disk,
             segments: Vec::new(),
             notes: Vec::new(),
+            outdated: Vec::new(),
             unbegun: Vec::new(),
             generations: BTreeMap::new(),
             names,
@@ -67,6 +70,7 @@ impl<'a> Folder<'a> {
         }
         folder.adopt_next()?;
         folder.sweep();
+        folder.remove_outdated();
         Ok(folder)
     }
 
@@ -145,12 +149,12 @@ impl<'a> Folder<'a> {
     }
 
     /// The latest generation that has a header; those that it replaced go.
-    fn newest_generation(&self, first: Offset, generations: &[u32]) -> Result<Arc<Segment>, OpenError> {
+    fn newest_generation(&mut self, first: Offset, generations: &[u32]) -> Result<Arc<Segment>, OpenError> {
         let mut chosen: Option<Segment> = None;
         for &generation in generations.iter().rev() {
             let segment = Segment::found(self.dir, first, generation);
             if chosen.is_some() {
-                remove_segment(self.disk, &segment);
+                self.outdated.push(Arc::new(segment));
             } else if generations.len() == 1 || self.is_headed(&segment)? {
                 chosen = Some(segment);
             }
@@ -211,13 +215,19 @@ impl<'a> Folder<'a> {
         let adopted = Arc::new(Segment::found(self.dir, header.first, header.generation));
         match self.segments.get_mut(at).filter(|segment| segment.first == header.first) {
             Some(other) if other.generation < header.generation => {
-                let replaced = std::mem::replace(other, adopted);
-                remove_segment(self.disk, &replaced);
+                self.outdated.push(std::mem::replace(other, adopted));
             }
-            Some(_) => remove_segment(self.disk, &adopted),
+            Some(_) => self.outdated.push(adopted),
             None => self.segments.insert(at, adopted),
         }
         Ok(())
+    }
+
+    /// Removes earlier generations. If the folder cannot be synced now they go when the epoch has begun.
+    fn remove_outdated(&mut self) {
+        if !self.outdated.is_empty() && self.disk.sync_dir(self.dir).is_ok() {
+            self.outdated.drain(..).for_each(|segment| remove_segment(self.disk, &segment));
+        }
     }
 
     /// Removes side files that were not finished, and those whose segment is gone.

@@ -40,9 +40,9 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
     let end = recover_last(&mut folder, &mut report)?;
     report.created = end.created;
     let held = folder.has(HOLD_FILE);
-    let Folder { segments, notes, generations, unbegun, .. } = folder;
+    let Folder { segments, notes, generations, unbegun, outdated, .. } = folder;
     let mut beginning = beginning(end, &segments, &generations, now_us);
-    beginning.unbegun = unbegun;
+    beginning.leftover = [unbegun, outdated].concat();
     report.epoch = beginning.header.epoch;
     report.head = beginning.head();
     report.notes.extend(notes);
@@ -63,6 +63,7 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
         epoch: header.epoch,
         previous_epoch_end: header.previous_epoch_end,
         head: AtomicU64::new(report.head),
+        segments_end: AtomicU64::new(header.previous_end),
         segments: RwLock::new(segments),
         kept: RwLock::new(kept.map(Arc::new)),
         tail: Mutex::new(tail),
@@ -144,7 +145,7 @@ fn beginning(
     };
     let torn = end.torn.filter(|_| !replaces);
     let (carried, unsettled) = (carried.map(Arc::new), end.unsettled);
-    Beginning { header, carried, unsettled, torn, unbegun: Vec::new(), made: 0 }
+    Beginning { header, carried, unsettled, torn, leftover: Vec::new(), made: 0 }
 }
 
 /// Looks through the last segment that holds anything. Cuts nothing: what is torn stays until the new segment stands.

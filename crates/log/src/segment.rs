@@ -326,9 +326,12 @@ impl Segment {
             match walk.step()? {
                 Step::Batch(position, header) => index.push(&header, position),
                 Step::Lost(..) => {}
-                Step::End => return Ok(index),
+                Step::End => break,
             }
         }
+        // The file may be cut within its last batch.
+        index.len = index.len.min(len);
+        Ok(index)
     }
 }
 
