@@ -61,9 +61,6 @@ impl Shard {
         if !self.auth.may_have_will(&arrival.identity) {
             return Some(Reason::NotAuthorized);
         }
-        if connect.version == Version::V5 && will.retain {
-            return Some(Reason::RetainNotSupported);
-        }
         if firehose_auth::is_reserved(will.topic) || has_names_of_ours(will.properties) {
             return Some(Reason::NotAuthorized);
         }
@@ -116,6 +113,7 @@ impl Shard {
             subscription_bytes: 0,
             main: Lane::default(),
             more_lanes: Vec::new(),
+            scans: None,
             inflight: None,
             inflight_max: window,
             connection: Some(Box::new(connection)),
@@ -225,7 +223,6 @@ fn write_connack(
             say(Property::SessionExpiry(0));
         }
         say(Property::ReceiveMaximum(limits.inflight_max));
-        say(Property::RetainAvailable(0));
         say(Property::MaximumPacketSize(u32::try_from(sends.bytes_max).unwrap_or(u32::MAX)));
         if arrival.assigned && connect.client_id.is_empty() {
             say(Property::AssignedClientId(&arrival.client_id));

@@ -11,6 +11,7 @@ mod deliver;
 mod inbound;
 mod publish;
 mod replay;
+mod retained;
 mod subscribe;
 mod sync;
 
@@ -30,6 +31,7 @@ pub mod outbox;
 pub mod outgoing;
 pub mod port;
 pub mod replays;
+pub mod scan;
 pub mod sequencer;
 pub mod session;
 pub mod shard;

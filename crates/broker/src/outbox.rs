@@ -3,6 +3,7 @@
 
 use crate::frames::{Frames, Range};
 use crate::inflight::Inflight;
+use crate::scan::RETAINED;
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, patch};
 use std::collections::VecDeque;
@@ -173,6 +174,13 @@ impl Outbox {
         self.bytes = 0;
         self.unpin_partial();
         lost
+    }
+
+    /// The topic of the first retained message that is queued for a scan.
+    pub fn first_retained_topic(&self) -> Option<Box<str>> {
+        let item = self.items.iter().find(|item| item.lane == RETAINED && item.logged)?;
+        let at = item.range.frames.get(item.range.first)?;
+        topic_of(item.range.frames.bytes_of(at)).map(Box::from)
     }
 
     /// Forgets everything but replies: the connection is about to close.
@@ -349,6 +357,13 @@ impl Outbox {
             self.items = VecDeque::new();
         }
     }
+}
+
+/// The topic in a PUBLISH frame: behind the fixed header, whose length ends with the first byte below 128.
+fn topic_of(frame: &[u8]) -> Option<&str> {
+    let header = 2 + frame.get(1..5)?.iter().position(|byte| *byte < 128)?;
+    let (len, rest) = frame.get(header..)?.split_first_chunk::<2>()?;
+    std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
 }
 
 fn copy_patched(item: &Item, index: u32, packet_id: u16, copies: &mut Vec<u8>) -> usize {

@@ -27,6 +27,7 @@ use crate::session::{Interest, Session};
 use crate::state::StoredNames;
 use crate::stats::ShardStats;
 use crate::subscribe::PendingSubscribe;
+use crate::sys::LatestSys;
 use firehose_auth::{Access, Auth};
 use firehose_log::Offset;
 use firehose_mqtt::Reason;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub unlogged: Arc<[TopicFilter]>,
     /// Keys the hashes of names.
     pub secret: Secret,
+    /// The last values of `$SYS`.
+    pub sys: Arc<LatestSys>,
     /// Which sessions the state has.
     pub stored: Arc<StoredNames>,
     /// Names the log in cursors.
@@ -232,6 +235,7 @@ impl Shard {
     fn flush_one(&mut self, session: u32, wire: &mut dyn Wire) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let (behind, has_more_lanes) = (it.is_behind(), !it.more_lanes.is_empty());
+        let scans = it.scans.is_some();
         let Some(connection) = it.connection.as_deref_mut() else { return };
         connection.dirty = false;
         self.fresh_bytes -= std::mem::take(&mut connection.fresh_bytes);
@@ -260,7 +264,7 @@ impl Shard {
         if has_more_lanes {
             self.merge_live(session);
         }
-        if behind {
+        if behind || scans {
             self.pump(session);
         }
     }
@@ -305,10 +309,8 @@ impl Shard {
             Message::Arrival(arrival) => self.arrive(*arrival),
             Message::Read { lane, chunk } => self.answer(lane, chunk),
             Message::Resolved { token, start } => self.resolved(token, start),
-            Message::Retained { .. }
-            | Message::Fetched { .. }
-            | Message::State(_)
-            | Message::Redacted { .. } => {}
+            Message::Retained { scan, page } => self.retained(scan, page),
+            Message::Fetched { .. } | Message::State(_) | Message::Redacted { .. } => {}
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }
@@ -418,6 +420,9 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let Some(connection) = it.connection.as_deref_mut() else { return };
         let mut firsts: Vec<(u16, Offset)> = Vec::new();
+        if let Some(scans) = it.scans.as_deref_mut() {
+            scans.dropped(connection.outbox.first_retained_topic());
+        }
         let lost = connection.outbox.drop_messages(|lane, offset| {
             if !firsts.iter().any(|(known, _)| *known == lane) {
                 firsts.push((lane, offset));

@@ -7,6 +7,8 @@ mod deliver;
 mod inbound;
 mod publish;
 mod replay;
+mod retained;
+mod retained_view;
 mod seam;
 mod sequencer;
 mod setup;
