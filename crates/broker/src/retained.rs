@@ -189,11 +189,17 @@ impl Shard {
         }
     }
 
-    /// `$SYS` is in no log: the last values are sent at once, all together.
+    /// `$SYS` is in no log: the last values are sent at once, all together, or dropped for who has enough to read.
     fn send_sys(&mut self, session: u32, subscription: u16) {
         let Some(latest) = self.shared.sys.latest() else { return };
         let Some(it) = self.sessions.get(session as usize) else { return };
         let Some(terms) = terms(it, subscription, Offset::MAX, None) else { return };
+        let Some(connection) = it.connection.as_deref() else { return };
+        let before = connection.outbox.bytes();
+        let is_full = before >= self.shared.limits.outbox_bytes_max;
+        if is_full || !self.shared.replays.may_send(connection.address, self.now.ms) {
+            return self.stats.messages_dropped.add(1);
+        }
         let Some(Some(known)) = it.subscriptions.get(usize::from(subscription)) else { return };
         let matches =
             |index: &usize| known.filter.matches(TopicName::trusted(latest.record(*index).event().topic));
@@ -201,7 +207,7 @@ impl Shard {
         for index in wanted {
             self.queue_retained(session, &terms, &latest, index);
         }
-        self.dirty(session);
+        self.charge_page(session, before, false);
     }
 }
 

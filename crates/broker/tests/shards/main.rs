@@ -8,6 +8,7 @@ mod inbound;
 mod publish;
 mod replay;
 mod retained;
+mod retained_seam;
 mod retained_view;
 mod seam;
 mod sequencer;
