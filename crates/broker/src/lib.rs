@@ -31,6 +31,7 @@ pub mod outbox;
 pub mod outgoing;
 pub mod port;
 pub mod replays;
+pub mod retained_page;
 pub mod scan;
 pub mod sequencer;
 pub mod session;
