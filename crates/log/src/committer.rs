@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, BatchHeader};
 use crate::disk::File;
-use crate::engine::{Chunk, Commit, CommitError, Refusal, Upkeep, Wait};
+use crate::engine::{Chunk, Commit, CommitError, Keep, Refusal, Upkeep, Wait};
 use crate::event::Offset;
 use crate::housekeeping::Housekeeping;
 use crate::reader;
@@ -62,8 +62,8 @@ impl Commit for Committer {
         Ok(target)
     }
 
-    fn upkeep(&mut self, now_us: i64) -> Vec<Upkeep> {
-        self.housekeeping.run(&self.shared, now_us)
+    fn upkeep(&mut self, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep> {
+        self.housekeeping.run(&self.shared, now_us, keep)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::batch::Batch;
 use crate::cursor::Cursor;
 use crate::draft::Draft;
 use crate::event::Offset;
+use crate::record::Kind;
 use crate::since::{Since, SinceError};
 
 /// A draft that waits for its place.
@@ -76,8 +77,26 @@ pub trait Commit: Send {
     fn commit(&mut self) -> Result<Offset, CommitError>;
 
     /// Work ahead of need, and housekeeping: the next segment, retention, a look at the free space. To be called
-    /// about once a second, and when [`Append::wants_upkeep`] says so.
-    fn upkeep(&mut self, now_us: i64) -> Vec<Upkeep>;
+    /// about once a second, and when [`Append::wants_upkeep`] says so. `keep` is asked what of a segment that retention
+    /// deletes is still needed.
+    fn upkeep(&mut self, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep>;
+}
+
+/// Who knows which records are needed after their segment is deleted: those that are retained or in flight.
+pub trait Keep {
+    /// Of the events from `first` to `last`, the offsets of those that are needed, ascending. `None`: not known yet;
+    /// the deletion is put off to the next upkeep.
+    fn wanted(&mut self, first: Offset, last: Offset) -> Option<Vec<Offset>>;
+}
+
+/// Needs nothing that retention deletes.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct KeepNothing;
+
+impl Keep for KeepNothing {
+    fn wanted(&mut self, _: Offset, _: Offset) -> Option<Vec<Offset>> {
+        Some(Vec::new())
+    }
 }
 
 /// What could not be made durable, and why. The log is read-only from then on.
@@ -190,6 +209,26 @@ pub trait Read: Send + Sync {
     /// [`ReadError`] if the disk cannot be read.
     fn read(&self, from: Offset, upto: Offset, bytes_max: usize, wait: Wait) -> Result<Chunk, ReadError>;
 
+    /// The events at these offsets, which ascend, each with the batch that holds it; neighbours share it. What is gone,
+    /// cannot be read, or is no event (a tombstone, a gap) is left out. Records that were kept when their segment was
+    /// deleted ([`Keep`]) are found too.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the disk cannot be read.
+    fn fetch(&self, offsets: &[Offset], wait: Wait) -> Result<Fetched, ReadError> {
+        let mut found = Vec::new();
+        for &offset in offsets {
+            match self.read(offset, offset, 1, wait)? {
+                Chunk::Batches(batches) => {
+                    found.extend(batches.into_iter().next().and_then(|batch| fetched(offset, batch)));
+                }
+                Chunk::Blocked => return Ok(Fetched::Blocked),
+                Chunk::Gap { .. } | Chunk::End => {}
+            }
+        }
+        Ok(Fetched::Events(found))
+    }
+
     /// The first record in log order that was recorded at `time_us` or later; one above the head if none was.
     /// May wait for the disk.
     ///
@@ -233,6 +272,21 @@ pub enum Chunk {
     },
     /// There is nothing to read: `from` is above `upto` or above the head.
     End,
+}
+
+/// What a fetch gave.
+#[derive(Clone, Debug)]
+pub enum Fetched {
+    /// Those events that are there, in order, each with the batch that holds it.
+    Events(Vec<(Offset, Arc<Batch>)>),
+    /// The disk would have to be waited for.
+    Blocked,
+}
+
+/// The answer for an offset that a batch holds; `None` if there is no event.
+pub(crate) fn fetched(offset: Offset, batch: Arc<Batch>) -> Option<(Offset, Arc<Batch>)> {
+    let index = usize::try_from(offset.checked_sub(batch.base())?).ok()?;
+    (index < batch.len() && batch.record(index).kind() == Kind::Event).then_some((offset, batch))
 }
 
 /// A disk that could not be read.

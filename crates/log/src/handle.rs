@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::cursor::Cursor;
-use crate::engine::{Chunk, Read, ReadError, Start, Wait};
+use crate::engine::{Chunk, Fetched, Read, ReadError, Start, Wait};
 use crate::event::{FIRST_OFFSET, Offset};
+use crate::fetch;
 use crate::reader;
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -38,6 +39,10 @@ impl Read for Handle {
 
     fn read(&self, from: Offset, upto: Offset, bytes_max: usize, wait: Wait) -> Result<Chunk, ReadError> {
         reader::read(&self.0, from, upto, bytes_max, wait)
+    }
+
+    fn fetch(&self, offsets: &[Offset], wait: Wait) -> Result<Fetched, ReadError> {
+        fetch::fetch(&self.0, offsets, wait)
     }
 
     fn seek_time(&self, time_us: i64) -> Result<Offset, ReadError> {

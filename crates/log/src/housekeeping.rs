@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::engine::{Refusal, Upkeep};
+use crate::engine::{Keep, Refusal, Upkeep};
 use crate::segment::{Segment, lock};
 use crate::shared::Shared;
 
@@ -27,7 +27,7 @@ impl Housekeeping {
         Housekeeping { clocks: None, held_since_us: held.then_some(monotonic_us), disk_low: false }
     }
 
-    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64) -> Vec<Upkeep> {
+    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64, _keep: &mut dyn Keep) -> Vec<Upkeep> {
         let mut done = std::mem::take(&mut *lock(&shared.notices));
         let mut attempt = |what, result: io::Result<()>| {
             if let Err(error) = result {

@@ -20,6 +20,7 @@ mod disk;
 mod draft;
 mod engine;
 mod event;
+mod fetch;
 mod handle;
 mod housekeeping;
 mod index;
@@ -46,7 +47,8 @@ pub use cursor::{Cursor, CursorError};
 pub use disk::{Disk, File, RealDisk, Space};
 pub use draft::{DRAFT_BYTES_MAX, Draft};
 pub use engine::{
-    Append, Chunk, Commit, CommitError, Read, ReadError, Refusal, Start, Submission, Upkeep, Wait,
+    Append, Chunk, Commit, CommitError, Fetched, Keep, KeepNothing, Read, ReadError, Refusal, Start,
+    Submission, Upkeep, Wait,
 };
 pub use event::{Event, FIRST_OFFSET, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
 pub use json::{format_time, write_json};

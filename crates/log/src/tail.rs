@@ -57,6 +57,17 @@ impl Tail {
         Some(found)
     }
 
+    /// The first offset that is here.
+    pub(crate) fn first(&self) -> Option<Offset> {
+        self.batches.front().map(|batch| batch.base())
+    }
+
+    /// The batch that holds `offset`, if it is here.
+    pub(crate) fn find(&self, offset: Offset) -> Option<Arc<Batch>> {
+        let at = self.batches.partition_point(|batch| batch.last() < offset);
+        self.batches.get(at).filter(|batch| batch.base() <= offset).cloned()
+    }
+
     fn trim(&mut self) {
         while let Some(front) = self.batches.front() {
             let keep = if front.last() <= self.durable {
