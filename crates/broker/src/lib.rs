@@ -6,11 +6,18 @@
 //! connections, and flushes each of them once. See `ARCHITECTURE.md`.
 
 mod acks;
+mod arrivals;
 mod arrive;
+mod backpressure;
+mod connack;
 mod deliver;
+mod departure;
+mod hold;
 mod inbound;
 mod publish;
 mod replay;
+mod resend;
+mod resume;
 mod subscribe;
 mod sync;
 
@@ -28,6 +35,7 @@ pub mod limits;
 pub mod message;
 pub mod outbox;
 pub mod outgoing;
+pub mod persistence;
 pub mod port;
 pub mod replays;
 pub mod sequencer;

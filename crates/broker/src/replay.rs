@@ -21,9 +21,14 @@ impl Shard {
     /// Asks the log for each lane that is behind, as far as the outbox has room.
     pub(crate) fn pump(&mut self, session: u32) {
         let Some(it) = self.sessions.get(session as usize) else { return };
+        if it.is_resending() {
+            return self.resend(session);
+        }
         for lane in it.lanes() {
             let Some(it) = self.sessions.get(session as usize) else { return };
-            let Some(next) = it.lane(lane).and_then(|lane| lane.wants()) else { continue };
+            let Some(found) = it.lane(lane) else { continue };
+            let Some(next) = found.wants() else { continue };
+            let (is_paced, is_unbudgeted) = (found.paced, found.unbudgeted);
             if next > self.stand {
                 self.join(session, lane);
                 continue;
@@ -33,7 +38,16 @@ impl Shard {
             if waits || connection.closing || connection.outbox.has_messages() {
                 return;
             }
-            if lane != MAIN && !self.shared.replays.may_send(connection.address, self.now.ms) {
+            if is_unbudgeted && !self.shared.replays.begin(connection.address) {
+                // A session that goes on waits for room; it asks again once a second.
+                continue;
+            }
+            if is_unbudgeted && let Some(lane) = self.sessions[session as usize].lane_mut(lane) {
+                (lane.unbudgeted, lane.counted) = (false, true);
+            }
+            let Some(it) = self.sessions.get(session as usize) else { return };
+            let Some(connection) = it.connection.as_deref() else { return };
+            if is_paced && !self.shared.replays.may_send(connection.address, self.now.ms) {
                 if !self.throttled.contains(&session) {
                     self.throttled.push(session);
                 }
@@ -54,13 +68,13 @@ impl Shard {
     }
 
     /// Whether one more chunk fits: when many lanes fall back at once, they read one after the other.
-    fn may_read_log(&self) -> bool {
+    pub(crate) fn may_read_log(&self) -> bool {
         let limits = &self.shared.limits;
         let waiting = (self.reads + 1) * limits.replay_chunk_bytes + self.fresh_bytes;
         waiting <= limits.parked_bytes_max || (self.reads == 0 && self.fresh_bytes == 0)
     }
 
-    fn starve(&mut self, session: u32) {
+    pub(crate) fn starve(&mut self, session: u32) {
         if let Some(connection) = self.connection(session)
             && !std::mem::replace(&mut connection.starving, true)
         {
@@ -161,14 +175,16 @@ impl Shard {
             }
         }
         let Some(it) = self.sessions.get_mut(key.session as usize) else { return };
+        let mut is_paced = false;
         if let Some(lane) = it.lane_mut(key.lane) {
             lane.reading = Reading::Replay { next, asked: false };
+            is_paced = lane.paced;
         }
         let Some(connection) = it.connection.as_deref_mut() else { return };
         let sent = connection.outbox.bytes().saturating_sub(before);
         connection.fresh_bytes += sent;
         self.fresh_bytes += sent;
-        if key.lane != MAIN {
+        if is_paced {
             self.shared.replays.sent(connection.address, sent, self.now.ms);
         }
     }
@@ -232,6 +248,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         if let Some(lane) = it.lane_mut(lane) {
             lane.reading = Reading::Live;
+            (lane.paced, lane.unbudgeted) = (false, false);
         }
         self.replay_ended(session, lane);
         self.merge_live(session);
@@ -269,6 +286,7 @@ impl Shard {
                 interest.lane = MAIN;
             }
         }
+        it.change_subscriptions();
         it.more_lanes[usize::from(lane) - 1] = None;
         while it.more_lanes.last().is_some_and(Option::is_none) {
             it.more_lanes.pop();

@@ -9,6 +9,9 @@ use std::net::IpAddr;
 /// How far an address may run ahead of its rate: one second's worth.
 const BURST_MS: u64 = 1000;
 
+/// Above so many addresses those are forgotten that owe nothing.
+const IDLE_ADDRESSES: usize = 1024;
+
 #[derive(Default)]
 struct PerAddress {
     running: usize,
@@ -100,9 +103,12 @@ impl Replays {
         if self.bytes_per_sec == 0 {
             return;
         }
-        if let Some(key) = AddressKey::of(address)
-            && let Some(of_address) = lock(&self.inside).addresses.get_mut(&key)
-        {
+        if let Some(key) = AddressKey::of(address) {
+            let inside = &mut *lock(&self.inside);
+            if inside.addresses.len() >= IDLE_ADDRESSES && !inside.addresses.contains_key(&key) {
+                inside.forget_idle();
+            }
+            let of_address = inside.addresses.entry(key).or_default();
             let cost_us = bytes as u64 * 1_000_000 / self.bytes_per_sec;
             of_address.paid_until_us = of_address.paid_until_us.max(now_ms * 1000) + cost_us;
         }
