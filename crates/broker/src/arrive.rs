@@ -131,9 +131,6 @@ impl Shard {
         if !self.auth.may_have_will(&arrival.identity) {
             return Some(Reason::NotAuthorized);
         }
-        if connect.version == Version::V5 && will.retain {
-            return Some(Reason::RetainNotSupported);
-        }
         if firehose_auth::is_reserved(will.topic) || has_names_of_ours(will.properties) {
             return Some(Reason::NotAuthorized);
         }
@@ -173,6 +170,7 @@ impl Shard {
             subscription_bytes: 0,
             main: Lane::default(),
             more_lanes: Vec::new(),
+            scans: None,
             inflight: None,
             inflight_max: window,
             connection: Some(Box::new(connection)),

@@ -31,6 +31,9 @@ impl Shard {
             persistence.resend.drop_bytes();
         }
         let mut firsts: Vec<(u16, Offset)> = Vec::new();
+        if let Some(scans) = it.scans.as_deref_mut() {
+            scans.dropped(connection.outbox.first_retained_topic());
+        }
         let lost = connection.outbox.drop_messages(|lane, offset| {
             if !firsts.iter().any(|(known, _)| *known == lane) {
                 firsts.push((lane, offset));

@@ -37,7 +37,6 @@ pub(crate) fn write_connack(
             say(Property::SessionExpiry(granted.expiry_secs));
         }
         say(Property::ReceiveMaximum(limits.inflight_max));
-        say(Property::RetainAvailable(0));
         say(Property::MaximumPacketSize(u32::try_from(granted.sends_bytes_max).unwrap_or(u32::MAX)));
         if arrival.assigned && connect.client_id.is_empty() {
             say(Property::AssignedClientId(&arrival.client_id));

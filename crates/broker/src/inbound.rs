@@ -172,7 +172,7 @@ impl Shard {
         match (outcome, kind) {
             (Acknowledged::Through, _) => {
                 connection.window_shut = false;
-                if connection.outbox.has_messages() || it.is_behind() || resending {
+                if connection.outbox.has_messages() || it.is_behind() || resending || it.scans.is_some() {
                     self.dirty(session);
                 }
                 Flow::On

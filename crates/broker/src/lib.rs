@@ -18,6 +18,7 @@ mod publish;
 mod replay;
 mod resend;
 mod resume;
+mod retained;
 mod subscribe;
 mod sync;
 
@@ -38,6 +39,7 @@ pub mod outgoing;
 pub mod persistence;
 pub mod port;
 pub mod replays;
+pub mod scan;
 pub mod sequencer;
 pub mod session;
 pub mod shard;

@@ -3,6 +3,7 @@
 
 use crate::frames::{Frames, Range};
 use crate::inflight::{Inflight, Place};
+use crate::scan::RETAINED;
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, patch};
 use std::collections::VecDeque;
@@ -206,7 +207,7 @@ impl Outbox {
     /// Gives each lane that has logged messages queued, with the offset of its first.
     pub fn first_offsets(&self) -> Vec<(u16, Offset)> {
         let mut firsts: Vec<(u16, Offset)> = Vec::new();
-        for item in self.items.iter().filter(|item| item.logged) {
+        for item in self.items.iter().filter(|item| item.logged && item.lane != RETAINED) {
             if !firsts.iter().any(|(lane, _)| *lane == item.lane)
                 && let Some(at) = item.range.frames.get(item.range.first)
             {
@@ -248,6 +249,13 @@ impl Outbox {
                 *partial = Partial::Owned(rest, 0);
             }
         }
+    }
+
+    /// The topic of the first retained message that is queued for a scan.
+    pub fn first_retained_topic(&self) -> Option<Box<str>> {
+        let item = self.items.iter().find(|item| item.lane == RETAINED && item.logged)?;
+        let at = item.range.frames.get(item.range.first)?;
+        topic_of(item.range.frames.bytes_of(at)).map(Box::from)
     }
 
     /// Forgets everything but replies: the connection is about to close.
@@ -440,6 +448,13 @@ impl Outbox {
 
 fn is_retained(frame_bytes: &[u8]) -> bool {
     frame_bytes.first().is_some_and(|first| first & 1 != 0)
+}
+
+/// The topic in a PUBLISH frame: behind the fixed header, whose length ends with the first byte below 128.
+fn topic_of(frame: &[u8]) -> Option<&str> {
+    let header = 2 + frame.get(1..5)?.iter().position(|byte| *byte < 128)?;
+    let (len, rest) = frame.get(header..)?.split_first_chunk::<2>()?;
+    std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
 }
 
 fn copy_patched(item: &Item, index: u32, packet_id: u16, copies: &mut Vec<u8>) -> usize {

@@ -77,7 +77,7 @@ impl Session {
             lanes: self.lanes().filter_map(of_lane).collect(),
             next_id: window.map_or(1, |window| window.packet_id(0)),
             inflight: window.map(|window| window.stored().collect()).unwrap_or_default(),
-            scans: Vec::new(),
+            scans: self.stored_scans(),
         }
     }
 

@@ -47,9 +47,6 @@ impl Shard {
         if connection.version != Version::V5 {
             return Ok(());
         }
-        if publish.retain {
-            return Err((Reason::RetainNotSupported, "retained messages are not available [MQTT-3.2.2-14]"));
-        }
         if let Some(publisher) = connection.publisher.as_deref()
             && publish.qos != QoS::AtMostOnce
             && publisher.in_flight() >= inflight_max

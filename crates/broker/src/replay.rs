@@ -5,7 +5,7 @@ use crate::frames::{Recorded, Shape};
 use crate::lane::{Gap, Lane, MAIN, Reading};
 use crate::message::LaneKey;
 use crate::session::Session;
-use crate::shard::{Action, Shard};
+use crate::shard::{Action, Now, Shard};
 use firehose_log::{Batch, Chunk, Event, Kind, Offset, ReadError};
 use firehose_mqtt::{Property, QoS, Reason, Version};
 use firehose_topic::TopicName;
@@ -20,10 +20,11 @@ const FILTERS_PER_CHUNK: usize = 32;
 impl Shard {
     /// Asks the log for each lane that is behind, as far as the outbox has room.
     pub(crate) fn pump(&mut self, session: u32) {
-        let Some(it) = self.sessions.get(session as usize) else { return };
-        if it.is_resending() {
+        if self.sessions.get(session as usize).is_some_and(|it| it.is_resending()) {
             return self.resend(session);
         }
+        self.scan(session);
+        let Some(it) = self.sessions.get(session as usize) else { return };
         for lane in it.lanes() {
             let Some(it) = self.sessions.get(session as usize) else { return };
             let Some(found) = it.lane(lane) else { continue };
@@ -48,9 +49,7 @@ impl Shard {
             let Some(it) = self.sessions.get(session as usize) else { return };
             let Some(connection) = it.connection.as_deref() else { return };
             if is_paced && !self.shared.replays.may_send(connection.address, self.now.ms) {
-                if !self.throttled.contains(&session) {
-                    self.throttled.push(session);
-                }
+                self.throttle(session);
                 continue;
             }
             if !self.may_read_log() {
@@ -64,6 +63,13 @@ impl Shard {
             }
             self.reads += 1;
             self.actions.push(Action::Read { lane: key, from: next, upto, bytes_max });
+        }
+    }
+
+    /// Comes back to the session soon.
+    pub(crate) fn throttle(&mut self, session: u32) {
+        if !self.throttled.contains(&session) {
+            self.throttled.push(session);
         }
     }
 
@@ -153,8 +159,7 @@ impl Shard {
         let before = it.connection.as_deref().map_or(0, |connection| connection.outbox.bytes());
         let mut comparisons = 0;
         'full: for batch in batches {
-            let age_secs = (self.now.wall_us - batch.time_us()).max(0) / 1_000_000;
-            let age_secs = u32::try_from(age_secs).unwrap_or(u32::MAX);
+            let age_secs = age_secs(batch, self.now);
             let skip = next.saturating_sub(batch.base()) as usize;
             for index in skip..batch.len() {
                 let offset = batch.base() + index as Offset;
@@ -344,8 +349,14 @@ fn batch_origin(batch: &Batch, offset: Offset) -> u64 {
     batch.record((offset - batch.base()) as usize).origin().session
 }
 
+/// How long ago a batch was recorded.
+pub(crate) fn age_secs(batch: &Batch, now: Now) -> u32 {
+    let age_secs = (now.wall_us - batch.time_us()).max(0) / 1_000_000;
+    u32::try_from(age_secs).unwrap_or(u32::MAX)
+}
+
 /// Whether the message's expiry interval has passed [MQTT-3.3.2-5].
-fn expired(event: &Event<'_>, age_secs: u32) -> bool {
+pub(crate) fn expired(event: &Event<'_>, age_secs: u32) -> bool {
     event.attributes.iter().any(
         |attribute| matches!(attribute, firehose_log::Attribute::MessageExpiry(secs) if secs <= age_secs),
     )

@@ -6,11 +6,10 @@ use crate::sync::{Mutex, lock};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+/// As many addresses cost nothing worth saving.
+const FORGET_ABOVE: usize = 64;
 /// How far an address may run ahead of its rate: one second's worth.
 const BURST_MS: u64 = 1000;
-
-/// Above so many addresses those are forgotten that owe nothing.
-const IDLE_ADDRESSES: usize = 1024;
 
 #[derive(Default)]
 struct PerAddress {
@@ -25,6 +24,8 @@ struct Inside {
     addresses: HashMap<AddressKey, PerAddress>,
     /// The newest time that anybody told.
     now_ms: u64,
+    /// With more addresses than this, it is time to look which can be forgotten.
+    forget_above: usize,
 }
 
 impl Inside {
@@ -98,15 +99,17 @@ impl Replays {
         }
     }
 
-    /// So many bytes of a replay were queued for the address.
+    /// So many bytes of a replay, or of retained messages, were queued for the address.
     pub fn sent(&self, address: Option<IpAddr>, bytes: usize, now_ms: u64) {
         if self.bytes_per_sec == 0 {
             return;
         }
         if let Some(key) = AddressKey::of(address) {
             let inside = &mut *lock(&self.inside);
-            if inside.addresses.len() >= IDLE_ADDRESSES && !inside.addresses.contains_key(&key) {
+            inside.now_ms = inside.now_ms.max(now_ms);
+            if inside.addresses.len() >= inside.forget_above {
                 inside.forget_idle();
+                inside.forget_above = FORGET_ABOVE.max(2 * inside.addresses.len());
             }
             let of_address = inside.addresses.entry(key).or_default();
             let cost_us = bytes as u64 * 1_000_000 / self.bytes_per_sec;

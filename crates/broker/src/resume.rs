@@ -53,6 +53,7 @@ impl Shard {
             self.subscribe_again(session, subscription, resumed);
         }
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        it.resume_scans(&resumed.progress.scans);
         let saved = it.lanes().filter_map(|lane| Some(it.lane(lane)?.next(self.stand))).min();
         if let Some(persistence) = it.persistence.as_deref_mut() {
             persistence.saved_stand = saved.unwrap_or(self.stand).saturating_sub(1);

@@ -5,6 +5,7 @@ use crate::connection::Connection;
 use crate::inflight::Inflight;
 use crate::lane::{Lane, MAIN};
 use crate::persistence::Persistence;
+use crate::scan::Scans;
 use firehose_auth::Identity;
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, SubscribeOptions};
@@ -82,6 +83,8 @@ pub struct Session {
     pub main: Lane,
     /// Lanes of `since` and `$replay`: lane `n` is at `n - 1`. None once it has joined the main one.
     pub more_lanes: Vec<Option<Lane>>,
+    /// Retained messages that its subscriptions have still to get.
+    pub scans: Option<Box<Scans>>,
     /// The size of its window.
     pub inflight_max: u16,
     /// QoS 1 and 2 messages on their way to the client.

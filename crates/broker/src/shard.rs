@@ -29,6 +29,7 @@ use crate::session::{Interest, Session};
 use crate::state::{Answer, StoredNames};
 use crate::stats::ShardStats;
 use crate::subscribe::PendingSubscribe;
+use crate::sys::LatestSys;
 use firehose_auth::{Access, Auth};
 use firehose_log::Offset;
 use firehose_mqtt::Reason;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub unlogged: Arc<[TopicFilter]>,
     /// Keys the hashes of names.
     pub secret: Secret,
+    /// The last values of `$SYS`.
+    pub sys: Arc<LatestSys>,
     /// Which sessions the state has.
     pub stored: Arc<StoredNames>,
     /// Names the log in cursors.
@@ -245,6 +248,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let (behind, has_more_lanes) = (it.is_behind(), !it.more_lanes.is_empty());
         let is_stored = it.persistence.is_some();
+        let scans = it.scans.is_some();
         let Some(connection) = it.connection.as_deref_mut() else { return };
         connection.dirty = false;
         self.fresh_bytes -= std::mem::take(&mut connection.fresh_bytes);
@@ -280,7 +284,7 @@ impl Shard {
         if has_more_lanes {
             self.merge_live(session);
         }
-        if behind {
+        if behind || scans {
             self.pump(session);
         }
     }
@@ -328,7 +332,8 @@ impl Shard {
             Message::Fetched { session, events } => self.fetched(session, events),
             Message::State(Answer::Saved { token }) => self.saved(token),
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
-            Message::Retained { .. } | Message::Redacted { .. } => {}
+            Message::Retained { scan, page } => self.retained(scan, page),
+            Message::Redacted { .. } => {}
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }

@@ -5,6 +5,8 @@ use crate::connection::Pause;
 use crate::hold::Saving;
 use crate::inbound::Flow;
 use crate::lane::{Gap, Lane, MAIN};
+use crate::retained::brings_retained;
+use crate::scan::RETAINED;
 use crate::session::{Subscription, filter_cost_bytes};
 use crate::shard::{Action, Shard};
 use firehose_auth::Verdict;
@@ -18,7 +20,7 @@ use firehose_topic::{TopicFilter, parse_share};
 /// Begins a filter that replays: `$replay/<from>/<filter>`.
 const REPLAY: &str = "$replay/";
 /// As many subscriptions as a session can number, whatever the configuration says.
-const SUBSCRIPTIONS_MAX: usize = u16::MAX as usize;
+const SUBSCRIPTIONS_MAX: usize = RETAINED as usize;
 
 /// What one filter of a SUBSCRIBE asks for, if it may.
 struct Plan {
@@ -289,7 +291,16 @@ impl Shard {
             QoS::AtLeastOnce => Reason::GrantedQoS1,
             QoS::ExactlyOnce => Reason::GrantedQoS2,
         };
-        if plan.mute || self.replace(session, &plan, id) {
+        if plan.mute {
+            return Ok(granted);
+        }
+        // A replay brings what is retained as the events that they are.
+        let retained = |is_new| plan.since.is_none() && brings_retained(plan.options.retain_handling, is_new);
+        let (again, anew) = (retained(false), retained(true));
+        if let Some(index) = self.replace(session, &plan, id) {
+            if again {
+                self.begin_scan(session, index, head);
+            }
             return Ok(granted);
         }
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
@@ -335,12 +346,15 @@ impl Shard {
         it.subscription_bytes += cost_bytes;
         it.many = it.many || it.subscriptions.len() > 1;
         self.stats.subscriptions.add(1);
+        if anew {
+            self.begin_scan(session, free, head);
+        }
         Ok(granted)
     }
 
-    /// The same filter again: its options change, and it goes on where it is [MQTT-3.8.4-3].
-    fn replace(&mut self, session: u32, plan: &Plan, id: u32) -> bool {
-        let Some(it) = self.sessions.get_mut(session as usize) else { return false };
+    /// The same filter again: its options change, and it goes on where it is [MQTT-3.8.4-3]. Gives its place.
+    fn replace(&mut self, session: u32, plan: &Plan, id: u32) -> Option<usize> {
+        let it = self.sessions.get_mut(session as usize)?;
         let known = it.subscriptions.iter().position(|known| {
             known.as_ref().is_some_and(|known| known.filter == plan.filter && known.written == plan.written)
         });
@@ -349,9 +363,9 @@ impl Shard {
             if let Some(index) = known {
                 self.remove_subscription(session, index);
             }
-            return false;
+            return None;
         };
-        let Some(subscription) = it.subscriptions[index].as_mut() else { return false };
+        let subscription = it.subscriptions[index].as_mut()?;
         (subscription.options, subscription.id, subscription.checked) = (plan.options, id, plan.checked);
         let interest = subscription.interest(session, index as u16);
         let place = |known: &crate::session::Interest| {
@@ -360,7 +374,7 @@ impl Shard {
         if let Some(known) = self.trie.get_mut(&subscription.filter, place) {
             *known = interest;
         }
-        true
+        Some(index)
     }
 
     /// The lane that a replay reads by: one for each `$replay` filter, one for all filters of a `since`.
@@ -448,6 +462,9 @@ impl Shard {
         let cost_bytes = filter_cost_bytes(&subscription.filter, subscription.written.as_deref());
         it.subscription_bytes = it.subscription_bytes.saturating_sub(cost_bytes);
         self.stats.subscriptions.sub(1);
+        if let Some(scans) = it.scans.as_deref_mut() {
+            scans.end(index as u16);
+        }
         let lane = subscription.lane;
         if lane != MAIN && it.of_lane(lane).next().is_none() {
             self.replay_ended(session, lane);
