@@ -58,7 +58,7 @@ pub enum Message {
         /// Who asked.
         scan: ScanKey,
         /// The page.
-        page: Result<RetainedPage, ReadError>,
+        page: Result<Arc<RetainedPage>, ReadError>,
     },
     /// Events of single offsets; what is gone is left out.
     Fetched {
