@@ -6,11 +6,18 @@
 //! connections, and flushes each of them once. See `ARCHITECTURE.md`.
 
 mod acks;
+mod arrivals;
 mod arrive;
+mod backpressure;
+mod connack;
 mod deliver;
+mod departure;
+mod hold;
 mod inbound;
 mod publish;
 mod replay;
+mod resend;
+mod resume;
 mod retained;
 mod subscribe;
 mod sync;
@@ -29,6 +36,7 @@ pub mod limits;
 pub mod message;
 pub mod outbox;
 pub mod outgoing;
+pub mod persistence;
 pub mod port;
 pub mod replays;
 pub mod retained_page;

@@ -170,10 +170,12 @@ impl Shard {
 
     fn place_event(&mut self, session: u32, event: &Event<'_>, publish: &Publish<'_>) -> Flow {
         let Some(it) = self.sessions.get(session as usize) else { return Flow::Stop };
+        // With its id, a QoS 2 message is known again when its session goes on.
+        let packet_id = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce && it.is_persistent());
         let origin = Origin {
             principal: it.identity.name().unwrap_or(""),
             session: it.hash,
-            packet_id: publish.packet_id.map_or(0, |id| id.get()),
+            packet_id: packet_id.map_or(0, |id| id.get()),
             way_in: WayIn::Mqtt,
         };
         let name = TopicName::trusted(event.topic);

@@ -20,11 +20,16 @@ const FILTERS_PER_CHUNK: usize = 32;
 impl Shard {
     /// Asks the log for each lane that is behind, as far as the outbox has room.
     pub(crate) fn pump(&mut self, session: u32) {
+        if self.sessions.get(session as usize).is_some_and(|it| it.is_resending()) {
+            return self.resend(session);
+        }
         self.scan(session);
         let Some(it) = self.sessions.get(session as usize) else { return };
         for lane in it.lanes() {
             let Some(it) = self.sessions.get(session as usize) else { return };
-            let Some(next) = it.lane(lane).and_then(|lane| lane.wants()) else { continue };
+            let Some(found) = it.lane(lane) else { continue };
+            let Some(next) = found.wants() else { continue };
+            let (is_paced, is_unbudgeted) = (found.paced, found.unbudgeted);
             if next > self.stand {
                 self.join(session, lane);
                 continue;
@@ -34,7 +39,16 @@ impl Shard {
             if waits || connection.closing || connection.outbox.has_messages() {
                 return;
             }
-            if lane != MAIN && !self.shared.replays.may_send(connection.address, self.now.ms) {
+            if is_unbudgeted && !self.shared.replays.begin(connection.address) {
+                // A session that goes on waits for room; it asks again once a second.
+                continue;
+            }
+            if is_unbudgeted && let Some(lane) = self.sessions[session as usize].lane_mut(lane) {
+                (lane.unbudgeted, lane.counted) = (false, true);
+            }
+            let Some(it) = self.sessions.get(session as usize) else { return };
+            let Some(connection) = it.connection.as_deref() else { return };
+            if is_paced && !self.shared.replays.may_send(connection.address, self.now.ms) {
                 self.throttle(session);
                 continue;
             }
@@ -166,14 +180,16 @@ impl Shard {
             }
         }
         let Some(it) = self.sessions.get_mut(key.session as usize) else { return };
+        let mut is_paced = false;
         if let Some(lane) = it.lane_mut(key.lane) {
             lane.reading = Reading::Replay { next, asked: false };
+            is_paced = lane.paced;
         }
         let Some(connection) = it.connection.as_deref_mut() else { return };
         let sent = connection.outbox.bytes().saturating_sub(before);
         connection.fresh_bytes += sent;
         self.fresh_bytes += sent;
-        if key.lane != MAIN {
+        if is_paced {
             self.shared.replays.sent(connection.address, sent, self.now.ms);
         }
     }
@@ -237,6 +253,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         if let Some(lane) = it.lane_mut(lane) {
             lane.reading = Reading::Live;
+            (lane.paced, lane.unbudgeted) = (false, false);
         }
         self.replay_ended(session, lane);
         self.merge_live(session);
@@ -274,6 +291,7 @@ impl Shard {
                 interest.lane = MAIN;
             }
         }
+        it.change_subscriptions();
         it.more_lanes[usize::from(lane) - 1] = None;
         while it.more_lanes.last().is_some_and(Option::is_none) {
             it.more_lanes.pop();

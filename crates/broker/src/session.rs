@@ -4,6 +4,7 @@ use crate::arrival::Scope;
 use crate::connection::Connection;
 use crate::inflight::Inflight;
 use crate::lane::{Lane, MAIN};
+use crate::persistence::Persistence;
 use crate::scan::Scans;
 use firehose_auth::Identity;
 use firehose_log::Offset;
@@ -90,6 +91,8 @@ pub struct Session {
     pub inflight: Option<Box<Inflight>>,
     /// Its connection.
     pub connection: Option<Box<Connection>>,
+    /// What the state has of it; none: it ends with its connection, and began with it.
+    pub persistence: Option<Box<Persistence>>,
 }
 
 impl Session {

@@ -2,6 +2,7 @@
 //! subscription gets begins exactly behind the head that its SUBACK may name.
 
 use crate::connection::Pause;
+use crate::hold::Saving;
 use crate::inbound::Flow;
 use crate::lane::{Gap, Lane, MAIN};
 use crate::retained::brings_retained;
@@ -44,8 +45,17 @@ pub struct PendingSubscribe {
 }
 
 enum What {
-    Subscribe { plans: Vec<Result<Plan, Reason>>, id: u32, cursors: bool, resolving: usize },
-    Unsubscribe { filters: Vec<Box<str>> },
+    Subscribe {
+        plans: Vec<Result<Plan, Reason>>,
+        id: u32,
+        cursors: bool,
+        resolving: usize,
+    },
+    Unsubscribe {
+        filters: Vec<Box<str>>,
+    },
+    /// A session goes on.
+    Resume,
 }
 
 impl Shard {
@@ -142,6 +152,9 @@ impl Shard {
 
     /// The mark has its place in the order: everything up to `head` came before.
     pub(crate) fn sequenced(&mut self, token: u64, head: Offset) {
+        if self.ask_state(token) {
+            return;
+        }
         let Some(pending) = self.pending.remove(&token) else { return };
         if self.sessions.get(pending.session as usize).is_none_or(|it| it.generation != pending.generation) {
             return;
@@ -152,11 +165,20 @@ impl Shard {
                 self.subscribed(session, packet_id, plans, id, cursors, head);
             }
             What::Unsubscribe { filters } => self.unsubscribed(session, packet_id, &filters),
+            What::Resume => self.begin_lanes(session),
         }
         self.pump(session);
         if self.trie.is_empty() && self.pending.is_empty() {
             self.outgoing.interest(false);
         }
+    }
+
+    /// A session goes on: its lanes read once the shard's place in the log is known.
+    pub(crate) fn sequence_resume(&mut self, session: u32) {
+        let Some(generation) = self.sessions.get(session as usize).map(|it| it.generation) else { return };
+        let token = self.next_token();
+        let packet_id = PacketId::MIN;
+        self.sequence(token, PendingSubscribe { session, generation, packet_id, what: What::Resume });
     }
 
     fn plan(
@@ -231,6 +253,7 @@ impl Shard {
     ) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         it.cursors |= cursors;
+        it.change_subscriptions();
         let cursors = it.cursors;
         let mut since_lane = None;
         let mut reasons = ReasonsBuf::new();
@@ -248,8 +271,8 @@ impl Shard {
         }
         let (reasons, properties) = (reasons.as_reasons(), properties.as_properties());
         let suback = Packet::SubAck(SubAck { packet_id, properties, reasons });
-        self.reply(session, |connection| {
-            let _ = encode(&suback, connection.version, connection.outbox.control());
+        self.reply_when_saved(session, Saving::Progress, |out, version| {
+            let _ = encode(&suback, version, out);
         });
     }
 
@@ -421,10 +444,10 @@ impl Shard {
             reasons.push(Reason::Success);
         }
         let properties = firehose_mqtt::Properties::EMPTY;
-        self.reply(session, |connection| {
+        self.reply_when_saved(session, Saving::Progress, |out, version| {
             let reasons = reasons.as_reasons();
             let unsuback = Packet::UnsubAck(UnsubAck { packet_id, properties, reasons });
-            let _ = encode(&unsuback, connection.version, connection.outbox.control());
+            let _ = encode(&unsuback, version, out);
         });
     }
 
@@ -435,6 +458,7 @@ impl Shard {
         self.trie.remove(&subscription.filter, |known| {
             known.session == session && usize::from(known.subscription) == index
         });
+        it.change_subscriptions();
         let cost_bytes = filter_cost_bytes(&subscription.filter, subscription.written.as_deref());
         it.subscription_bytes = it.subscription_bytes.saturating_sub(cost_bytes);
         self.stats.subscriptions.sub(1);
@@ -468,7 +492,7 @@ impl Shard {
         }
     }
 
-    fn next_token(&mut self) -> u64 {
+    pub(crate) fn next_token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
     }
