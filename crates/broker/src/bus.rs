@@ -214,7 +214,7 @@ impl Bus {
     pub fn publish_sys(&self, events: &[PortEvent]) -> Result<(), usize> {
         let draft = draft_of("", WayIn::Bus, events)?;
         let sequencer = &self.0.sequencer;
-        self.0.shared.sys.set(Batch::unlogged(draft.clone(), sequencer.head(), wall_us()));
+        self.0.shared.sys.set(&Batch::unlogged(draft.clone(), sequencer.head(), wall_us()));
         let sleepers = sequencer.deposit(sequencer.port_slot(), [Deposit::Unlogged(draft)]);
         self.rouse(sleepers);
         Ok(())

@@ -39,6 +39,7 @@ pub mod outgoing;
 pub mod persistence;
 pub mod port;
 pub mod replays;
+pub mod retained_page;
 pub mod scan;
 pub mod sequencer;
 pub mod session;

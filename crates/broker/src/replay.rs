@@ -159,7 +159,7 @@ impl Shard {
         let before = it.connection.as_deref().map_or(0, |connection| connection.outbox.bytes());
         let mut comparisons = 0;
         'full: for batch in batches {
-            let age_secs = age_secs(batch, self.now);
+            let age_secs = age_secs(batch.time_us(), self.now);
             let skip = next.saturating_sub(batch.base()) as usize;
             for index in skip..batch.len() {
                 let offset = batch.base() + index as Offset;
@@ -349,9 +349,9 @@ fn batch_origin(batch: &Batch, offset: Offset) -> u64 {
     batch.record((offset - batch.base()) as usize).origin().session
 }
 
-/// How long ago a batch was recorded.
-pub(crate) fn age_secs(batch: &Batch, now: Now) -> u32 {
-    let age_secs = (now.wall_us - batch.time_us()).max(0) / 1_000_000;
+/// How long ago something was recorded.
+pub(crate) fn age_secs(time_us: i64, now: Now) -> u32 {
+    let age_secs = (now.wall_us - time_us).max(0) / 1_000_000;
     u32::try_from(age_secs).unwrap_or(u32::MAX)
 }
 

@@ -2,13 +2,14 @@
 //! of the socket and of the client's window. Newer ones come by the subscription's lane.
 
 use crate::frames::{Recorded, Shape};
-use crate::message::{RetainedPage, ScanKey};
+use crate::message::ScanKey;
 use crate::replay::{age_secs, expired};
+use crate::retained_page::{Retained, RetainedPage};
 use crate::scan::{RETAINED, Scans};
 use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::StoredScan;
-use firehose_log::{Batch, Offset, ReadError};
+use firehose_log::{Offset, ReadError};
 use firehose_mqtt::{Property, QoS, RetainHandling, Version};
 use firehose_topic::TopicName;
 use std::sync::Arc;
@@ -115,16 +116,13 @@ impl Shard {
                 return;
             }
         };
-        let Some(turn) = scans.came(key.scan, page.after.clone()) else { return };
+        let Some(turn) = scans.came(key.scan, page.after().map(Box::from)) else { return };
         let Some(terms) = terms(it, turn.subscription, turn.as_of, turn.from) else { return };
         let before = it.connection.as_deref().map_or(0, |connection| connection.outbox.bytes());
-        for (offset, batch) in &page.events {
-            let index = offset.saturating_sub(batch.base()) as usize;
-            if index < batch.len() && *offset <= terms.as_of {
-                self.queue_retained(session, &terms, batch, index);
-            }
+        for message in page.messages() {
+            self.queue_retained(session, &terms, &message);
         }
-        self.charge_page(session, before, page.after.is_some());
+        self.charge_page(session, before, page.after().is_some());
         self.scan(session);
     }
 
@@ -143,23 +141,23 @@ impl Shard {
     }
 
     /// Queues one message, unless the client may not or does not want to have it.
-    fn queue_retained(&mut self, session: u32, terms: &Terms, batch: &Batch, index: usize) {
-        let record = batch.record(index);
-        let event = record.event();
-        if terms.from.as_deref().is_some_and(|from| event.topic < from) {
+    fn queue_retained(&mut self, session: u32, terms: &Terms, message: &Retained<'_>) {
+        let Retained { offset, event, .. } = *message;
+        if offset > terms.as_of || terms.from.as_deref().is_some_and(|from| event.topic < from) {
             return;
         }
         let Some(it) = self.sessions.get(session as usize) else { return };
-        let age_secs = age_secs(batch, self.now);
-        if (terms.no_local && record.origin().session == it.hash)
+        let age_secs = age_secs(message.time_us, self.now);
+        if (terms.no_local && message.session == it.hash)
             || (terms.checked
                 && !self.auth.may_read(&it.identity, &it.client_id, TopicName::trusted(event.topic)))
             || expired(&event, age_secs)
         {
             return;
         }
-        let offset = if batch.is_logged() { batch.base() + index as Offset } else { 0 };
-        let cursor = (terms.cursors && batch.is_logged()).then(|| self.cursor_in(batch, offset));
+        let is_logged = offset > 0;
+        let cursor =
+            (terms.cursors && is_logged).then(|| self.cursor_at(offset, message.epoch, message.time_us));
         let id = (terms.id != 0).then_some(Property::SubscriptionId(terms.id));
         let cursor = cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor));
         let (one, both);
@@ -177,14 +175,13 @@ impl Shard {
         };
         let qos = terms.qos.min(QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce));
         let shape = Shape { v5: terms.v5, qos, retain: true, extra };
-        let recorded = Recorded { time_us: batch.time_us(), age_secs };
+        let recorded = Recorded { time_us: message.time_us, age_secs };
         let range = self.frames.encode(&shape, recorded, std::iter::once((offset, event)));
         if range.bytes > terms.packet_bytes_max {
             return;
         }
-        let logged = batch.is_logged();
         if let Some(connection) = self.connection(session) {
-            connection.outbox.push(&range, RETAINED, qos, logged);
+            connection.outbox.push(&range, RETAINED, qos, is_logged);
             self.stats.messages_sent.add(1);
         }
     }
@@ -201,11 +198,9 @@ impl Shard {
             return self.stats.messages_dropped.add(1);
         }
         let Some(Some(known)) = it.subscriptions.get(usize::from(subscription)) else { return };
-        let matches =
-            |index: &usize| known.filter.matches(TopicName::trusted(latest.record(*index).event().topic));
-        let wanted: Vec<usize> = (0..latest.len()).filter(matches).collect();
-        for index in wanted {
-            self.queue_retained(session, &terms, &latest, index);
+        let filter = known.filter.clone();
+        for message in latest.messages().filter(|it| filter.matches(TopicName::trusted(it.event.topic))) {
+            self.queue_retained(session, &terms, &message);
         }
         self.charge_page(session, before, false);
     }

@@ -2,6 +2,7 @@
 //! memory for new subscriptions, as retained messages.
 
 use crate::bus::{Bus, PortEvent};
+use crate::retained_page::{PageDraft, RetainedPage};
 use crate::sync::{Mutex, lock};
 use firehose_log::Batch;
 use std::sync::Arc;
@@ -12,16 +13,19 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The last values of all topics of `$SYS`, for new subscriptions: they are in no log.
 #[derive(Debug, Default)]
-pub struct LatestSys(Mutex<Option<Arc<Batch>>>);
+pub struct LatestSys(Mutex<Option<Arc<RetainedPage>>>);
 
 impl LatestSys {
     /// The values are these now.
-    pub fn set(&self, batch: Batch) {
-        *lock(&self.0) = Some(Arc::new(batch));
+    pub fn set(&self, batch: &Batch) {
+        let mut page = PageDraft::default();
+        // What a batch can hold, a page can.
+        let _ = (batch.base()..=batch.last()).try_for_each(|offset| page.push(offset, batch));
+        *lock(&self.0) = Some(Arc::new(page.finish(None)));
     }
 
     /// The values that were published last; none before that.
-    pub fn latest(&self) -> Option<Arc<Batch>> {
+    pub fn latest(&self) -> Option<Arc<RetainedPage>> {
         lock(&self.0).clone()
     }
 }

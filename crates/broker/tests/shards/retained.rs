@@ -395,7 +395,7 @@ fn the_last_values_of_sys_come_as_retained_messages() {
         };
         draft.push(&event, &Origin { principal: "", session: 0, packet_id: 0, way_in: WayIn::Bus }).unwrap();
     }
-    world.sys.set(Batch::unlogged(draft, 0, 0));
+    world.sys.set(&Batch::unlogged(draft, 0, 0));
     for version in VERSIONS {
         let reader = world.client(version, "reader");
         world.subscribe(reader, &[("#", options(2))], &[]);

@@ -1,6 +1,6 @@
 //! What is retained, found by reading the whole log: the slow way, which the tests compare with.
 
-use firehose_broker::message::RetainedPage;
+use firehose_broker::retained_page::{PageDraft, RetainedPage};
 use firehose_log::{Batch, Chunk, Kind, Offset, Read, Wait};
 use firehose_topic::{TopicFilter, TopicName};
 use std::collections::BTreeMap;
@@ -14,21 +14,18 @@ pub fn page(
     as_of: Offset,
     bytes_max: usize,
 ) -> RetainedPage {
-    let mut page = RetainedPage { events: Vec::new(), after: None };
-    let mut bytes = 0;
+    let mut page = PageDraft::default();
     for (topic, (offset, batch)) in everything(read) {
         let seen = after.is_some_and(|after| *topic <= *after);
         if seen || offset > as_of || !filter.matches(TopicName::trusted(&topic)) {
             continue;
         }
-        bytes += batch.record((offset - batch.base()) as usize).event().payload.len() + topic.len();
-        page.events.push((offset, batch));
-        if bytes >= bytes_max {
-            page.after = Some(topic);
-            break;
+        page.push(offset, &batch).expect("fits");
+        if page.bytes_len() >= bytes_max {
+            return page.finish(Some(topic));
         }
     }
-    page
+    page.finish(None)
 }
 
 fn everything(read: &dyn Read) -> BTreeMap<Box<str>, (Offset, Arc<Batch>)> {
