@@ -15,5 +15,6 @@ mod sequencer;
 mod setup;
 mod slow;
 mod subscribe;
+mod wills;
 mod wire;
 mod world;
