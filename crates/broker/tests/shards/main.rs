@@ -14,6 +14,7 @@ mod seam;
 mod sequencer;
 mod setup;
 mod slow;
+mod state;
 mod subscribe;
 mod wills;
 mod wire;

@@ -10,7 +10,7 @@ use firehose_broker::state::{
 use firehose_log::{
     Attributes, Disk, Draft, Event, Flags, Log, LogConfig, MemDisk, Offset, Origin, Submission, WayIn,
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Where the state file is.
@@ -45,7 +45,7 @@ impl Bed {
 
     /// The log on one disk, the state on another (which may be the same that fails on its way).
     pub fn on_disks(disk: MemDisk, state_disk: Arc<dyn Disk>, now: Now, limits: Limits) -> Bed {
-        let config = LogConfig::new(Path::new("/data/log").to_owned());
+        let config = LogConfig { segment_bytes: 256 << 10, ..LogConfig::new("/data/log") };
         let log = firehose_log::open(config, Arc::new(disk.clone()), now.wall_us).expect("the log opens");
         let limits = Arc::new(limits);
         let (mut state, report) =
