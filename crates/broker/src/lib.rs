@@ -22,6 +22,7 @@ mod retained;
 mod section;
 mod subscribe;
 mod sync;
+mod will;
 
 pub mod action;
 pub mod arrival;

@@ -22,5 +22,6 @@ mod setup;
 mod slow;
 mod state;
 mod subscribe;
+mod wills;
 mod wire;
 mod world;
