@@ -22,8 +22,7 @@ fn a_second_arrival_of_a_name_takes_over_the_first_which_still_waited() {
     let mut world = World::open();
     subscribed_and_left(&mut world, Version::V5, "s", "t", 1);
     world.turns.is_stopped = true;
-    let clients: Vec<usize> =
-        (0..3).map(|_| arrive(&mut world, Version::V5, false, "s", &[])).collect();
+    let clients: Vec<usize> = (0..3).map(|_| arrive(&mut world, Version::V5, false, "s", &[])).collect();
     world.settle();
     assert!(clients.iter().all(|client| world.clients[*client].packets.is_empty()));
     world.turns.is_stopped = false;

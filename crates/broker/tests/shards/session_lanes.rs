@@ -177,8 +177,11 @@ fn replays_of_sessions_that_go_on_wait_for_room_and_are_not_refused() {
 
 #[test]
 fn a_session_that_reads_what_it_missed_is_held_to_the_rate_of_its_address() {
-    let limits =
-        Limits { replay_bytes_per_sec_per_address_max: 10_000, replay_chunk_bytes: 5_000, ..Limits::default() };
+    let limits = Limits {
+        replay_bytes_per_sec_per_address_max: 10_000,
+        replay_chunk_bytes: 5_000,
+        ..Limits::default()
+    };
     let mut world = World::new(Setup { limits, ..Setup::default() });
     let come = |world: &mut World| {
         let packet = crate::client::start_packet(Version::V311, false, "s", &[]);

@@ -20,14 +20,8 @@ struct Client<'a> {
     has_will: bool,
 }
 
-const CLIENT: Client<'_> = Client {
-    version: Version::V5,
-    clean: true,
-    session: &[],
-    will: &[],
-    retain: false,
-    has_will: true,
-};
+const CLIENT: Client<'_> =
+    Client { version: Version::V5, clean: true, session: &[], will: &[], retain: false, has_will: true };
 const KEPT: &[Property<'_>] = &[Property::SessionExpiry(100)];
 const DELAYED: &[Property<'_>] = &[Property::WillDelay(30)];
 

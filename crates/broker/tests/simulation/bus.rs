@@ -4,15 +4,15 @@
 use crate::engine::{Engine, LateCommit, Mood, Shared as Guarded};
 use crate::ledger::Ledger;
 use crate::plan::{Plan, UNLOGGED, access};
+use crate::state::StateSide;
 use crate::wire::Connection;
 use firehose_broker::Durability;
-use firehose_broker::arrival::Secret;
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Role, Sequencer};
 use firehose_broker::shard::{Action, Appetite, Now, Shard, Shared};
 use firehose_broker::stats::ShardStats;
-use firehose_log::{Chunk, Commit, KeepNothing, MemDisk, Offset, OpenError, Read, Wait, open};
+use firehose_log::{Chunk, Commit, MemDisk, Offset, OpenError, Read, Refusal, Wait, open};
 use firehose_topic::TopicFilter;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +31,22 @@ pub fn set_wall_us(now_us: i64) {
     WALL_US.set(now_us);
 }
 
+/// Why a bus did not start.
+#[derive(Debug)]
+pub enum Unstarted {
+    Log(OpenError),
+    State(String),
+}
+
+impl std::fmt::Display for Unstarted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unstarted::Log(error) => error.fmt(f),
+            Unstarted::State(why) => f.write_str(why),
+        }
+    }
+}
+
 /// A shard and its sockets.
 pub struct Host {
     pub shard: Shard,
@@ -46,6 +62,8 @@ pub struct Bus {
     /// Questions to the log that wait: (shard, question).
     pub questions: VecDeque<(usize, Action)>,
     pub now: Now,
+    pub state: StateSide,
+    pub unlogged: Arc<[TopicFilter]>,
     /// Whether questions to the log wait for the world to have them answered.
     delays_reads: bool,
     commit: Box<dyn Commit>,
@@ -58,15 +76,19 @@ impl Bus {
         ledger: &Guarded<Ledger>,
         mood: &Guarded<Mood>,
         now: Now,
-    ) -> Result<Bus, OpenError> {
-        let log = open(plan.log_config(), Arc::new(disk.clone()), now.wall_us)?;
+    ) -> Result<Bus, Unstarted> {
+        let log = open(plan.log_config(), Arc::new(disk.clone()), now.wall_us).map_err(Unstarted::Log)?;
+        let limits = Arc::new(plan.limits.clone());
+        let state = StateSide::open(disk, log.read.clone(), limits.clone(), now).map_err(Unstarted::State)?;
+        let unlogged: Arc<[TopicFilter]> = [TopicFilter::new(UNLOGGED).expect("a filter")].into();
         let shared = Shared {
             replays: Arc::new(Replays::new(&plan.limits)),
-            limits: Arc::new(plan.limits.clone()),
+            limits,
             access: access().clone(),
-            unlogged: [TopicFilter::new(UNLOGGED).expect("a filter")].into(),
-            secret: Secret::default(),
-            stored: Arc::default(),
+            unlogged: unlogged.clone(),
+            secret: state.state.secret().clone(),
+            sys: Arc::default(),
+            stored: state.state.names().clone(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: plan.durability == Durability::Sync,
@@ -82,6 +104,7 @@ impl Bus {
             plan.limits.mailbox_bytes_max,
             wall_us,
         );
+        sequencer.set_state(state.state.queue().clone());
         let host = |_| {
             let stats = Arc::<ShardStats>::default();
             Host { shard: Shard::new(shared.clone(), head, stats), connections: BTreeMap::new() }
@@ -92,6 +115,8 @@ impl Bus {
             hosts: (0..plan.shards).map(host).collect(),
             questions: VecDeque::new(),
             now,
+            state,
+            unlogged,
             delays_reads: plan.delays_reads,
             commit,
         })
@@ -184,13 +209,22 @@ impl Bus {
 
     /// The commit thread's turn; gives up to where the log is durable. None: it could not be made so.
     pub fn commit(&mut self) -> Option<Offset> {
-        let durable = self.commit.commit().ok()?;
-        self.sequencer.set_durable(durable);
-        Some(durable)
+        match self.commit.commit() {
+            Ok(durable) => {
+                self.sequencer.set_durable(durable);
+                Some(durable)
+            }
+            Err(error) => {
+                if self.sequencer.durability() == Durability::Sync {
+                    self.sequencer.set_commit_failed(&Refusal::ReadOnly(error.0));
+                }
+                None
+            }
+        }
     }
 
     pub fn upkeep(&mut self) -> Vec<String> {
-        let notes = self.commit.upkeep(self.now.wall_us, &mut KeepNothing);
+        let notes = self.commit.upkeep(self.now.wall_us, &mut self.state.state.keep());
         notes.iter().map(ToString::to_string).collect()
     }
 
@@ -204,7 +238,8 @@ impl Bus {
             Action::Resolve { token, since } => {
                 Message::Resolved { token, start: self.read.resolve(&since, self.now.wall_us) }
             }
-            _ => unreachable!("only questions wait"),
+            question @ Action::Retained { .. } => return self.state.ask(host, question),
+            question => return self.answer_fetch(host, question),
         };
         self.sequencer.send(host, message);
     }
@@ -231,7 +266,10 @@ impl Bus {
                     chunk => it.shard.answer(lane, chunk),
                 }
             }
-            question @ (Action::Read { .. } | Action::Resolve { .. }) => {
+            question @ (Action::Read { .. }
+            | Action::Resolve { .. }
+            | Action::Retained { .. }
+            | Action::Fetch { .. }) => {
                 self.questions.push_back((host, question));
             }
             Action::Resume { session } => {
@@ -240,7 +278,9 @@ impl Bus {
                     net[*number].paused = appetite == Appetite::Paused;
                 }
             }
-            Action::Retained { .. } | Action::Fetch { .. } | Action::State(_) => {}
+            Action::State(request) => {
+                self.state.state.queue().submit(host, request, self.sequencer.head());
+            }
         }
     }
 

@@ -19,9 +19,13 @@ pub fn calm(world: &mut World) {
         return;
     }
     settle(world);
+    let now_ms = world.now.ms;
+    world.clients.iter_mut().for_each(|client| client.wills.noticed(now_ms));
+    settle(world);
     world.check_log();
     let ledger = lock(&world.ledger);
     for client in &mut world.clients {
+        client.wills.check(world.now.ms, &ledger);
         if let Link::Up(_) = client.link {
             client.check_answered();
             client.reader.check_complete(ledger.head(), &ledger);
@@ -103,6 +107,7 @@ fn round(world: &mut World) -> bool {
         bus.answer(0);
     }
     world.commit();
+    moved |= world.turn_of_state();
     moved
 }
 

@@ -5,9 +5,15 @@ use crate::packets::{self, Got};
 use crate::plan::ClientPlan;
 use crate::publisher::Publisher;
 use crate::reader::Reader;
+use crate::retained::Scan;
+use crate::will::Wills;
+use firehose_broker::shard::Now;
 use firehose_log::{Offset, Since};
-use firehose_mqtt::{AckKind, PacketKind, Reason, Version};
+use firehose_mqtt::{AckKind, PacketKind, Reason, RetainHandling, Version};
 use std::collections::{BTreeMap, VecDeque};
+
+/// How long a session outlives its connections, µs.
+pub const SESSION_US: i64 = 3_600_000_000;
 
 /// A SUBSCRIBE or UNSUBSCRIBE that is not acknowledged.
 #[derive(Debug)]
@@ -50,6 +56,15 @@ pub struct Client {
     acks: VecDeque<(AckKind, u16)>,
     /// Packet ids of PUBLISHes that it has not answered for good: with the message, for QoS 2.
     received: BTreeMap<u16, Received>,
+    pub wills: Wills,
+    /// The bus has a session of it, which lives until this time by the wall clock, µs.
+    pub session_until_us: Option<i64>,
+    /// Clean Start of the present connection.
+    pub starts_clean: bool,
+    /// Session present of CONNACKs that nobody has looked at yet.
+    pub presents: Vec<bool>,
+    /// Why it was not let in, of CONNACKs that nobody has looked at yet.
+    pub refusals: Vec<Reason>,
     /// The last cursor it got, and the event that it stands after.
     pub cursor: Option<(String, Offset)>,
     /// What it got, if anyone wants to know.
@@ -83,6 +98,11 @@ impl Client {
             next_subscription: 0,
             acks: VecDeque::new(),
             received: BTreeMap::new(),
+            wills: Wills::default(),
+            session_until_us: None,
+            starts_clean: false,
+            presents: Vec::new(),
+            refusals: Vec::new(),
             cursor: None,
             told: None,
             is_dismissed: false,
@@ -108,8 +128,12 @@ impl Client {
         );
     }
 
-    /// The connection is over; the log stands at `head`.
-    pub fn disconnected(&mut self, head: Offset) {
+    /// The connection is over; the log stands at `head`. `properly`: the bus has read the DISCONNECT.
+    pub fn disconnected(&mut self, head: Offset, properly: bool, now: Now) {
+        self.wills.disconnected(properly);
+        if let Some(until_us) = &mut self.session_until_us {
+            *until_us = now.wall_us + SESSION_US;
+        }
         self.link = Link::None;
         self.input.clear();
         self.acks.clear();
@@ -185,12 +209,21 @@ impl Client {
 
     fn connected(&mut self, got: &Got, ledger: &mut Ledger) -> Vec<u8> {
         let Link::Connecting(connection) = self.link else { panic!("a CONNACK out of place: {got:?}") };
-        assert_eq!(got.reason, Reason::Success, "client {}", self.number);
+        self.wills.connected(got.reason == Reason::Success);
+        if got.reason != Reason::Success {
+            self.refusals.push(got.reason);
+            return Vec::new();
+        }
         self.link = Link::Up(connection);
         self.window = self.plan.window.min(usize::from(got.receive_max));
-        assert!(!got.present || self.plan.persists, "a session that nobody asked for: {got:?}");
+        let may = self.plan.persists && !self.starts_clean;
+        assert!(!got.present || may, "a session that nobody asked for: {got:?}");
+        self.presents.push(got.present);
+        // A clean session of 3.x ends with its connection.
+        let lives_on = self.plan.persists && (self.plan.version == Version::V5 || !self.starts_clean);
+        self.session_until_us = lives_on.then_some(i64::MAX);
         if got.present {
-            self.reader.resumed();
+            self.reader.resumed(ledger.head());
             return self.publisher.send_again(ledger);
         }
         self.reader.forget();
@@ -238,6 +271,14 @@ impl Client {
         let known = self.reader.subscriptions.iter_mut();
         match known.filter(|it| it.ended.is_none()).find(|it| it.written == written) {
             Some(known) => {
+                let is_new = known.from.1 == Offset::MAX;
+                known.scan = match options.retain_handling {
+                    _ if known.replays() => None,
+                    RetainHandling::Send => Some(Scan::asked(ledger.head())),
+                    RetainHandling::SendIfNew if is_new => Some(Scan::unsure(ledger.head())),
+                    _ => known.scan.take(),
+                };
+                known.times += 1;
                 known.qos = (known.qos.0.min(qos), known.qos.1.max(qos));
                 known.ids.extend((id != 0).then_some(id));
             }
@@ -245,7 +286,9 @@ impl Client {
                 let from = begins.unwrap_or(ledger.head() + 1);
                 let mut subscription = crate::reader::Subscription::new(written, id, qos, from);
                 subscription.no_local = options.no_local;
-                subscription.as_published = options.retain_as_published;
+                subscription.times = 1;
+                let sends = options.retain_handling != RetainHandling::DoNotSend && begins.is_none();
+                subscription.scan = sends.then(|| Scan::asked(ledger.head()));
                 self.reader.subscriptions.push(subscription);
             }
         }
@@ -307,6 +350,9 @@ impl Client {
             return;
         }
         let behind_head = exact.unwrap_or(ledger.head() + 1);
+        if let Some(scan) = &mut it.scan {
+            scan.begun(behind_head - 1, exact.is_some());
+        }
         it.granted(match begins {
             Some(begins) => begins.max(ledger.oldest),
             None => behind_head,

@@ -12,9 +12,12 @@ mod packets;
 mod plan;
 mod publisher;
 mod reader;
+mod retained;
 mod rng;
 mod run;
+mod state;
 mod step;
+mod will;
 mod wire;
 mod world;
 

@@ -4,6 +4,7 @@
 use crate::ledger::{Entry, Key, Ledger};
 use crate::packets::Got;
 use crate::plan::{UNLOGGED, may_use};
+use crate::retained::{Scan, Wanted};
 use firehose_log::{Offset, Since};
 use firehose_topic::{TopicFilter, TopicName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,10 @@ pub struct Subscription {
     /// The lowest and the highest QoS it has been granted.
     pub qos: (u8, u8),
     pub no_local: bool,
-    pub as_published: bool,
+    /// Retained messages that come with it: of the last SUBSCRIBE.
+    pub scan: Option<Scan>,
+    /// How many times it was asked for.
+    pub times: usize,
     /// Acknowledged, and no UNSUBSCRIBE under way: what matches has to come.
     pub holds: bool,
     /// It ended; what is not newer than this may still come.
@@ -45,7 +49,8 @@ impl Subscription {
             ids: if id == 0 { Vec::new() } else { vec![id] },
             qos: (qos, qos),
             no_local: false,
-            as_published: false,
+            scan: None,
+            times: 0,
             holds: false,
             ended: None,
             from: (from, Offset::MAX),
@@ -57,6 +62,11 @@ impl Subscription {
 
     pub fn replays(&self) -> bool {
         self.written.starts_with("$replay/")
+    }
+
+    /// It was asked for more than once: so may retained messages come.
+    fn holds_twice(&self) -> bool {
+        self.times > 1
     }
 
     /// SUBACK: it holds, and what matches has to come from this offset on.
@@ -115,12 +125,14 @@ impl Reader {
         self.unlogged.clear();
         for it in &mut self.subscriptions {
             it.newest = 0;
+            it.scan.iter_mut().for_each(Scan::disconnected);
         }
     }
 
-    /// The session goes on. What was not acknowledged may be so or so: it may come, and need not.
-    pub fn resumed(&mut self) {
+    /// The session goes on, and the log stands at `head`. The connection before may have been written to until now.
+    pub fn resumed(&mut self, head: Offset) {
         self.resumed = true;
+        self.lossy = self.lossy.max(head);
     }
 
     /// The log was cut back to `head` by a power cut: what came after it is no more.
@@ -128,6 +140,7 @@ impl Reader {
         self.lossy = self.lossy.min(head);
         for it in &mut self.subscriptions {
             it.seen.split_off(&(head + 1));
+            it.scan.iter_mut().for_each(|scan| scan.cut(head));
             it.floor = if it.floor == Offset::MAX { it.floor } else { it.floor.min(head + 1) };
             it.from = (it.from.0.min(head + 1), if it.holds { it.from.1.min(head + 1) } else { it.from.1 });
             it.ended = it.ended.map(|ended| ended.min(head));
@@ -146,6 +159,9 @@ impl Reader {
             return self.got_unlogged(got);
         }
         let asked = self.asked(got);
+        if got.retain {
+            return self.got_retained(got, &asked, ledger);
+        }
         let Some(offset) = self.place_of(got, &asked, ledger) else {
             panic!("an event that is not in the log, or came before: {got:?}");
         };
@@ -169,7 +185,42 @@ impl Reader {
                     self.client, it.written, it.from, it.floor
                 );
             }
+            let (client, is_anonymous) = (self.client, self.is_anonymous);
+            let wanted =
+                Wanted { client, filter: &it.filter, qos: it.qos.0, no_local: it.no_local, is_anonymous };
+            if let Some(offset) = it.scan.as_ref().and_then(|scan| scan.missing(&wanted, ledger)) {
+                let entry = ledger.get(offset);
+                panic!("client {client} waits for the retained {offset}, {entry:?}, by {:?}", it.written);
+            }
         }
+    }
+
+    /// A retained message came.
+    fn got_retained(&mut self, got: &Got, asked: &[usize], ledger: &Ledger) {
+        let name = got.user("name").map_or(&got.payload[..], str::as_bytes);
+        let offset = Key::parse(name).and_then(|key| ledger.place_of(&key));
+        let offset = offset.unwrap_or_else(|| panic!("a retained message that is not in the log: {got:?}"));
+        let entry = ledger.get(offset).expect("it is there");
+        assert_eq!((&entry.topic, &entry.payload), (&got.topic, &got.payload), "at {offset}");
+        assert!(entry.retain && !entry.payload.is_empty(), "it is not retained: {got:?}");
+        self.check_qos(got, entry, asked);
+        let mut taken = false;
+        for index in asked {
+            let it = &mut self.subscriptions[*index];
+            let mut scans = it.scan.iter_mut();
+            // Without identifiers it is the next copy, for whichever subscription.
+            taken |= !taken && scans.any(|scan| scan.got(&got.topic, offset, false, ledger));
+        }
+        for index in asked {
+            let again = self.resumed || self.subscriptions[*index].holds_twice();
+            let mut scans = self.subscriptions[*index].scan.iter_mut();
+            taken |= !taken && again && scans.any(|scan| scan.got(&got.topic, offset, true, ledger));
+        }
+        assert!(
+            taken,
+            "a retained message of {offset} that nobody awaits: {got:?}, {:?}",
+            self.subscriptions
+        );
     }
 
     /// The subscriptions that this PUBLISH is for.
@@ -209,7 +260,9 @@ impl Reader {
         let clears = || {
             ledger
                 .range(1, ledger.head())
-                .filter(|(offset, entry)| entry.key.is_none() && entry.topic == got.topic && fits(*offset))
+                .filter(|(offset, entry)| {
+                    entry.payload.is_empty() && entry.topic == got.topic && fits(*offset)
+                })
                 .map(|(offset, _)| offset)
         };
         let awaited = |offset: &Offset| asked.iter().any(|index| *offset >= self.subscriptions[*index].floor);
@@ -227,8 +280,6 @@ impl Reader {
                 entry.qos
             );
         }
-        let as_published = asked.iter().any(|index| self.subscriptions[*index].as_published);
-        assert_eq!(got.retain, entry.retain && as_published, "the retain flag of {got:?}");
     }
 
     fn advance(&mut self, index: usize, offset: Offset, got: &Got, ledger: &Ledger) {

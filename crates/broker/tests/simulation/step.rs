@@ -7,7 +7,7 @@ use crate::plan::{FILTERS, LOGGED, RETAINED, TOPICS, may_use};
 use crate::rng::Rng;
 use crate::world::{Crash, World};
 use firehose_log::{DiskCall, Offset};
-use firehose_mqtt::{SubscribeOptions, Version};
+use firehose_mqtt::{RetainHandling, SubscribeOptions, Version};
 use std::io::ErrorKind;
 
 /// What a step does.
@@ -25,6 +25,7 @@ pub enum Step {
     Turn,
     Flush,
     Commit,
+    State,
     Upkeep,
     Answer,
     Time,
@@ -54,6 +55,7 @@ const STEPS: &[(Step, u32)] = &[
     (Step::Turn, 60),
     (Step::Flush, 40),
     (Step::Commit, 30),
+    (Step::State, 40),
     (Step::Upkeep, 20),
     (Step::Answer, 30),
     (Step::Time, 20),
@@ -119,6 +121,7 @@ pub fn take(world: &mut World, weights: &[u32], number: u64) {
         Step::Turn => drop(world.turn(host, rng.percent(70))),
         Step::Flush => drop(world.flush(host)),
         Step::Commit => drop(world.commit()),
+        Step::State => drop(world.turn_of_state()),
         Step::Upkeep => world.upkeep(),
         Step::Answer => answer(world, rng),
         Step::Time => drop(world.pass([1, 50, 1000, 3000, 20_000][rng.below(5)])),
@@ -162,6 +165,9 @@ fn flow(world: &mut World, rng: &mut Rng) {
     if rng.percent(50) {
         world.commit();
     }
+    if rng.percent(60) {
+        world.turn_of_state();
+    }
     if rng.percent(70) {
         answer(world, rng);
     }
@@ -177,7 +183,7 @@ fn amount(rng: &mut Rng) -> usize {
 
 fn connect(world: &mut World, client: usize, rng: &mut Rng) {
     if world.clients[client].link == Link::None || rng.percent(10) {
-        world.connect(client);
+        world.connect(client, rng);
     }
 }
 
@@ -186,7 +192,7 @@ fn publish(world: &mut World, client: usize, rng: &mut Rng) {
         let text = "x".repeat(rng.below(world.plan.payload_bytes_max));
         let Link::Up(_) = world.clients[client].link else { return };
         let it = &mut world.clients[client];
-        let retained = rng.percent(20) && it.plan.version != Version::V5;
+        let retained = rng.percent(25);
         let topic = if retained { rng.pick(RETAINED) } else { rng.pick(TOPICS) };
         let qos = rng.below(3) as u8;
         if (qos > 0 && it.publisher.in_flight() >= it.window) || !may_use(it.plan.user.is_none(), topic) {
@@ -223,6 +229,11 @@ fn subscribe(world: &mut World, client: usize, rng: &mut Rng) {
     let options = SubscribeOptions {
         qos: packets::qos(rng.below(3) as u8),
         no_local: known.next().map_or(new_one, |known| known.no_local),
+        retain_handling: match rng.below(6) {
+            0 if v5 => RetainHandling::SendIfNew,
+            1 if v5 => RetainHandling::DoNotSend,
+            _ => RetainHandling::Send,
+        },
         ..SubscribeOptions::default()
     };
     let bytes = it.subscribe(&written, options, begins, &ledger);

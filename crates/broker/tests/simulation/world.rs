@@ -1,24 +1,24 @@
 //! A seed's world: one bus after the other on one disk, clients, the network between them, and the ledger that knows
 //! what has to be.
 
-use crate::bus::{Bus, set_wall_us};
-use crate::client::{Client, Link};
+use crate::bus::{Bus, Unstarted, set_wall_us};
+use crate::client::{Client, Link, SESSION_US};
 use crate::engine::{Mood, Shared, lock};
 use crate::ledger::{Key, Ledger, Published};
 use crate::packets::{self, Outgoing};
-use crate::plan::Plan;
+use crate::plan::{LOGGED, Plan, RETAINED};
 use crate::rng::Rng;
 use crate::wire::Connection;
 use firehose_auth::Identity;
 use firehose_broker::Durability;
-use firehose_broker::arrival::{Arrival, Scope, Secret, home_shard};
+use firehose_broker::arrival::{Arrival, Scope, home_shard};
 use firehose_broker::message::Message;
 use firehose_broker::sequencer::Deposit;
 use firehose_broker::shard::Now;
 use firehose_log::{
     Attributes, Chunk, Draft, Event, Flags, MemDisk, Offset, OpenError, Origin, Refusal, Wait, WayIn,
 };
-use firehose_mqtt::Reason;
+use firehose_mqtt::{Reason, Version};
 use std::sync::{Arc, Mutex};
 
 /// A time in 2026, µs.
@@ -118,7 +118,7 @@ impl World {
             }
             Err(error) => {
                 self.note(|| format!("not started: {error}"));
-                let broken = matches!(error, OpenError::NewerFormat { .. });
+                let broken = matches!(error, Unstarted::Log(OpenError::NewerFormat { .. }));
                 assert!(!broken || self.is_flipped, "{error}");
                 self.is_over = broken;
                 self.doubtful = self.head();
@@ -185,8 +185,9 @@ impl World {
                 // Some of what was on its way arrives.
                 let bytes = rng.below(self.net[connection].to_client.len() + 1);
                 self.read(number, bytes, rng.percent(50));
-                self.clients[number].disconnected(head);
+                self.clients[number].disconnected(head, false, self.now);
             }
+            self.clients[number].wills.crashed(self.now.ms);
         }
         self.net.clear();
         self.bus = None;
@@ -218,29 +219,45 @@ impl World {
     }
 
     /// A client connects, whatever it had before.
-    pub fn connect(&mut self, number: usize) {
+    pub fn connect(&mut self, number: usize, rng: &mut Rng) {
         let head = self.head();
         let Some(bus) = &self.bus else { return };
         let client = &mut self.clients[number];
         if let Some(old) = client.connection() {
             // It has lost its connection, and the bus does not know.
             self.net[old].left = true;
-            client.disconnected(head);
+            client.disconnected(head, false, self.now);
         }
+        let clean = !client.plan.persists || rng.percent(5);
+        let has_will = rng.percent(30) && may_have_will(client);
+        let key = Key { kind: 'w', publisher: number as u32, number: client.publisher.number(), attempt: 0 };
+        let delay_secs = rng.pick(&[0, 0, 2, 100]);
+        let is_v5 = client.plan.version == Version::V5;
+        let delay_secs = if is_v5 { delay_secs } else { 0 };
+        client.wills.connect(has_will.then_some((key, delay_secs)));
+        client.starts_clean = clean;
+        let (payload, retain) = (key.text(), rng.percent(30));
+        let will = packets::WillWish {
+            topic: if retain { rng.pick(RETAINED) } else { rng.pick(LOGGED) },
+            payload: payload.as_bytes(),
+            qos: rng.below(3) as u8,
+            retain,
+            delay_secs,
+        };
         let plan = &client.plan;
         let wish = packets::ConnectWish {
             version: plan.version,
             client_id: &plan.name,
-            clean: !plan.persists,
-            expiry_secs: if plan.persists { 3600 } else { 0 },
+            clean,
+            expiry_secs: if plan.persists { (SESSION_US / 1_000_000) as u32 } else { 0 },
             receive_max: plan.receive_max,
             cursors: plan.has_cursors,
-            will: None,
+            will: has_will.then_some(will),
         };
         let input = packets::connect(&wish);
         let identity = plan.user.map_or(Identity::anonymous(), Identity::user);
         let scope = Scope::of(&identity, plan.address, false);
-        let host = home_shard(scope.hash_with(&Secret::default(), &plan.name), self.plan.shards);
+        let host = home_shard(scope.hash_with(bus.state.state.secret(), &plan.name), self.plan.shards);
         let connection = self.net.len();
         self.net.push(Connection::new(host, plan.socket_bytes.unwrap_or(usize::MAX)));
         client.link = Link::Connecting(connection);
@@ -274,29 +291,55 @@ impl World {
         if let Some(trace) = &mut self.trace {
             client.told = Some(std::mem::take(trace));
         }
+        let until_us = client.session_until_us;
         let answers = client.receive(&bytes, promptly, &mut lock(&self.ledger));
         self.trace = client.told.take();
+        self.check_session(number, until_us);
         self.send(number, &answers);
         if over {
             self.note(|| format!("client {number} is cut off"));
             let head = self.head();
             self.net[connection].left = true;
-            self.clients[number].disconnected(head);
+            self.clients[number].disconnected(head, false, self.now);
         }
         !bytes.is_empty() || over
+    }
+
+    /// Whether a client got the session that it had left, or was refused for a reason.
+    fn check_session(&mut self, number: usize, until_us: Option<i64>) {
+        let faults = self.plan.faults;
+        let has_errors = faults.errors || faults.full || self.is_flipped;
+        let client = &mut self.clients[number];
+        for reason in client.refusals.drain(..) {
+            // The state may take long, or cannot be written.
+            let may = reason == Reason::ServerUnavailable;
+            assert!(may || has_errors, "client {number} is refused: {reason:?}");
+        }
+        let is_there = until_us.is_some_and(|until_us| until_us > self.now.wall_us);
+        // 3.x is not told of gaps, but gets a new session.
+        let is_overtaken = client.plan.version != Version::V5 && self.plan.retention_bytes.is_some();
+        let may_miss = self.is_flipped || is_overtaken || faults.clock_jumps || client.starts_clean;
+        for present in client.presents.drain(..) {
+            assert!(present || !is_there || may_miss, "the session of client {number} is gone");
+        }
     }
 
     /// A client goes: properly, or without a word. `noticed`: the bus hears of it at once.
     pub fn leave(&mut self, number: usize, properly: bool, noticed: bool) {
         let Some(connection) = self.clients[number].connection() else { return };
-        if properly && matches!(self.clients[number].link, Link::Up(_)) {
+        let properly = properly && matches!(self.clients[number].link, Link::Up(_));
+        if properly {
             let bytes = packets::disconnect(self.clients[number].plan.version, Reason::Success);
             self.send(number, &bytes);
             self.receive(connection, usize::MAX);
         }
-        let head = self.head();
-        self.net[connection].left = true;
-        self.clients[number].disconnected(head);
+        let (head, it) = (self.head(), &mut self.net[connection]);
+        let is_read = properly && it.to_bus.is_empty() && !it.paused;
+        it.left = true;
+        self.clients[number].disconnected(head, is_read, self.now);
+        if properly && !is_read {
+            self.clients[number].wills.forget();
+        }
         if let Some(bus) = self.bus.as_mut().filter(|_| noticed) {
             bus.hang_up(connection, &mut self.net);
         }
@@ -310,6 +353,17 @@ impl World {
     pub fn turn(&mut self, host: usize, places: bool) -> bool {
         let worked = self.bus.as_mut().is_some_and(|bus| bus.turn(host, places, &mut self.net));
         self.hear_ports();
+        worked
+    }
+
+    /// The state's thread. False: nothing came of it.
+    pub fn turn_of_state(&mut self) -> bool {
+        let worked = self.bus.as_mut().is_some_and(Bus::turn_of_state);
+        self.hear_ports();
+        let notes = self.bus.as_mut().map(|bus| std::mem::take(&mut bus.state.notes));
+        for note in notes.unwrap_or_default() {
+            self.note(|| note);
+        }
         worked
     }
 
@@ -411,4 +465,9 @@ impl World {
             bus.now = self.now;
         }
     }
+}
+
+/// Where nobody can say whether it comes, there is none.
+fn may_have_will(client: &Client) -> bool {
+    client.plan.user.is_some()
 }
