@@ -47,9 +47,11 @@ impl Turns {
         }
         self.turn();
         self.sync();
+        self.bus.errands().close();
     }
 
     fn turn(&mut self) {
+        self.bus.errands().run(&mut *self.commit);
         let sequencer = self.bus.sequencer();
         if sequencer.commit_thread_has_role() {
             self.bus.rouse(sequencer.run_round());

@@ -8,6 +8,7 @@
 mod acks;
 mod arrive;
 mod deliver;
+mod errand;
 mod inbound;
 mod publish;
 mod replay;
@@ -29,6 +30,7 @@ pub mod message;
 pub mod outbox;
 pub mod outgoing;
 pub mod port;
+pub mod redaction;
 pub mod replays;
 pub mod sequencer;
 pub mod session;

@@ -92,6 +92,8 @@ pub struct Shard {
     pub(crate) starving: VecDeque<u32>,
     pub(crate) scratch: Scratch,
     pub(crate) attributes: firehose_log::AttributesBuf,
+    /// Events that were taken back, until the turn's frames are sealed.
+    pub(crate) redacted: Vec<Offset>,
     pub(crate) swept_secs: u32,
     pub(crate) stopping: bool,
     /// Counters; read by others through [`ShardStats`].
@@ -146,6 +148,7 @@ impl Shard {
             starving: VecDeque::new(),
             scratch: Scratch::default(),
             attributes: firehose_log::AttributesBuf::default(),
+            redacted: Vec::new(),
             swept_secs: 0,
             stopping: false,
             stats,
@@ -170,6 +173,7 @@ impl Shard {
             self.look_at(message);
         }
         self.frames.seal();
+        self.drop_redacted();
     }
 
     /// What is asked of whoever runs the shard, in order.
@@ -305,10 +309,8 @@ impl Shard {
             Message::Arrival(arrival) => self.arrive(*arrival),
             Message::Read { lane, chunk } => self.answer(lane, chunk),
             Message::Resolved { token, start } => self.resolved(token, start),
-            Message::Retained { .. }
-            | Message::Fetched { .. }
-            | Message::State(_)
-            | Message::Redacted { .. } => {}
+            Message::Retained { .. } | Message::Fetched { .. } | Message::State(_) => {}
+            Message::Redacted { offset } => self.redacted.push(offset),
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }

@@ -6,6 +6,7 @@ mod connect;
 mod deliver;
 mod inbound;
 mod publish;
+mod redact;
 mod replay;
 mod seam;
 mod sequencer;
