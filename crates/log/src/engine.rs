@@ -1,11 +1,13 @@
 //! The seam between the bus and what keeps its events: the embedded segments by default, another store later.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::cursor::Cursor;
 use crate::draft::Draft;
 use crate::event::Offset;
+use crate::note::Note;
 use crate::record::Kind;
 use crate::since::{Since, SinceError};
 
@@ -91,6 +93,24 @@ pub trait Commit: Send {
     fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
         let (_, _) = (offset, now_us);
         Err(RedactError::Unsupported)
+    }
+
+    /// The last commit before a clean stop; also leaves what makes the next start short.
+    ///
+    /// # Errors
+    /// As [`Commit::commit`].
+    fn close(&mut self) -> Result<Offset, CommitError> {
+        self.commit()
+    }
+
+    /// Trusts the clock again, which says `now_us` (µs since 1970-01-01 UTC): events go for their age from now on.
+    /// Gives whether it was not trusted before.
+    ///
+    /// # Errors
+    /// As the system says; the clock is not trusted then.
+    fn accept_clock(&mut self, now_us: i64) -> io::Result<bool> {
+        let _ = now_us;
+        Ok(false)
     }
 }
 
@@ -231,6 +251,8 @@ pub enum Upkeep {
         /// How many bytes were written anew.
         bytes: u64,
     },
+    /// Something is wrong with a file.
+    Noticed(Note),
     /// Something that can wait did not work; it is tried again.
     Failed {
         /// What was tried.
@@ -273,6 +295,7 @@ impl std::fmt::Display for Upkeep {
             Upkeep::Rewritten { why, bytes } => {
                 write!(f, "after a failed sync ({why}) {bytes} bytes were written anew into a new segment")
             }
+            Upkeep::Noticed(note) => note.fmt(f),
             Upkeep::Failed { what, why } => write!(f, "could not {what}: {why}; it is tried again"),
         }
     }
@@ -342,6 +365,11 @@ pub trait Read: Send + Sync {
     /// The cursor after the event at `offset`, which was recorded at `time_us`. The same event has the same
     /// cursor at any time.
     fn cursor(&self, offset: Offset, time_us: i64) -> Cursor;
+
+    /// Whether the wall clock has jumped and is not trusted: nothing may go for its age. Cheap.
+    fn clock_is_held(&self) -> bool {
+        false
+    }
 }
 
 /// Whether a read may wait for the disk.

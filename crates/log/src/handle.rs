@@ -79,6 +79,10 @@ impl Read for Handle {
         }
     }
 
+    fn clock_is_held(&self) -> bool {
+        self.0.clock_held.load(Ordering::Acquire)
+    }
+
     fn cursor(&self, offset: Offset, time_us: i64) -> Cursor {
         Cursor {
             log_id: self.0.log_id,

@@ -16,17 +16,31 @@ pub(crate) struct Tail {
     bytes: usize,
     bytes_max: usize,
     durable: Offset,
+    /// Whether nothing is let go: what is here stands nowhere yet from where it could be read.
+    pinned: bool,
 }
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize, durable: Offset) -> Tail {
-        Tail { batches: VecDeque::new(), bytes: 0, bytes_max, durable }
+        Tail { batches: VecDeque::new(), bytes: 0, bytes_max, durable, pinned: false }
     }
 
     pub(crate) fn push(&mut self, batch: Arc<Batch>) {
         self.bytes += batch.bytes_len();
         self.batches.push_back(batch);
         self.trim();
+    }
+
+    /// Keeps a batch until the epoch has begun.
+    pub(crate) fn pin(&mut self, batch: Arc<Batch>) {
+        self.pinned = true;
+        self.push(batch);
+    }
+
+    /// The epoch has begun, with all that is here in its segments.
+    pub(crate) fn settle(&mut self, durable: Offset) {
+        self.pinned = false;
+        self.set_durable(durable);
     }
 
     pub(crate) fn set_durable(&mut self, durable: Offset) {
@@ -80,6 +94,9 @@ impl Tail {
     }
 
     fn trim(&mut self) {
+        if self.pinned {
+            return;
+        }
         while let Some(front) = self.batches.front() {
             let keep = if front.last() <= self.durable {
                 self.bytes_max
