@@ -1,13 +1,11 @@
 //! Records that are still needed when retention deletes their segment.
 
-mod cut;
 mod fixture;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use cut::CutDisk;
-use firehose_log::{Disk, Fetched, Keep, Log, LogConfig, MemDisk, Note, Offset, Upkeep, Wait, open};
+use firehose_log::{Disk, Fetched, Keep, Log, LogConfig, MemDisk, Note, Offset, Upkeep, Wait};
 use fixture::*;
 
 const MINUTE_US: u64 = 60_000_000;
@@ -240,44 +238,35 @@ fn a_file_that_is_not_of_this_log_or_format_is_set_aside_with_one_line() {
 
 #[test]
 fn wherever_the_power_fails_what_is_needed_is_found_after_the_start() {
-    let mut cuts = 0;
-    for calls in 0.. {
-        let disk = MemDisk::new();
-        let cutting = CutDisk::new(disk.clone());
-        let mut log = open(small(), Arc::new(cutting.clone()), NOW_US).expect("opens");
-        fill(&mut log);
-        log.commit.upkeep(NOW_US, &mut Unsure);
-        // One generation is there, and is followed by the next.
-        let half = LogConfig { retention_bytes: Some(100 << 10), ..small() };
-        drop(log);
-        let mut log = open(half, Arc::new(cutting.clone()), NOW_US).expect("opens");
-        log.commit.upkeep(NOW_US, &mut Needs(NEEDED.to_vec()));
-        drop(log);
-        let mut log = open(small(), Arc::new(cutting.clone()), NOW_US).expect("opens");
-        let needed: Vec<Offset> = NEEDED.into_iter().skip(1).chain([90, 91]).collect();
-        cutting.cut_after(calls);
-        log.commit.upkeep(NOW_US, &mut Needs(needed.clone()));
-        let over = !cutting.is_off();
-        cuts += u32::from(!over);
-        drop(log);
-        for lost in [false, true] {
-            let disk = if lost {
-                disk.lose_power();
-                disk.clone()
-            } else {
-                disk.copy()
-            };
+    let needed: Vec<Offset> = NEEDED.into_iter().skip(1).chain([90, 91]).collect();
+    for how in 0..STOPS {
+        for calls in 0.. {
+            let disk = MemDisk::new();
+            // One generation is there, and is followed by the next.
+            let half = LogConfig { retention_bytes: Some(100 << 10), ..small() };
+            let mut log = try_open(&disk, half).expect("opens");
+            fill(&mut log);
+            log.commit.upkeep(NOW_US, &mut Needs(NEEDED.to_vec()));
+            drop(log);
             let mut log = try_open(&disk, small()).expect("opens");
-            assert_eq!(fetch(&log, &needed), needed, "cut at call {calls}, lost {lost}");
-            assert_eq!(log.recovery.notes, [], "cut at call {calls}");
+            disk.fail_after(calls, ErrorKind::Other);
             log.commit.upkeep(NOW_US, &mut Needs(needed.clone()));
-            assert_eq!(fetch(&log, &needed), needed, "cut at call {calls}, lost {lost}");
+            let over = !disk.is_failing();
+            drop(log);
+
+            let disk = stop(disk, how);
+            let mut log = try_open(&disk, small()).expect("opens");
+            assert_eq!(fetch(&log, &needed), needed, "cut at call {calls}, {how}");
+            let is_amiss = |note: &Note| matches!(note, Note::KeptDamaged { .. } | Note::SetAside { .. });
+            assert!(!log.recovery.notes.iter().any(is_amiss), "cut at call {calls}, {how}");
+            log.commit.upkeep(NOW_US, &mut Needs(needed.clone()));
+            assert_eq!(fetch(&log, &needed), needed, "cut at call {calls}, {how}");
             assert_eq!(log.read.kept(), needed);
             assert_eq!(kept_files(&disk).len(), 1);
-        }
-        if over {
-            break;
+            if over {
+                assert!(calls > 10, "{calls}");
+                break;
+            }
         }
     }
-    assert!(cuts > 10, "{cuts}");
 }
