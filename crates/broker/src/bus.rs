@@ -2,17 +2,19 @@
 
 use crate::arrival::Secret;
 use crate::commit;
+use crate::errand::Errands;
 use crate::limits::Limits;
 use crate::message::Message;
+use crate::redaction::Redacts;
 use crate::replays::Replays;
 use crate::section;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
 use crate::shard::{Shard, Shared};
 use crate::stats::ShardStats;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, MutexGuard, lock};
 use firehose_auth::Access;
 use firehose_log::{
-    Attribute, AttributesBuf, Batch, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
+    Attribute, AttributesBuf, Batch, Commit, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
 };
 use firehose_topic::TopicFilter;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,6 +79,8 @@ struct Inside {
     stopping: AtomicBool,
     section_thread: Mutex<Option<JoinHandle<()>>>,
     commit_thread: Mutex<Option<JoinHandle<()>>>,
+    errands: Errands,
+    redacts: Mutex<Vec<Box<dyn Redacts>>>,
 }
 
 /// A handle to the bus; clones share it.
@@ -113,6 +117,8 @@ impl Bus {
             stopping: AtomicBool::new(false),
             section_thread: Mutex::new(None),
             commit_thread: Mutex::new(None),
+            errands: Errands::default(),
+            redacts: Mutex::new(Vec::new()),
         }));
         *lock(&bus.0.section_thread) = section::spawn(bus.clone());
         *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit);
@@ -197,7 +203,29 @@ impl Bus {
         events: &[PortEvent],
         done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
     ) -> Result<(), usize> {
-        let draft = draft_of(principal, WayIn::Source, events)?;
+        self.publish_by(WayIn::Source, principal, events, done)
+    }
+
+    /// Publishes what the bus itself has to say, as [`Bus::publish`].
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub fn publish_own(
+        &self,
+        events: &[PortEvent],
+        done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
+    ) -> Result<(), usize> {
+        self.publish_by(WayIn::Bus, "", events, done)
+    }
+
+    fn publish_by(
+        &self,
+        way_in: WayIn,
+        principal: &str,
+        events: &[PortEvent],
+        done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
+    ) -> Result<(), usize> {
+        let draft = draft_of(principal, way_in, events)?;
         let sequencer = &self.0.sequencer;
         if draft.is_empty() {
             done(Ok(sequencer.head()));
@@ -245,6 +273,24 @@ impl Bus {
 
     pub(crate) fn is_section_stopping(&self) -> bool {
         self.0.section_stopping.load(Ordering::Acquire)
+    }
+
+    /// Has the commit thread do something with the log's committing side, and waits for it. `None`: the bus has stopped.
+    pub fn on_commit_thread<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut dyn Commit) -> T + Send + 'static,
+    ) -> Option<T> {
+        let result = self.0.errands.leave(errand);
+        self.0.sequencer.bell().ring();
+        result.recv().ok()
+    }
+
+    pub(crate) fn errands(&self) -> &Errands {
+        &self.0.errands
+    }
+
+    pub(crate) fn redacts(&self) -> MutexGuard<'_, Vec<Box<dyn Redacts>>> {
+        lock(&self.0.redacts)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

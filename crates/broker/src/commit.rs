@@ -68,9 +68,11 @@ impl Turns {
         }
         self.turn();
         self.sync();
+        self.bus.errands().close();
     }
 
     fn turn(&mut self) {
+        self.bus.errands().run(&mut *self.commit);
         let sequencer = self.bus.sequencer();
         if sequencer.durability() == Durability::Sync && sequencer.wants_commit() {
             self.sync();
