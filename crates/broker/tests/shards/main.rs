@@ -16,6 +16,7 @@ mod seam;
 mod sequencer;
 mod setup;
 mod slow;
+mod state;
 mod subscribe;
 mod wire;
 mod world;
