@@ -70,7 +70,6 @@ fn own(packet: &Packet<'_>) -> Got {
     };
     let properties = match packet {
         Packet::ConnAck(connack) => {
-            assert!(!connack.session_present, "there are no sessions to be present yet");
             got.reasons = vec![connack.reason];
             connack.properties
         }
