@@ -21,5 +21,6 @@ mod setup;
 mod slow;
 mod state;
 mod subscribe;
+mod wills;
 mod wire;
 mod world;
