@@ -275,6 +275,11 @@ impl Segment {
         disk.rename(&written, path)
     }
 
+    /// Its side files and its file.
+    pub(crate) fn paths(&self) -> [PathBuf; 3] {
+        [self.index_path(), self.point_path(), self.path.clone()]
+    }
+
     pub(crate) fn index_path(&self) -> PathBuf {
         self.path.with_extension("log.index")
     }

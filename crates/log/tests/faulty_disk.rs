@@ -127,7 +127,10 @@ impl World {
             let Ok(batch) = answer else { continue };
             self.epoch_of_events = self.epoch;
             for (offset, text) in (batch.base()..).zip(group) {
-                assert!(self.seen.insert(offset, text.clone()).is_none(), "offset {offset} is given out twice");
+                assert!(
+                    self.seen.insert(offset, text.clone()).is_none(),
+                    "offset {offset} is given out twice"
+                );
                 let cursor = self.log().read.cursor(offset, NOW_US);
                 assert_eq!(cursor.epoch, self.epoch);
                 self.cursors.push((cursor, text.clone(), false));
@@ -200,7 +203,9 @@ impl World {
         for (offset, text) in &self.durable {
             match events.get(offset) {
                 Some(present) => assert!(self.flipped || present == text, "event {offset} is another"),
-                None => assert!(self.flipped, "event {offset} was durable, head {head}, gaps {:?}", found.gaps),
+                None => {
+                    assert!(self.flipped, "event {offset} was durable, head {head}, gaps {:?}", found.gaps)
+                }
             }
         }
         for note in &log.recovery.notes {

@@ -7,6 +7,7 @@ mod deliver;
 mod disk;
 mod inbound;
 mod publish;
+mod redact;
 mod replay;
 mod retained;
 mod retained_seam;

@@ -11,7 +11,7 @@ use firehose_mqtt::{PacketKind, Property, Reason, Version};
 #[test]
 fn who_wants_no_session_and_has_none_does_not_wait_for_the_state() {
     let mut world = World::open();
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     for version in VERSIONS {
         world.client(version, "passing");
     }
@@ -21,11 +21,11 @@ fn who_wants_no_session_and_has_none_does_not_wait_for_the_state() {
 fn a_second_arrival_of_a_name_takes_over_the_first_which_still_waited() {
     let mut world = World::open();
     subscribed_and_left(&mut world, Version::V5, "s", "t", 1);
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     let clients: Vec<usize> = (0..3).map(|_| arrive(&mut world, Version::V5, false, "s", &[])).collect();
     world.settle();
     assert!(clients.iter().all(|client| world.clients[*client].packets.is_empty()));
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     world.settle();
     for (index, client) in clients.iter().enumerate() {
         let packets = world.heard(*client);
@@ -44,12 +44,12 @@ fn a_second_arrival_of_a_name_takes_over_the_first_which_still_waited() {
 fn a_clean_one_that_comes_while_another_waits_stands_behind_it() {
     let mut world = World::open();
     subscribed_and_left(&mut world, Version::V5, "s", "t", 1);
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     let first = arrive(&mut world, Version::V5, false, "s", &[]);
     let packet = start_packet(Version::V5, true, "s", &[]);
     let second = world.arrive(packet, Identity::anonymous(), "s", None);
     world.settle();
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     let connack = world.take(second).remove(0);
     assert!(!connack.session_present && world.clients[first].closed);
     world.hang_up(second);
@@ -62,9 +62,10 @@ fn who_waits_too_long_is_told_that_the_bus_is_not_available() {
     let limits = Limits { connect_timeout_secs: 10, ..Limits::default() };
     let mut world = World::new(Setup { limits, ..Setup::default() });
     subscribed_and_left(&mut world, Version::V311, "s", "t", 1);
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     let late = arrive(&mut world, Version::V311, false, "s", &[]);
     let behind = arrive(&mut world, Version::V5, false, "s", &[]);
+    world.settle();
     world.pass(9_000);
     assert!(!world.clients[late].closed);
     world.pass(3_000);
@@ -72,7 +73,7 @@ fn who_waits_too_long_is_told_that_the_bus_is_not_available() {
     assert_eq!(world.heard(behind)[0].reason(), Reason::ServerUnavailable);
     assert!(world.clients[late].closed && world.clients[behind].closed);
     let third = arrive(&mut world, Version::V311, false, "s", &[]);
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     assert!(world.take(third)[0].session_present, "nothing is lost by it");
     world.hang_up(third);
     again(&mut world, Version::V311, "s");
@@ -82,14 +83,14 @@ fn who_waits_too_long_is_told_that_the_bus_is_not_available() {
 fn the_bus_stops_while_one_waits() {
     let mut world = World::open();
     subscribed_and_left(&mut world, Version::V311, "s", "t", 1);
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     let client = arrive(&mut world, Version::V311, false, "s", &[]);
     world.settle();
     world.sequencer.send(0, Message::Shutdown);
     world.settle();
     assert_eq!(world.heard(client)[0].reason(), Reason::ServerUnavailable);
     assert!(world.shard(0).is_empty());
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     world.settle();
     world.crash(true);
     again(&mut world, Version::V311, "s");
@@ -133,12 +134,12 @@ fn an_anonymous_session_is_its_address_s_but_one_with_a_drawn_id_roams() {
 #[test]
 fn a_user_who_goes_while_waiting_is_refused() {
     let mut world = World::new(Setup { users: vec!["a", "b"], ..Setup::default() });
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     let packet = start_packet(Version::V311, false, "s", &[]);
     let client = world.arrive(packet, Identity::user("a"), "s", None);
     world.settle();
     world.remove_user("a");
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     assert_eq!(world.take(client)[0].reason(), Reason::NotAuthorized);
     assert!(world.clients[client].closed);
 }

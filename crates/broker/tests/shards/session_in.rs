@@ -111,13 +111,13 @@ fn pubcomp_waits_until_the_id_is_forgotten() {
     let (mut world, client, _) = world();
     send(&mut world, client, "a", 5, false);
     world.take(client);
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     release(&mut world, client, 5);
     release(&mut world, client, 5);
     assert_eq!(world.take(client), []);
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     assert_eq!(short(&world.take(client)), ["PubComp 5", "PubComp 5"]);
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     release(&mut world, client, 5);
     let got = world.take(client);
     assert_eq!(got[0].reason(), Reason::PacketIdentifierNotFound, "nothing is to be saved for it");
@@ -130,7 +130,7 @@ fn a_crash_before_the_id_was_forgotten_lets_the_client_release_again() {
         send(&mut world, client, "a", 5, false);
         world.take(client);
         world.commit();
-        world.turns.is_stopped = true;
+        world.state.waits = true;
         release(&mut world, client, 5);
         world.settle();
         world.crash(power);
@@ -147,10 +147,10 @@ fn an_id_that_was_released_when_the_connection_ended_is_free() {
     let (mut world, client, _) = world();
     send(&mut world, client, "a", 5, false);
     world.take(client);
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     release(&mut world, client, 5);
     world.hang_up(client);
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     let client = again(&mut world, Version::V5, "s");
     send(&mut world, client, "a", 5, false);
     world.settle();

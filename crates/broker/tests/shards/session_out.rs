@@ -31,8 +31,8 @@ fn what_was_not_acknowledged_comes_again_in_order_before_anything_new() {
         for crash in [None, Some(false), Some(true)] {
             let mut world = World::open();
             let (client, publisher) = reader(&mut world, version, 2);
-            for (payload, qos) in [("a", 1), ("b", 2), ("c", 1), ("d", 2), ("e", 1)] {
-                world.publish(publisher, "t", payload, qos, 1);
+            for (id, (payload, qos)) in (1..).zip([("a", 1), ("b", 2), ("c", 1), ("d", 2), ("e", 1)]) {
+                world.publish(publisher, "t", payload, qos, id);
             }
             assert_eq!(short(&world.take(client)), ["1 1a", "2 2b", "1 3c", "2 4d", "1 5e"]);
             send_ack(&mut world, client, Packet::PubRec, 2);
@@ -62,17 +62,17 @@ fn what_was_not_acknowledged_comes_again_in_order_before_anything_new() {
 fn a_qos_2_message_leaves_once_it_is_saved_and_nothing_overtakes_it() {
     let mut world = World::open();
     let (client, publisher) = reader(&mut world, Version::V5, 2);
-    world.turns.is_stopped = true;
-    for (payload, qos) in [("0", 0), ("a", 1), ("b", 2), ("c", 0), ("d", 1), ("e", 2)] {
-        world.publish(publisher, "t", payload, qos, 1);
+    world.state.waits = true;
+    for (id, (payload, qos)) in (1..).zip([("0", 0), ("a", 1), ("b", 2), ("c", 0), ("d", 1), ("e", 2)]) {
+        world.publish(publisher, "t", payload, qos, id);
     }
     assert_eq!(short(&world.take(client)), ["0 00", "1 1a"]);
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     assert_eq!(short(&world.take(client)), ["2 2b", "0 0c", "1 3d", "2 4e"]);
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     send_ack(&mut world, client, Packet::PubRec, 2);
     assert_eq!(world.take(client), [], "PUBREL waits until it is saved that it was received");
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     assert_eq!(short(&world.take(client)), ["PubRel 2"]);
     send_ack(&mut world, client, Packet::PubRec, 2);
     assert_eq!(short(&world.take(client)), ["PubRel 2"]);
@@ -83,7 +83,7 @@ fn a_crash_before_a_qos_2_message_was_saved_or_sent_does_not_double_it() {
     for saved in [false, true] {
         let mut world = World::open();
         let (client, publisher) = reader(&mut world, Version::V5, 2);
-        world.turns.is_stopped = !saved;
+        world.state.waits = !saved;
         world.clients[client].room = 0;
         world.publish(publisher, "t", "a", 2, 1);
         world.settle();
@@ -105,14 +105,14 @@ fn qos_1_does_not_wait_for_the_state_and_is_saved_each_second() {
     let mut world = World::open();
     let (client, publisher) = reader(&mut world, Version::V5, 1);
     world.clients[client].acknowledges = true;
-    world.turns.is_stopped = true;
+    world.state.waits = true;
     world.publish(publisher, "t", "a", 1, 1);
     assert_eq!(short(&world.take(client)), ["1 1a"]);
-    world.turns.is_stopped = false;
+    world.state.waits = false;
     world.crash(false);
     let client = again(&mut world, Version::V5, "s");
-    world.clients[client].acknowledges = true;
     assert_eq!(short(&world.take(client)), ["1 1a"], "a crash may double it");
+    send_ack(&mut world, client, Packet::PubAck, 1);
     world.pass(1_000);
     world.crash(false);
     let client = again(&mut world, Version::V5, "s");
@@ -123,8 +123,8 @@ fn qos_1_does_not_wait_for_the_state_and_is_saved_each_second() {
 fn a_smaller_receive_maximum_is_kept_when_things_are_sent_again() {
     let mut world = World::open();
     let (client, publisher) = reader(&mut world, Version::V5, 2);
-    for (payload, qos) in [("a", 1), ("b", 2), ("c", 2), ("d", 1)] {
-        world.publish(publisher, "t", payload, qos, 1);
+    for (id, (payload, qos)) in (1..).zip([("a", 1), ("b", 2), ("c", 2), ("d", 1)]) {
+        world.publish(publisher, "t", payload, qos, id);
     }
     world.settle();
     world.hang_up(client);

@@ -169,7 +169,10 @@ impl Reader {
         assert_eq!((&entry.topic, &entry.payload), (&got.topic, &got.payload), "at {offset}");
         self.check_qos(got, entry, &asked);
         for index in asked {
-            self.advance(index, offset, got, ledger);
+            // What is sent again names every subscription that matches: also those whose lane brought it before.
+            if !got.dup || !self.subscriptions[index].seen.contains(&offset) {
+                self.advance(index, offset, got, ledger);
+            }
         }
     }
 
