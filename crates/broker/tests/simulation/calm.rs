@@ -60,7 +60,7 @@ fn settle(world: &mut World) {
             quiet_secs = 0;
             continue;
         }
-        if world.bus.is_some() && lock(&world.mood).is_waiting() {
+        if world.bus.is_some() && !lock(&world.mood).foreign.is_empty() {
             world.publish_by_port("t/2", 1, false);
             continue;
         }

@@ -129,10 +129,17 @@ impl Client {
     }
 
     /// The connection is over; the log stands at `head`. `properly`: the bus has read the DISCONNECT.
-    pub fn disconnected(&mut self, head: Offset, properly: bool, now: Now) {
+    pub fn disconnected(&mut self, ledger: &mut Ledger, properly: bool, now: Now) {
+        let head = ledger.head();
         self.wills.disconnected(properly);
         if let Some(until_us) = &mut self.session_until_us {
             *until_us = now.wall_us + SESSION_US;
+        }
+        let may_be_new = self.plan.may_be_overtaken || self.starts_clean;
+        if matches!(self.link, Link::Connecting(_)) && may_be_new {
+            self.reader.doubt();
+            self.publisher.doubt(ledger);
+            self.received.clear();
         }
         self.link = Link::None;
         self.input.clear();

@@ -50,7 +50,6 @@ impl StateSide {
 impl Bus {
     /// A turn of the state. False: nothing came of it.
     pub fn turn_of_state(&mut self) -> bool {
-        self.state.state.hold_clock(self.read.clock_is_held());
         let durable = self.sequencer.durable().min(self.sequencer.head());
         let mut turn = self.state.state.turn(durable, self.now);
         let mut worked = turn.again || !turn.wills.is_empty() || !turn.jobs.is_empty();
@@ -92,7 +91,7 @@ impl Bus {
             Firing::Refused => queue.will_done(due.key, WillOutcome::Refused),
             Firing::Unlogged(draft) => {
                 self.sequencer.leave(slot, [Deposit::Unlogged(draft)]);
-                self.sequencer.run_section();
+                self.place();
                 queue.will_done(due.key, WillOutcome::Delivered);
             }
             Firing::Logged(draft) => {
@@ -104,7 +103,7 @@ impl Bus {
                 self.sequencer.ports().submit(done, |ticket| {
                     self.sequencer.leave(slot, [Deposit::Batch { ticket, draft, wants_sync: true }]);
                 });
-                self.sequencer.run_section();
+                self.place();
             }
         }
     }
