@@ -10,7 +10,7 @@ use crate::world::{Crash, World};
 /// More rounds than this without rest are an endless loop.
 const ROUNDS_MAX: usize = 200_000;
 /// Seconds without a move after which nothing moves any more.
-const QUIET_SECS: usize = 3;
+const QUIET_SECS: usize = 6;
 
 /// Lets everything come to rest, and looks whether everything came.
 pub fn calm(world: &mut World) {

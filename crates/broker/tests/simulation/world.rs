@@ -271,6 +271,9 @@ impl World {
         let socket: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(connection));
         let arrival = Arrival { input, identity, client_id, assigned: false, address, socket };
         bus.sequencer.send(host, Message::Arrival(Box::new(arrival)));
+        self.note(|| {
+            format!("client {number} connects, clean: {clean}, will: {has_will} {key:?} {delay_secs} s")
+        });
     }
 
     /// A client publishes.
