@@ -157,7 +157,7 @@ fn recover_last(folder: &mut Folder<'_>, report: &mut RecoveryReport) -> Result<
             recovery::check(&file, identity.salt, segment.first, point.as_ref(), &mut found).map_err(io)?;
         let holds_any = recovered.index.last >= segment.first || recovered.carried.is_some();
         if header.is_none() && !holds_any {
-            if recovered.end > SEGMENT_HEADER_BYTES as u64 {
+            if recovered.end > SEGMENT_HEADER_BYTES as u64 || !recovery::is_blank(&*file).map_err(io)? {
                 folder.set_aside("has no header, and nothing whole in it".into());
             } else {
                 folder.drop_unbegun();
