@@ -250,7 +250,9 @@ fn unsettled(
     file: &Arc<dyn File>,
     found: &Recovered,
 ) -> std::io::Result<Vec<Unsettled>> {
-    let of_last = Unsettled { first: last.first, file: Arc::clone(file), from: found.from, to: found.end };
+    // Before an index point all was durable; without one not even the header may be.
+    let from = if found.from == SEGMENT_HEADER_BYTES as u64 { 0 } else { found.from };
+    let of_last = Unsettled { first: last.first, file: Arc::clone(file), from, to: found.end };
     let mut unsettled = vec![of_last];
     for earlier in folder.segments.iter().rev().skip(1) {
         if folder.has(&format!("{}.index", earlier.name())) {
@@ -260,8 +262,8 @@ fn unsettled(
             Err(error) if error.kind() == ErrorKind::IsADirectory => {}
             file => {
                 let file = file?;
-                let (from, to) = (SEGMENT_HEADER_BYTES as u64, file.len()?);
-                unsettled.push(Unsettled { first: earlier.first, file, from, to });
+                let to = file.len()?;
+                unsettled.push(Unsettled { first: earlier.first, file, from: 0, to });
             }
         }
     }
