@@ -7,13 +7,14 @@ use crate::limits::Limits;
 use crate::message::Message;
 use crate::redaction::Redacts;
 use crate::replays::Replays;
+use crate::section;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
 use crate::shard::{Shard, Shared};
 use crate::stats::ShardStats;
 use crate::sync::{Mutex, MutexGuard, lock};
 use firehose_auth::Access;
 use firehose_log::{
-    Attribute, AttributesBuf, Commit, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
+    Attribute, AttributesBuf, Batch, Commit, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
 };
 use firehose_topic::TopicFilter;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,7 +75,9 @@ struct Inside {
     shared: Shared,
     stats: Box<[Arc<ShardStats>]>,
     rouse: OnceLock<Rouse>,
+    section_stopping: AtomicBool,
     stopping: AtomicBool,
+    section_thread: Mutex<Option<JoinHandle<()>>>,
     commit_thread: Mutex<Option<JoinHandle<()>>>,
     errands: Errands,
     redacts: Mutex<Vec<Box<dyn Redacts>>>,
@@ -85,7 +88,7 @@ struct Inside {
 pub struct Bus(Arc<Inside>);
 
 impl Bus {
-    /// Takes an open log and starts the commit thread. The shards are made by [`Bus::shard`], one each for `net` to run.
+    /// Takes an open log and starts the threads around it: commit and section. The shards are made by [`Bus::shard`], one each for `net` to run.
     pub fn start(config: BusConfig, log: Log, access: Access) -> Bus {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = if config.shards == 0 { cores } else { config.shards }.min(SHARDS_MAX);
@@ -96,6 +99,7 @@ impl Bus {
             access,
             unlogged: config.unlogged.into(),
             secret: Secret::default(),
+            sys: Arc::default(),
             stored: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
@@ -109,11 +113,14 @@ impl Bus {
             shared,
             stats: (0..shards).map(|_| Arc::default()).collect(),
             rouse: OnceLock::new(),
+            section_stopping: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            section_thread: Mutex::new(None),
             commit_thread: Mutex::new(None),
             errands: Errands::default(),
             redacts: Mutex::new(Vec::new()),
         }));
+        *lock(&bus.0.section_thread) = section::spawn(bus.clone());
         *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit);
         bus
     }
@@ -234,26 +241,38 @@ impl Bus {
         Ok(())
     }
 
-    /// Publishes what is delivered but not stored, such as `$SYS`.
+    /// Publishes `$SYS`: it is delivered but not stored, and new subscriptions get the last values.
     ///
     /// # Errors
     /// As [`Bus::publish`].
-    pub fn publish_unlogged(&self, events: &[PortEvent]) -> Result<(), usize> {
+    pub fn publish_sys(&self, events: &[PortEvent]) -> Result<(), usize> {
         let draft = draft_of("", WayIn::Bus, events)?;
         let sequencer = &self.0.sequencer;
+        self.0.shared.sys.set(&Batch::unlogged(draft.clone(), sequencer.head(), wall_us()));
         let sleepers = sequencer.deposit(sequencer.port_slot(), [Deposit::Unlogged(draft)]);
         self.rouse(sleepers);
         Ok(())
     }
 
-    /// Ends the commit thread after a last commit. Shards and listeners are stopped by `net` before.
+    /// Ends the section's thread, and the commit thread after a last commit. Shards and listeners are stopped by `net`
+    /// before.
     pub fn stop(&self) {
+        self.0.section_stopping.store(true, Ordering::Release);
+        self.0.sequencer.section_bell().ring();
+        let thread = lock(&self.0.section_thread).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
         self.0.stopping.store(true, Ordering::Release);
         self.0.sequencer.bell().ring();
         let thread = lock(&self.0.commit_thread).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+    }
+
+    pub(crate) fn is_section_stopping(&self) -> bool {
+        self.0.section_stopping.load(Ordering::Acquire)
     }
 
     /// Has the commit thread do something with the log's committing side, and waits for it. `None`: the bus has stopped.

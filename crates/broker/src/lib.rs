@@ -6,14 +6,24 @@
 //! connections, and flushes each of them once. See `ARCHITECTURE.md`.
 
 mod acks;
+mod arrivals;
 mod arrive;
+mod backpressure;
+mod connack;
 mod deliver;
+mod departure;
 mod errand;
+mod hold;
 mod inbound;
 mod publish;
 mod replay;
+mod resend;
+mod resume;
+mod retained;
+mod section;
 mod subscribe;
 mod sync;
+mod will;
 
 pub mod action;
 pub mod arrival;
@@ -29,9 +39,12 @@ pub mod limits;
 pub mod message;
 pub mod outbox;
 pub mod outgoing;
+pub mod persistence;
 pub mod port;
 pub mod redaction;
 pub mod replays;
+pub mod retained_page;
+pub mod scan;
 pub mod sequencer;
 pub mod session;
 pub mod shard;

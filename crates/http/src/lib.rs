@@ -17,6 +17,8 @@
 //! Invariants:
 //! - One client cannot hold the others up: heads, bodies and stalled writes have deadlines, a page has a bound of events
 //!   and of bytes that are looked at for it.
+//! - One address has a share of the memory of pages that are not sent yet, and of the password checks that wait: who opens
+//!   many connections and reads none holds up itself.
 //! - What a reader may not read is left out of a page before anything is counted.
 
 mod connection;
@@ -29,6 +31,7 @@ pub mod query;
 mod router;
 pub mod scan;
 mod service;
+mod shares;
 
 pub use connection::Connection;
 pub use operator::{Operator, OperatorError};

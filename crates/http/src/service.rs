@@ -1,7 +1,7 @@
 //! The thread that HTTP runs on.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,6 +11,7 @@ use axum::Router;
 use firehose_auth::Access;
 use firehose_log::Read;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime::{Builder, Handle};
@@ -19,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::connection::Connection;
 use crate::operator::{self, Operator};
 use crate::router::{self, State};
+use crate::shares::Peer;
 
 /// The largest head of a request.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -100,18 +102,19 @@ impl Service {
         Ok(Service { shared, runtime: handle, stop, thread: Some(thread) })
     }
 
-    /// Serves one accepted connection; `read_before` are the bytes that were taken from it already. `held` is dropped when
-    /// the connection ends.
+    /// Serves one accepted connection from `address` (none: a unix socket); `read_before` are the bytes that were taken from
+    /// it already. `held` is dropped when the connection ends.
     pub fn serve(
         &self,
         connection: impl Into<Connection>,
+        address: Option<IpAddr>,
         read_before: Vec<u8>,
         door: Door,
         held: impl Send + 'static,
     ) {
         let (shared, connection) = (self.shared.clone(), connection.into());
         self.runtime.spawn(async move {
-            serve(shared, connection, read_before, door).await;
+            serve(shared, connection, Peer(address), read_before, door).await;
             drop(held);
         });
     }
@@ -175,8 +178,10 @@ async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, door: Do
             accepted = listener.accept() => accepted,
             () = until(&mut stopping) => return,
         };
-        match accepted.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => drop(tokio::spawn(serve(shared.clone(), stream.into(), Vec::new(), door))),
+        match accepted.and_then(|(stream, from)| Ok((stream.into_std()?, Peer(Some(from.ip()))))) {
+            Ok((stream, peer)) => {
+                drop(tokio::spawn(serve(shared.clone(), stream.into(), peer, Vec::new(), door)))
+            }
             Err(error) => {
                 // out of file descriptors, or a peer that is gone again: never a reason to stop accepting
                 tracing::debug!(%error, "an HTTP connection was not accepted");
@@ -186,7 +191,7 @@ async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, door: Do
     }
 }
 
-async fn serve(shared: Arc<Shared>, connection: Connection, read_before: Vec<u8>, door: Door) {
+async fn serve(shared: Arc<Shared>, connection: Connection, peer: Peer, read_before: Vec<u8>, door: Door) {
     let Ok(_place) = shared.connections.clone().try_acquire_owned() else {
         tracing::debug!("an HTTP connection was closed: there are too many");
         return;
@@ -200,12 +205,19 @@ async fn serve(shared: Arc<Shared>, connection: Connection, read_before: Vec<u8>
         Door::Public => shared.public.clone(),
         Door::Admin => shared.admin.clone(),
     };
+    let router = TowerToHyperService::new(router);
     let mut stopping = shared.stopping.clone();
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(move |mut request| {
+                request.extensions_mut().insert(peer);
+                router.call(request)
+            }),
+        );
     drop(shared);
     tokio::pin!(serving);
     let ended = tokio::select! {

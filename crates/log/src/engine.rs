@@ -239,6 +239,11 @@ pub enum Upkeep {
         /// The reserve.
         reserve_bytes: u64,
     },
+    /// A write found the disk full: publishes are refused until there is room.
+    DiskFull {
+        /// Free bytes, by what the file system says.
+        free_bytes: u64,
+    },
     /// There is room again: publishes are taken.
     DiskRecovered {
         /// Free bytes.
@@ -289,6 +294,9 @@ impl std::fmt::Display for Upkeep {
                 f,
                 "the log's disk has {free_bytes} bytes free, below its reserve of {reserve_bytes}; publishes are refused"
             ),
+            Upkeep::DiskFull { free_bytes } => {
+                write!(f, "the log's disk is full ({free_bytes} bytes free); publishes are refused")
+            }
             Upkeep::DiskRecovered { free_bytes } => {
                 write!(f, "the log's disk has room again ({free_bytes} bytes free); publishes are taken")
             }

@@ -41,6 +41,7 @@ mod reader;
 mod record;
 mod recovery;
 mod redact;
+mod room;
 mod segment;
 mod segment_header;
 mod shared;

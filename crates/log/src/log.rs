@@ -20,6 +20,8 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// Free space below which publishes are refused; never more than 5 % of the file system.
     pub disk_reserve_bytes: u64,
+    /// How often the free space is looked at, in seconds; 0: at each upkeep.
+    pub disk_check_secs: u64,
     /// Bytes of recent batches that are kept in memory for readers.
     pub tail_bytes: usize,
     /// Bytes of durable batches after which the index of the segment that is written is stored, so that a start has
@@ -28,8 +30,8 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
-    /// The defaults, in the folder `dir`: segments of 128 MiB, a year, 20 GiB, 256 MiB reserve, 4 MiB tail, an index
-    /// point every 4 MiB.
+    /// The defaults, in the folder `dir`: segments of 128 MiB, a year, 20 GiB, 256 MiB reserve, looked at every
+    /// second, 4 MiB tail, an index point every 4 MiB.
     pub fn new(dir: impl Into<PathBuf>) -> LogConfig {
         LogConfig {
             dir: dir.into(),
@@ -37,6 +39,7 @@ impl LogConfig {
             retention_age_secs: Some(365 * 86_400),
             retention_bytes: Some(20 << 30),
             disk_reserve_bytes: 256 << 20,
+            disk_check_secs: 1,
             tail_bytes: 4 << 20,
             index_point_bytes: 4 << 20,
         }

@@ -4,10 +4,14 @@
 mod client;
 mod connect;
 mod deliver;
+mod disk;
 mod inbound;
 mod publish;
 mod redact;
 mod replay;
+mod retained;
+mod retained_seam;
+mod retained_view;
 mod seam;
 mod sequencer;
 mod setup;

@@ -224,16 +224,6 @@ fn more_in_flight_than_receive_maximum_closes_the_connection() {
 }
 
 #[test]
-fn a_retained_publish_is_refused_on_5_and_stored_with_its_flag_before() {
-    let mut world = World::open();
-    let (v5, v3) = (world.client(Version::V5, "5"), world.client(Version::V311, "3"));
-    world.send_packet(v5, &Packet::Publish(Publish { retain: true, ..publish("t", "x", 1, 1) }));
-    assert_eq!(world.take(v5)[0].reason(), Reason::RetainNotSupported);
-    world.send_packet(v3, &Packet::Publish(Publish { retain: true, ..publish("t", "x", 1, 1) }));
-    assert_eq!(world.take(v3)[0].kind, PacketKind::PubAck);
-}
-
-#[test]
 fn what_the_log_refuses_is_told_to_qos_1_and_2_and_seen_by_nobody() {
     let mut world = World::open();
     let reader = world.client(Version::V311, "r");
@@ -315,10 +305,10 @@ fn a_publisher_above_its_rate_is_not_read_until_the_next_second() {
 #[test]
 fn who_published_more_than_has_its_place_is_not_read_until_it_has() {
     let limits = Limits { unplaced_bytes_max: 1000, ..Limits::default() };
-    let role = firehose_broker::Role::CommitThread;
+    let role = firehose_broker::Role::Thread;
     let mut world = World::new(Setup { limits, role, ..Setup::default() });
     let client = world.client(Version::V311, "c");
-    world.has_commit_thread = false;
+    world.has_section_thread = false;
     let payload = "x".repeat(300);
     for id in 1..21 {
         world.publish(client, "t", &payload, 1, id);
@@ -326,7 +316,7 @@ fn who_published_more_than_has_its_place_is_not_read_until_it_has() {
     }
     assert!(world.clients[client].is_paused());
     assert_eq!(world.read.head(), 0, "the log is slow");
-    world.has_commit_thread = true;
+    world.has_section_thread = true;
     world.settle();
     assert_eq!(world.read.head(), 20);
     assert_eq!(acks(&mut world, client).len(), 20);

@@ -18,6 +18,10 @@ pub struct Limits {
     pub connect_timeout_secs: Age,
     /// Password checks that may wait or run at once; more are answered "server busy".
     pub password_checks_max: usize,
+    /// And so many of one address.
+    pub password_checks_per_address_max: usize,
+    /// Sent by all clients whose CONNECT has not come whole; beyond it those who sent the most are closed.
+    pub connecting_bytes_max: Size,
     /// The largest packet a user may send.
     pub packet_bytes_max: Size,
     /// The largest packet an anonymous client may send (also before CONNECT is read).
@@ -42,6 +46,10 @@ pub struct Limits {
     pub session_expiry_secs_max: Age,
     /// Persistent anonymous sessions of one address.
     pub anonymous_sessions_per_address_max: usize,
+    /// Persistent anonymous sessions of all addresses.
+    pub anonymous_sessions_max: usize,
+    /// Persistent sessions of all clients.
+    pub sessions_max: usize,
     /// What one publisher may send; 0: no limit.
     pub publish_bytes_per_sec_max: Size,
     /// Replays that run at once, of all clients.
@@ -68,6 +76,8 @@ impl Default for Limits {
             connections_per_address_max: limits.connections_per_address_max,
             connect_timeout_secs: Age::from_secs(limits.connect_timeout_secs),
             password_checks_max: limits.password_checks_max,
+            password_checks_per_address_max: limits.password_checks_per_address_max,
+            connecting_bytes_max: Size(limits.connecting_bytes_max as u64),
             packet_bytes_max: Size(limits.packet_bytes_max as u64),
             packet_anonymous_bytes_max: Size(limits.packet_anonymous_bytes_max as u64),
             outbox_bytes_max: Size(limits.outbox_bytes_max as u64),
@@ -80,6 +90,8 @@ impl Default for Limits {
             subscription_bytes_per_client_max: Size(limits.subscription_bytes_per_client_max as u64),
             session_expiry_secs_max: Age::from_secs(limits.session_expiry_secs_max.into()),
             anonymous_sessions_per_address_max: limits.anonymous_sessions_per_address_max,
+            anonymous_sessions_max: limits.anonymous_sessions_max,
+            sessions_max: limits.sessions_max,
             publish_bytes_per_sec_max: Size(limits.publish_bytes_per_sec_max),
             replays_max: limits.replays_max,
             replays_per_address_max: limits.replays_per_address_max,
@@ -100,6 +112,8 @@ impl Limits {
             connections_per_address_max: self.connections_per_address_max,
             connect_timeout_secs: self.connect_timeout_secs.secs,
             password_checks_max: self.password_checks_max,
+            password_checks_per_address_max: self.password_checks_per_address_max,
+            connecting_bytes_max: usize::try_from(self.connecting_bytes_max.0).unwrap_or(usize::MAX),
             packet_bytes_max: usize::try_from(self.packet_bytes_max.0).unwrap_or(usize::MAX),
             packet_anonymous_bytes_max: usize::try_from(self.packet_anonymous_bytes_max.0)
                 .unwrap_or(usize::MAX),
@@ -114,6 +128,8 @@ impl Limits {
                 .unwrap_or(usize::MAX),
             session_expiry_secs_max: u32::try_from(self.session_expiry_secs_max.secs).unwrap_or(u32::MAX),
             anonymous_sessions_per_address_max: self.anonymous_sessions_per_address_max,
+            anonymous_sessions_max: self.anonymous_sessions_max,
+            sessions_max: self.sessions_max,
             publish_bytes_per_sec_max: self.publish_bytes_per_sec_max.0,
             replays_max: self.replays_max,
             replays_per_address_max: self.replays_per_address_max,
