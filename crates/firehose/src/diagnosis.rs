@@ -18,6 +18,11 @@ impl Found {
     pub fn of(report: &RecoveryReport) -> Self {
         Found { gaps: report.gaps.clone(), notes: report.notes.iter().map(ToString::to_string).collect() }
     }
+
+    /// By others, a line each.
+    pub fn add(&mut self, notes: Vec<String>) {
+        self.notes.extend(notes);
+    }
 }
 
 /// What was found out.

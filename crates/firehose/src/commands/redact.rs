@@ -49,7 +49,9 @@ pub fn configure(place: &cli::Place) -> Result<Config, Failure> {
 fn offline(config: &Config, cursor: &Cursor, reason: &str) -> Result<Value, Failure> {
     let log = serve::open_log(config)?;
     let access = Access::new(AuthConfig::default()).map_err(Failure::runtime)?;
-    let bus = Bus::start(BusConfig { shards: 1, ..BusConfig::default() }, log, access);
+    let bus_config = BusConfig { shards: 1, ..serve::bus_config(config) };
+    let (state, _) = serve::open_state(config, &bus_config, &log)?;
+    let bus = Bus::start(bus_config, log, state, access);
     let operator =
         BusOperator::new(bus.clone(), config.data_dir(), config.log.disk_reserve_bytes.0, Found::default());
     let answer = operator.redact(cursor, reason);
