@@ -7,6 +7,8 @@ use crate::message::Message;
 use crate::replays::Replays;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
 use crate::shard::{Shard, Shared};
+use crate::state::{Queue, State, StateReader};
+use crate::state_thread;
 use crate::stats::ShardStats;
 use crate::sync::{Mutex, lock};
 use firehose_auth::Access;
@@ -74,6 +76,10 @@ struct Inside {
     rouse: OnceLock<Rouse>,
     stopping: AtomicBool,
     commit_thread: Mutex<Option<JoinHandle<()>>>,
+    state: Arc<Queue>,
+    state_reader: StateReader,
+    state_stopping: AtomicBool,
+    state_thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A handle to the bus; clones share it.
@@ -81,8 +87,9 @@ struct Inside {
 pub struct Bus(Arc<Inside>);
 
 impl Bus {
-    /// Takes an open log and starts the commit thread. The shards are made by [`Bus::shard`], one each for `net` to run.
-    pub fn start(config: BusConfig, log: Log, access: Access) -> Bus {
+    /// Takes an open log and the state over it, and starts their threads. The shards are made by [`Bus::shard`], one each
+    /// for `net` to run.
+    pub fn start(config: BusConfig, log: Log, state: State, access: Access) -> Bus {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = if config.shards == 0 { cores } else { config.shards }.min(SHARDS_MAX);
         let mailbox_bytes_max = config.limits.mailbox_bytes_max;
@@ -91,15 +98,16 @@ impl Bus {
             limits: Arc::new(config.limits),
             access,
             unlogged: config.unlogged.into(),
-            secret: Secret::default(),
+            secret: state.secret().clone(),
             sys: Arc::default(),
-            stored: Arc::default(),
+            stored: state.names().clone(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: config.durability == Durability::Sync,
         };
         let sequencer =
             Sequencer::new(shards, log.append, config.durability, config.role, mailbox_bytes_max, wall_us);
+        sequencer.set_state(state.queue().clone());
         let bus = Bus(Arc::new(Inside {
             sequencer,
             read: log.read,
@@ -108,8 +116,13 @@ impl Bus {
             rouse: OnceLock::new(),
             stopping: AtomicBool::new(false),
             commit_thread: Mutex::new(None),
+            state: state.queue().clone(),
+            state_reader: state.reader(),
+            state_stopping: AtomicBool::new(false),
+            state_thread: Mutex::new(None),
         }));
-        *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit);
+        *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit, state.keep());
+        *lock(&bus.0.state_thread) = state_thread::spawn(bus.clone(), state);
         bus
     }
 
@@ -126,6 +139,21 @@ impl Bus {
     /// Reads the log.
     pub fn read(&self) -> &Arc<dyn Read> {
         &self.0.read
+    }
+
+    /// Where requests to the state are left.
+    pub fn state(&self) -> &Arc<Queue> {
+        &self.0.state
+    }
+
+    /// Reads the state.
+    pub fn state_reader(&self) -> &StateReader {
+        &self.0.state_reader
+    }
+
+    /// Filters of what is delivered but not stored.
+    pub fn unlogged(&self) -> &[TopicFilter] {
+        &self.0.shared.unlogged
     }
 
     /// The access rules.
@@ -192,19 +220,26 @@ impl Bus {
         done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
     ) -> Result<(), usize> {
         let draft = draft_of(principal, WayIn::Source, events)?;
-        let sequencer = &self.0.sequencer;
         if draft.is_empty() {
-            done(Ok(sequencer.head()));
-            return Ok(());
+            done(Ok(self.0.sequencer.head()));
+        } else {
+            self.publish_draft(draft, done);
         }
+        Ok(())
+    }
+
+    /// Publishes records that were made already, as one batch.
+    pub(crate) fn publish_draft(
+        &self,
+        draft: Draft,
+        done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
+    ) {
+        let sequencer = &self.0.sequencer;
         let slot = sequencer.port_slot();
-        let mut sleepers = Sleepers::default();
         sequencer.ports().submit(Box::new(done), |ticket| {
             sequencer.leave(slot, [Deposit::Batch { ticket, draft, wants_sync: true }]);
         });
-        sleepers.merge(sequencer.run());
-        self.rouse(sleepers);
-        Ok(())
+        self.rouse(sequencer.run());
     }
 
     /// Publishes `$SYS`: it is delivered but not stored, and new subscriptions get the last values.
@@ -220,14 +255,25 @@ impl Bus {
         Ok(())
     }
 
-    /// Ends the commit thread after a last commit. Shards and listeners are stopped by `net` before.
+    /// Ends the state's thread, which saves what it was asked, and the commit thread after a last commit. Shards and
+    /// listeners are stopped by `net` before.
     pub fn stop(&self) {
+        self.0.state_stopping.store(true, Ordering::Release);
+        self.0.state.bell().ring();
+        let thread = lock(&self.0.state_thread).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
         self.0.stopping.store(true, Ordering::Release);
         self.0.sequencer.bell().ring();
         let thread = lock(&self.0.commit_thread).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+    }
+
+    pub(crate) fn state_is_stopping(&self) -> bool {
+        self.0.state_stopping.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

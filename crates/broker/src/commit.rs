@@ -2,9 +2,9 @@
 //! makes segments ahead of need and deletes old ones; publishes `$SYS`.
 
 use crate::bus::{Bus, wall_us};
-use crate::sequencer::Durability;
+use crate::state::StateKeep;
 use crate::sys::Sys;
-use firehose_log::{Commit, KeepNothing};
+use firehose_log::Commit;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Starts the thread; none if the system has no thread to give (then nothing is ever acknowledged, and `serve` fails).
-pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>) -> Option<JoinHandle<()>> {
+pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>, keep: StateKeep) -> Option<JoinHandle<()>> {
     let thread =
-        std::thread::Builder::new().name("commit".into()).spawn(move || Turns::new(bus, commit).run());
+        std::thread::Builder::new().name("commit".into()).spawn(move || Turns::new(bus, commit, keep).run());
     match thread {
         Ok(thread) => Some(thread),
         Err(error) => {
@@ -27,15 +27,16 @@ pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>) -> Option<JoinHandle<()>>
 struct Turns {
     bus: Bus,
     commit: Box<dyn Commit>,
+    keep: StateKeep,
     sys: Sys,
     housekept: Instant,
     failing: bool,
 }
 
 impl Turns {
-    fn new(bus: Bus, commit: Box<dyn Commit>) -> Turns {
+    fn new(bus: Bus, commit: Box<dyn Commit>, keep: StateKeep) -> Turns {
         let sys = Sys::new(Instant::now());
-        Turns { bus, commit, sys, housekept: Instant::now(), failing: false }
+        Turns { bus, commit, keep, sys, housekept: Instant::now(), failing: false }
     }
 
     fn run(mut self) {
@@ -59,7 +60,7 @@ impl Turns {
                 self.bus.rouse(sequencer.run_section());
             }
         }
-        if sequencer.durability() == Durability::Sync && sequencer.wants_commit() {
+        if sequencer.wants_commit() {
             self.sync();
         }
         if self.housekept.elapsed() >= HOUSEKEEPING {
@@ -91,7 +92,7 @@ impl Turns {
     }
 
     fn upkeep(&mut self) {
-        for note in self.commit.upkeep(wall_us(), &mut KeepNothing) {
+        for note in self.commit.upkeep(wall_us(), &mut self.keep) {
             tracing::warn!("{note}");
         }
     }

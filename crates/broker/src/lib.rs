@@ -19,6 +19,7 @@ mod replay;
 mod resend;
 mod resume;
 mod retained;
+mod state_thread;
 mod subscribe;
 mod sync;
 mod will;

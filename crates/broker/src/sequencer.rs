@@ -282,9 +282,16 @@ impl Sequencer {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Whether an acknowledgement waits for a commit.
+    /// Whether an acknowledgement waits for a commit, or the state does.
     pub fn wants_commit(&self) -> bool {
         let durable = self.durable();
+        if self.state.get().is_some_and(|state| state.wants_durable() > durable) {
+            return true;
+        }
+        self.durability == Durability::Sync && self.waits_for_commit(durable)
+    }
+
+    fn waits_for_commit(&self, durable: Offset) -> bool {
         self.desks.iter().any(|desk| desk.wants_durable.load(Ordering::Acquire) > durable)
             || self.ports.wants_durable() > durable
     }
@@ -301,6 +308,9 @@ impl Sequencer {
             }
         }
         self.ports.complete(durable);
+        if let Some(state) = self.state.get().filter(|state| state.wants_durable() > before) {
+            state.bell().ring();
+        }
         sleepers
     }
 
