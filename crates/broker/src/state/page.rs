@@ -23,7 +23,7 @@ impl StateReader {
     pub fn answer(&self, read: &dyn Read, question: Action) -> Option<Message> {
         let Action::Retained { scan, filter, after, as_of, bytes_max } = question else { return None };
         let page = self.page(read, &filter, after.as_deref(), as_of, bytes_max);
-        Some(Message::Retained { scan, page: page.map(Arc::new) })
+        Some(Message::Retained { scan, page })
     }
 
     /// A page of about `bytes_max` bytes: retained messages behind the topic `after` that match and are not newer than
