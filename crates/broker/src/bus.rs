@@ -2,18 +2,21 @@
 
 use crate::arrival::Secret;
 use crate::commit;
+use crate::errand::Errands;
 use crate::limits::Limits;
 use crate::message::Message;
+use crate::redaction::Redacts;
 use crate::replays::Replays;
+use crate::section;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
 use crate::shard::{Shard, Shared};
 use crate::state::{Queue, State, StateReader};
 use crate::state_thread;
 use crate::stats::ShardStats;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, MutexGuard, lock};
 use firehose_auth::Access;
 use firehose_log::{
-    Attribute, AttributesBuf, Batch, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
+    Attribute, AttributesBuf, Batch, Commit, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
 };
 use firehose_topic::TopicFilter;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,8 +77,12 @@ struct Inside {
     shared: Shared,
     stats: Box<[Arc<ShardStats>]>,
     rouse: OnceLock<Rouse>,
+    section_stopping: AtomicBool,
     stopping: AtomicBool,
+    section_thread: Mutex<Option<JoinHandle<()>>>,
     commit_thread: Mutex<Option<JoinHandle<()>>>,
+    errands: Errands,
+    redacts: Mutex<Vec<Box<dyn Redacts>>>,
     state: Arc<Queue>,
     state_reader: StateReader,
     state_stopping: AtomicBool,
@@ -114,13 +121,18 @@ impl Bus {
             shared,
             stats: (0..shards).map(|_| Arc::default()).collect(),
             rouse: OnceLock::new(),
+            section_stopping: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            section_thread: Mutex::new(None),
             commit_thread: Mutex::new(None),
+            errands: Errands::default(),
+            redacts: Mutex::new(Vec::new()),
             state: state.queue().clone(),
             state_reader: state.reader(),
             state_stopping: AtomicBool::new(false),
             state_thread: Mutex::new(None),
         }));
+        *lock(&bus.0.section_thread) = section::spawn(bus.clone());
         *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit, state.keep());
         *lock(&bus.0.state_thread) = state_thread::spawn(bus.clone(), state);
         bus
@@ -219,7 +231,29 @@ impl Bus {
         events: &[PortEvent],
         done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
     ) -> Result<(), usize> {
-        let draft = draft_of(principal, WayIn::Source, events)?;
+        self.publish_by(WayIn::Source, principal, events, done)
+    }
+
+    /// Publishes what the bus itself has to say, as [`Bus::publish`].
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub fn publish_own(
+        &self,
+        events: &[PortEvent],
+        done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
+    ) -> Result<(), usize> {
+        self.publish_by(WayIn::Bus, "", events, done)
+    }
+
+    fn publish_by(
+        &self,
+        way_in: WayIn,
+        principal: &str,
+        events: &[PortEvent],
+        done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
+    ) -> Result<(), usize> {
+        let draft = draft_of(principal, way_in, events)?;
         if draft.is_empty() {
             done(Ok(self.0.sequencer.head()));
         } else {
@@ -255,12 +289,18 @@ impl Bus {
         Ok(())
     }
 
-    /// Ends the state's thread, which saves what it was asked, and the commit thread after a last commit. Shards and
-    /// listeners are stopped by `net` before.
+    /// Ends the state's thread, which saves what it was asked, the section's thread, and the commit thread after a last
+    /// commit. Shards and listeners are stopped by `net` before.
     pub fn stop(&self) {
         self.0.state_stopping.store(true, Ordering::Release);
         self.0.state.bell().ring();
         let thread = lock(&self.0.state_thread).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+        self.0.section_stopping.store(true, Ordering::Release);
+        self.0.sequencer.section_bell().ring();
+        let thread = lock(&self.0.section_thread).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -272,8 +312,30 @@ impl Bus {
         }
     }
 
+    pub(crate) fn is_section_stopping(&self) -> bool {
+        self.0.section_stopping.load(Ordering::Acquire)
+    }
+
     pub(crate) fn state_is_stopping(&self) -> bool {
         self.0.state_stopping.load(Ordering::Acquire)
+    }
+
+    /// Has the commit thread do something with the log's committing side, and waits for it. `None`: the bus has stopped.
+    pub fn on_commit_thread<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut dyn Commit) -> T + Send + 'static,
+    ) -> Option<T> {
+        let result = self.0.errands.leave(errand);
+        self.0.sequencer.bell().ring();
+        result.recv().ok()
+    }
+
+    pub(crate) fn errands(&self) -> &Errands {
+        &self.0.errands
+    }
+
+    pub(crate) fn redacts(&self) -> MutexGuard<'_, Vec<Box<dyn Redacts>>> {
+        lock(&self.0.redacts)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -203,6 +203,7 @@ fn log_config(config: &Config, folder: PathBuf) -> LogConfig {
     log.retention_age_secs = Some(config.log.retention_age.secs).filter(|secs| *secs > 0);
     log.retention_bytes = Some(config.log.retention_bytes.0).filter(|bytes| *bytes > 0);
     log.disk_reserve_bytes = config.log.disk_reserve_bytes.0;
+    log.disk_check_secs = config.log.disk_check_secs.secs;
     log
 }
 
@@ -214,7 +215,7 @@ fn handoff(http: &Arc<Service>) -> HttpHandoff {
             HttpStream::Tcp(stream) => Connection::Tcp(stream),
             HttpStream::Unix(stream) => Connection::Unix(stream),
         };
-        http.serve(stream, Vec::new(), Door::Public, connection.place);
+        http.serve(stream, connection.address, Vec::new(), Door::Public, connection.place);
     })
 }
 

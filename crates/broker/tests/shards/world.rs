@@ -48,8 +48,8 @@ pub struct World {
     pub clients: Vec<Client>,
     /// Questions to the log that wait until the test has them answered.
     pub questions: VecDeque<(usize, Action)>,
-    /// Whether turns of the commit thread that has the section are taken along; its commits never are.
-    pub has_commit_thread: bool,
+    /// Whether turns of the section's thread, while it has the section, are taken along.
+    pub has_section_thread: bool,
     /// Whether questions wait.
     pub delays_reads: bool,
     /// The last values of `$SYS`.
@@ -72,7 +72,8 @@ impl World {
             segment_bytes: setup.segment_bytes,
             tail_bytes: setup.tail_bytes,
             retention_bytes: setup.retention_bytes,
-            disk_reserve_bytes: 0,
+            disk_reserve_bytes: setup.disk_reserve_bytes,
+            disk_check_secs: setup.disk_check_secs,
             ..LogConfig::new("/log")
         };
         let log = open(config, Arc::new(disk.clone()), now.wall_us).expect("opens");
@@ -113,7 +114,7 @@ impl World {
             now,
             clients: Vec::new(),
             questions: VecDeque::new(),
-            has_commit_thread: true,
+            has_section_thread: true,
             delays_reads: false,
             sys: shared.sys,
             state,
@@ -139,6 +140,19 @@ impl World {
     /// Replaces the ACL file's lines and reloads.
     pub fn reload_acl(&mut self, lines: &str) {
         std::fs::write(self.folder.path().join("acl"), lines).expect("written");
+        self.access.reload().expect("reloads");
+        for shard in 0..self.hosts.len() {
+            self.sequencer.send(shard, Message::Reload);
+        }
+        self.settle();
+    }
+
+    /// Takes a user away and reloads.
+    pub fn remove_user(&mut self, user: &str) {
+        let path = self.folder.path().join("passwd");
+        let mut file = firehose_auth::PasswordFile::read(&path).expect("loads");
+        file.delete(user);
+        file.write(&path).expect("written");
         self.access.reload().expect("reloads");
         for shard in 0..self.hosts.len() {
             self.sequencer.send(shard, Message::Reload);
@@ -177,12 +191,13 @@ impl World {
         address: Option<IpAddr>,
     ) -> usize {
         let number = self.clients.len();
-        let scope = Scope::of(&identity, address, false);
+        // The lobby knows ids that it drew.
+        let assigned = client_id.starts_with("auto-");
+        let scope = Scope::of(&identity, address, assigned);
         let host = home_shard(scope.hash_with(self.state.state.secret(), client_id), self.hosts.len());
         let (connect, _) =
             firehose_mqtt::decode_connect(&input, usize::MAX).expect("a CONNECT").expect("whole");
         let version = connect.version;
-        let assigned = connect.client_id.is_empty();
         self.clients.push(Client::new(version, host));
         let socket: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(number));
         let client_id = client_id.into();
@@ -308,8 +323,8 @@ impl World {
             }
             self.sequencer.deposit(host, outgoing.deposits);
         }
-        if self.sequencer.commit_thread_has_role() && self.has_commit_thread {
-            // A write took long, as it may on a busy machine, and nobody else plays the commit thread here.
+        if self.sequencer.thread_has_section() && self.has_section_thread {
+            // A write took long, as it may on a busy machine, and nobody else plays the section's thread here.
             self.sequencer.run_section();
         }
         let mut messages = Vec::new();

@@ -56,7 +56,7 @@ impl Drop for Broker {
 /// Serves as the arguments say: role, disk, durability, folder. Says the port as two bytes.
 pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let mut next = |what: &str| arguments.next().ok_or_else(|| format!("broker wants a {what}"));
-    let role = if next("role")? == "thread" { Role::CommitThread } else { Role::Depositor };
+    let role = if next("role")? == "thread" { Role::Thread } else { Role::Depositor };
     let disk = disk(&next("disk")?);
     let durability = if next("durability")? == "sync" { Durability::Sync } else { Durability::Os };
     let dir = tempfile::tempdir_in(next("folder")?)?;
@@ -87,6 +87,8 @@ fn disk(name: &str) -> Arc<dyn Disk> {
     let ms = Duration::from_millis;
     match name {
         "slow" => Arc::new(SlowDisk::new(Slowness { write: ms(20), one_in: 1, sync: ms(5) })),
+        "syncing" => Arc::new(SlowDisk::new(Slowness { write: ms(0), one_in: u64::MAX, sync: ms(5) })),
+        "hanging" => Arc::new(SlowDisk::new(Slowness { write: ms(20), one_in: 1, sync: ms(2_000) })),
         "stalling" => Arc::new(SlowDisk::new(Slowness { write: ms(50), one_in: 200, sync: ms(5) })),
         _ => Arc::new(RealDisk::new()),
     }
