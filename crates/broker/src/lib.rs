@@ -9,6 +9,7 @@ mod acks;
 mod arrive;
 mod deliver;
 mod inbound;
+mod lane_filters;
 mod publish;
 mod replay;
 mod section;
