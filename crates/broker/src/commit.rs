@@ -3,7 +3,7 @@
 use crate::bus::{Bus, wall_us};
 use crate::sequencer::Durability;
 use crate::sys::Sys;
-use firehose_log::{Commit, Refusal, Upkeep};
+use firehose_log::{Commit, KeepNothing, Refusal, Upkeep};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,7 @@ impl Turns {
 
     fn run(mut self) {
         self.upkeep();
+        self.sys.publish(&self.bus, Instant::now());
         while !self.bus.is_stopping() {
             let due = HOUSEKEEPING.saturating_sub(self.housekept.elapsed());
             self.bus.sequencer().bell().wait(due);
@@ -128,7 +129,7 @@ impl Turns {
     }
 
     fn upkeep(&mut self) {
-        let notes = self.commit.upkeep(wall_us());
+        let notes = self.commit.upkeep(wall_us(), &mut KeepNothing);
         for note in &notes {
             // What does not work is tried again and again; it is told when it begins.
             if !self.failures.contains(note) {

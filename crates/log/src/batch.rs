@@ -19,13 +19,16 @@ pub struct Batch {
     starts: Vec<u32>,
     header: BatchHeader,
     logged: bool,
+    /// As [`Batch::is_marked`] says, if it is known.
+    marked: Option<bool>,
 }
 
 impl Batch {
     /// A batch that is delivered and not logged: `after` is the head it stands behind, its offsets mean nothing.
     pub fn unlogged(draft: Draft, after: Offset, time_us: i64) -> Batch {
         let header = BatchHeader::of(&draft, after, time_us, 0);
-        Batch { bytes: draft.bytes, starts: draft.starts, header, logged: false }
+        let marked = Some(draft.is_marked);
+        Batch { bytes: draft.bytes, starts: draft.starts, header, logged: false, marked }
     }
 
     /// A batch placed at `base` in `epoch`; its header is sealed with the log's `salt`.
@@ -34,12 +37,15 @@ impl Batch {
         if let Some(front) = draft.bytes.first_chunk_mut() {
             *front = header.encode(salt);
         }
-        Batch { bytes: draft.bytes, starts: draft.starts, header, logged: true }
+        let marked = Some(draft.is_marked);
+        Batch { bytes: draft.bytes, starts: draft.starts, header, logged: true, marked }
     }
 
     /// The same batch in another epoch.
     pub(crate) fn of_epoch(self, epoch: u32, salt: u32) -> Batch {
-        let draft = Draft { bytes: self.bytes, starts: self.starts, len: self.header.count as usize };
+        let is_marked = self.is_marked();
+        let len = self.header.count as usize;
+        let draft = Draft { bytes: self.bytes, starts: self.starts, len, is_marked };
         Batch::placed(draft, self.header.base, self.header.time_us, epoch, salt)
     }
 
@@ -78,6 +84,12 @@ impl Batch {
         self.logged
     }
 
+    /// Whether it holds a record that matters to the state beside the log, as [`Draft::is_marked`] says. For one that
+    /// was read from the disk this is found by looking at its records.
+    pub fn is_marked(&self) -> bool {
+        self.marked.unwrap_or_else(|| self.records().any(|(_, record)| record.is_marked()))
+    }
+
     /// Bytes of header and records.
     pub fn bytes_len(&self) -> usize {
         self.bytes.len()
@@ -99,6 +111,39 @@ impl Batch {
             _ => self.starts.get(index - 1).map(|&start| start as usize),
         };
         record::at(&self.bytes, start.unwrap_or(usize::MAX))
+    }
+
+    /// A batch of its own of the `count` records from place `first` on, of the same epoch and time.
+    pub(crate) fn part(&self, first: usize, count: usize, salt: u32) -> Batch {
+        let mut draft = Draft::new();
+        for index in first..(first + count).min(self.len()) {
+            draft.push_record(self.record_bytes(index), self.record(index).is_marked());
+        }
+        Batch::placed(draft, self.base() + first as u64, self.time_us(), self.epoch(), salt)
+    }
+
+    /// The same batch with a tombstone at `offset`; `None` if it does not hold that.
+    pub(crate) fn redacted(&self, offset: Offset, salt: u32) -> Option<Batch> {
+        let redacted = usize::try_from(offset.checked_sub(self.base())?).ok()?;
+        if redacted >= self.len() {
+            return None;
+        }
+        let mut draft = Draft::new();
+        for index in 0..self.len() {
+            match index == redacted {
+                true => draft.push_record(&record::tombstone(), false),
+                false => draft.push_record(self.record_bytes(index), self.record(index).is_marked()),
+            }
+        }
+        Some(Batch::placed(draft, self.base(), self.time_us(), self.epoch(), salt))
+    }
+
+    fn record_bytes(&self, index: usize) -> &[u8] {
+        let start = |index: usize| match index {
+            0 => BATCH_HEADER_BYTES,
+            _ => self.starts.get(index - 1).map_or(self.bytes.len(), |start| *start as usize),
+        };
+        self.bytes.get(start(index)..start(index + 1)).unwrap_or(&[])
     }
 
     /// Header and records as they stand on the disk.
@@ -218,7 +263,7 @@ pub(crate) fn split(bytes: &[u8], header: &BatchHeader, salt: u32) -> Vec<Piece>
         count += 1;
     }
     if count == header.count && at == header.total_bytes() {
-        let batch = Batch { bytes: bytes.to_vec(), starts, header: *header, logged: true };
+        let batch = Batch { bytes: bytes.to_vec(), starts, header: *header, logged: true, marked: None };
         return vec![Piece::Whole(batch)];
     }
     split_damaged(bytes, header, salt)
@@ -288,13 +333,8 @@ fn place_last_run(bytes: &[u8], from: usize, found: &mut [Option<(usize, usize)>
 
 fn run(bytes: &[u8], places: &[Option<(usize, usize)>], header: BatchHeader, salt: u32) -> Batch {
     let mut draft = Draft::new();
-    draft.bytes.resize(BATCH_HEADER_BYTES, 0);
     for &(start, len) in places.iter().flatten() {
-        if draft.len > 0 {
-            draft.starts.push(draft.bytes.len() as u32);
-        }
-        draft.bytes.extend_from_slice(&bytes[start..start + len]);
-        draft.len += 1;
+        draft.push_record(&bytes[start..start + len], record::at(bytes, start).is_marked());
     }
     Batch::placed(draft, header.base, header.time_us, header.epoch, salt)
 }

@@ -4,42 +4,35 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::engine::{Refusal, Upkeep};
+use crate::clock::Clock;
+use crate::engine::{Keep, Upkeep};
+use crate::epoch::Beginning;
 use crate::event::Offset;
+use crate::folder::is_full;
+use crate::keeping::Keeping;
+use crate::kept;
+use crate::note::Note;
+use crate::room::Room;
 use crate::segment::{Segment, lock};
 use crate::shared::Shared;
 
-const DAY_US: i64 = 86_400_000_000;
-/// Its presence says that no event may go for its age, since the clock is not to be trusted.
-pub(crate) const HOLD_FILE: &str = "clock-hold";
-
 /// What upkeep remembers from turn to turn.
 pub(crate) struct Housekeeping {
-    /// Wall and monotonic clock of the last turn, µs.
-    clocks: Option<(i64, u64)>,
-    /// Since when, by the monotonic clock, the wall clock has agreed with it after a jump.
-    held_since_us: Option<u64>,
+    pub clock: Clock,
+    /// The epoch, as long as there is no room for it to begin.
+    pub waiting: Option<Beginning>,
     room: Room,
-}
-
-/// What is known of the room on the disk.
-#[derive(Default)]
-struct Room {
-    /// When it was looked at last, µs of the monotonic clock.
-    looked_us: Option<u64>,
-    /// It was below the reserve then.
-    low: bool,
-    /// It was said that publishes are refused, when this was the newest event.
-    said_at: Option<Offset>,
+    keeping: Keeping,
 }
 
 impl Housekeeping {
-    /// `held`: whether an earlier run had stopped deletion by age.
-    pub(crate) fn new(held: bool, monotonic_us: u64) -> Housekeeping {
-        Housekeeping { clocks: None, held_since_us: held.then_some(monotonic_us), room: Room::default() }
+    /// `waiting`: the epoch, if there was no room for it to begin.
+    pub(crate) fn new(clock: Clock, waiting: Option<Beginning>, monotonic_us: u64) -> Housekeeping {
+        let room = waiting.as_ref().map_or_else(Room::default, |waiting| Room::full(waiting.head()));
+        Housekeeping { clock, room, waiting, keeping: Keeping::new(monotonic_us) }
     }
 
-    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64) -> Vec<Upkeep> {
+    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep> {
         let mut done = std::mem::take(&mut *lock(&shared.notices));
         let mut attempt = |what, result: io::Result<()>| {
             if let Err(error) = result {
@@ -48,69 +41,80 @@ impl Housekeeping {
         };
         attempt("make the next segment ahead", prepare(shared));
         attempt("write a segment's index", seal(shared));
-        match self.room.check(shared) {
+        let waiting = &mut self.waiting;
+        match self.room.check(shared, |is_room| Self::begin(waiting, shared, is_room)) {
             Ok(notice) => done.extend(notice),
             Err(error) => {
                 done.push(Upkeep::Failed { what: "see how much room there is", why: error.to_string() })
             }
         }
-        done.extend(self.check_clock(shared, now_us));
-        if let Err(error) = self.retain(shared, now_us, &mut done) {
+        done.extend(self.clock.check(shared, now_us, || newest_us(shared)));
+        if let Err(error) = self.retain(shared, now_us, keep, &mut done) {
             done.push(Upkeep::Failed { what: "delete old segments", why: error.to_string() });
         }
         done
     }
 
-    /// Compares the wall clock with the monotonic one and, at the start, with the newest event.
-    fn check_clock(&mut self, shared: &Shared, now_us: i64) -> Option<Upkeep> {
-        let monotonic_us = shared.disk.monotonic_us();
-        let by_us = match self.clocks.replace((now_us, monotonic_us)) {
-            Some((wall, monotonic)) => {
-                now_us.saturating_sub(wall).saturating_sub(monotonic_us.saturating_sub(monotonic) as i64)
-            }
-            None => newest_us(shared).map_or(0, |newest| now_us.saturating_sub(newest)),
-        };
-        if by_us.saturating_abs() > DAY_US {
-            self.held_since_us = Some(monotonic_us);
-            // Without the file a restart would trust the clock again if new events were recorded by it.
-            let _ = shared.disk.create(&shared.path(HOLD_FILE));
-            return Some(Upkeep::ClockJumped { by_us });
+    /// Begins the epoch that waits for room, if one does; gives whether it has begun.
+    fn begin(waiting: &mut Option<Beginning>, shared: &Shared, is_room: bool) -> io::Result<bool> {
+        let Some(beginning) = waiting else { return Ok(true) };
+        if !is_room {
+            return Ok(false);
         }
-        let since = self.held_since_us?;
-        if monotonic_us.saturating_sub(since) < DAY_US as u64 {
-            return None;
+        match beginning.attempt(shared) {
+            Ok(()) => *waiting = None,
+            Err(error) if is_full(&error) => return Ok(false),
+            Err(error) => return Err(error),
         }
-        self.held_since_us = None;
-        let _ = shared.disk.remove(&shared.path(HOLD_FILE));
-        Some(Upkeep::ClockAgrees)
+        Ok(true)
     }
 
-    /// Deletes whole segments from the oldest on, never the active one.
-    fn retain(&self, shared: &Shared, now_us: i64, done: &mut Vec<Upkeep>) -> io::Result<()> {
-        let segments = shared.segments().clone();
-        let mut bytes = 0;
-        for segment in &segments {
-            bytes += segment.bytes(&*shared.disk)?;
+    /// Deletes whole segments from the oldest on, never the active one, and keeps what is still needed of them.
+    fn retain(
+        &mut self,
+        shared: &Shared,
+        now_us: i64,
+        keep: &mut dyn Keep,
+        done: &mut Vec<Upkeep>,
+    ) -> io::Result<()> {
+        let due = self.due(shared, now_us, done)?;
+        let going = self.keeping.keep(shared, now_us, due, keep, done)?;
+        for (segment, last) in &going {
+            delete(shared, segment)?;
+            let name = segment.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            done.push(Upkeep::Deleted { segment: name, first: segment.first, last: *last });
         }
-        let mut deleted = false;
+        if going.is_empty() { Ok(()) } else { shared.disk.sync_dir(&shared.config.dir) }
+    }
+
+    /// The segments that are to go, each with its last offset.
+    fn due(
+        &self,
+        shared: &Shared,
+        now_us: i64,
+        done: &mut Vec<Upkeep>,
+    ) -> io::Result<Vec<(Arc<Segment>, Offset)>> {
+        let segments = shared.segments().clone();
+        let mut bytes = shared.kept().map_or(0, |kept| kept.bytes);
+        for segment in &segments {
+            bytes += bytes_of(shared, segment, done);
+        }
+        let mut due = Vec::new();
         for pair in segments.windows(2) {
             let oldest = &pair[0];
             let too_many = shared.config.retention_bytes.is_some_and(|max| bytes > max);
             if !too_many && !self.is_too_old(shared, oldest, now_us)? {
                 break;
             }
-            bytes -= oldest.bytes(&*shared.disk)?;
-            delete(shared, oldest)?;
-            deleted = true;
-            let name = oldest.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            done.push(Upkeep::Deleted { segment: name, first: oldest.first, last: pair[1].first - 1 });
+            bytes -= bytes_of(shared, oldest, done);
+            due.push((Arc::clone(oldest), pair[1].first - 1));
         }
-        if deleted { shared.disk.sync_dir(&shared.config.dir) } else { Ok(()) }
+        Ok(due)
     }
 
     fn is_too_old(&self, shared: &Shared, segment: &Arc<Segment>, now_us: i64) -> io::Result<bool> {
         let Some(age_secs) = shared.config.retention_age_secs else { return Ok(false) };
-        if self.held_since_us.is_some() {
+        if self.clock.is_held() {
             return Ok(false);
         }
         let newest_us = match segment.time_max_us() {
@@ -120,56 +124,6 @@ impl Housekeeping {
         let age_us = i64::try_from(age_secs).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         // One in which no batch can be read says nothing of its age, and stays until size takes it.
         Ok(newest_us != i64::MIN && newest_us < now_us.saturating_sub(age_us))
-    }
-}
-
-impl Room {
-    /// Refuses publishes while there is too little room, and takes them again: looks every `disk_check_secs`. One
-    /// notice says when it begins, one when it ends, also when it was a write that found the disk full.
-    fn check(&mut self, shared: &Shared) -> io::Result<Option<Upkeep>> {
-        let now_us = shared.disk.monotonic_us();
-        let every_us = shared.config.disk_check_secs.saturating_mul(1_000_000);
-        let is_due = self.looked_us.is_none_or(|at| now_us.saturating_sub(at) >= every_us);
-        let is_refusing = |refusing: &Option<Refusal>| *refusing == Some(Refusal::DiskFull);
-        if !is_due && (self.said_at.is_some() || !is_refusing(&lock(&shared.writer).refusing)) {
-            return Ok(None);
-        }
-        let space = shared.disk.space(&shared.config.dir)?;
-        let free_bytes = space.free_bytes;
-        let reserve_bytes = shared.config.disk_reserve_bytes.min(space.total_bytes / 20);
-        let mut writer = lock(&shared.writer);
-        let was_refusing = is_refusing(&writer.refusing);
-        let was_low = self.low;
-        if is_due {
-            self.looked_us = Some(now_us);
-            self.low = free_bytes < reserve_bytes;
-            match (self.low, &writer.refusing) {
-                (true, None) => writer.refusing = Some(Refusal::DiskFull),
-                // If it was a write that failed, the next one tries whether there is room.
-                (false, Some(Refusal::DiskFull)) => writer.refusing = None,
-                _ => {}
-            }
-        }
-        let is_taking = match (was_low, self.low) {
-            (_, true) => false,
-            (true, false) => true,
-            (false, false) => !was_refusing && self.said_at.is_some_and(|head| writer.head > head),
-        };
-        Ok(match self.said_at {
-            None if self.low => {
-                self.said_at = Some(writer.head);
-                Some(Upkeep::DiskLow { free_bytes, reserve_bytes })
-            }
-            None if was_refusing => {
-                self.said_at = Some(writer.head);
-                Some(Upkeep::DiskFull { free_bytes })
-            }
-            Some(_) if is_taking => {
-                self.said_at = None;
-                Some(Upkeep::DiskRecovered { free_bytes })
-            }
-            _ => None,
-        })
     }
 }
 
@@ -212,14 +166,22 @@ fn seal(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes of a segment's file; none of one that cannot be opened, which is told once.
+fn bytes_of(shared: &Shared, segment: &Segment, done: &mut Vec<Upkeep>) -> u64 {
+    segment.bytes(&*shared.disk).unwrap_or_else(|error| {
+        if segment.tell_once() {
+            let why = format!("cannot be opened ({error})");
+            done.push(Upkeep::Noticed(Note::Unreadable { file: segment.name(), why }));
+        }
+        0
+    })
+}
+
 fn delete(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
     shared.segments_mut().retain(|other| !Arc::ptr_eq(other, segment));
     shared.forget(segment);
-    for path in [segment.index_path(), segment.path.clone()] {
-        match shared.disk.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    for path in [segment.index_path(), segment.point_path(), segment.path.clone()] {
+        kept::remove(&*shared.disk, &path)?;
     }
     Ok(())
 }

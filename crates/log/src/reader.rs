@@ -8,7 +8,7 @@ use crate::batch::{self, BATCH_HEADER_BYTES, Batch, BatchHeader, Piece};
 use crate::disk::File;
 use crate::engine::{Chunk, ReadError, Wait};
 use crate::event::Offset;
-use crate::segment::{Segment, lock};
+use crate::segment::{Opened, Segment, lock};
 use crate::segment_header::SEGMENT_HEADER_BYTES;
 use crate::shared::Shared;
 use crate::walk::{Step, Walk};
@@ -51,24 +51,29 @@ pub(crate) fn read(
     }
 }
 
-enum Located {
+pub(crate) enum Located {
     /// In this segment, whose last offset is this.
     In(Arc<Segment>, Offset),
     /// Below the oldest offset, which is this.
     Gap(Offset),
 }
 
-fn locate(shared: &Shared, from: Offset) -> Located {
+/// Where an offset at or below the head stands.
+pub(crate) fn locate(shared: &Shared, from: Offset) -> Located {
     let segments = shared.segments();
     let after = segments.partition_point(|segment| segment.first <= from);
     let Some(segment) = after.checked_sub(1).and_then(|at| segments.get(at)) else {
         return Located::Gap(segments.first().map_or(from + 1, |oldest| oldest.first));
     };
-    let last = segments.get(after).map_or_else(|| shared.head.load(Ordering::Acquire), |next| next.first - 1);
+    let last = segments.get(after).map_or_else(
+        || shared.head.load(Ordering::Acquire).min(shared.segments_end.load(Ordering::Acquire)),
+        |next| next.first - 1,
+    );
     Located::In(Arc::clone(segment), last)
 }
 
-fn is_gone(shared: &Shared, segment: &Arc<Segment>) -> bool {
+/// Whether the segment is part of the log no longer.
+pub(crate) fn is_gone(shared: &Shared, segment: &Arc<Segment>) -> bool {
     !shared.segments().iter().any(|other| Arc::ptr_eq(other, segment))
 }
 
@@ -88,28 +93,35 @@ struct Reading<'a> {
 struct Place {
     file: Arc<dyn File>,
     position: u64,
+    /// The offset that the batch at this position begins with.
+    next: Offset,
     end: u64,
 }
 
 impl Reading<'_> {
     fn read(&self) -> io::Result<Chunk> {
-        let Place { file, mut position, end } = self.place()?;
+        let Place { file, mut position, next, end } = self.place()?;
         let mut buf = Vec::new();
         let mut want = self.bytes_max.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
         let mut taken = Taken { batches: Vec::new(), bytes: 0, next: None };
         while position < end {
             let left = usize::try_from(end - position).unwrap_or(usize::MAX);
-            self.fill(&*file, &mut buf, position, want.min(left))?;
+            let filled = self.fill(&*file, &mut buf, position, want.min(left))?;
+            // A file that ends before its index says holds no more of its last batch, however often it is read.
+            let left = if filled == Filled::Ended { buf.len() } else { left };
             let (used, stop) = self.take(&buf, left, &mut taken);
             position += used as u64;
             match stop {
                 Stop::Done => break,
+                Stop::More(_) if taken.batches.is_empty() && filled == Filled::Blocked => {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
                 Stop::More(bytes) if taken.batches.is_empty() => want = bytes.max(READ_BYTES_MIN),
                 Stop::More(_) => break,
                 Stop::Gap(next) if taken.batches.is_empty() => return Ok(Chunk::Gap { next, why: DAMAGED }),
                 Stop::Gap(_) => return Ok(Chunk::Batches(taken.batches)),
                 Stop::Damaged if taken.batches.is_empty() => {
-                    match self.search(&file, position, end, &taken)? {
+                    match self.search(&file, position, end, taken.next.unwrap_or(next))? {
                         Some((next, _)) if next > self.from => return Ok(Chunk::Gap { next, why: DAMAGED }),
                         Some((next, found)) => {
                             position = found;
@@ -132,13 +144,13 @@ impl Reading<'_> {
     }
 
     fn place(&self) -> io::Result<Place> {
-        let start = SEGMENT_HEADER_BYTES as u64;
-        let remembered = self.segment.remembered(self.from);
-        let live = self.segment.look(|opened| Place {
-            file: Arc::clone(&opened.file),
-            position: remembered.or_else(|| opened.index.position_of(self.from)).unwrap_or(start),
-            end: opened.index.len,
-        });
+        let remembered = self.segment.remembered(self.from).map(|position| (self.from, position));
+        let place = |opened: &Opened| {
+            let found = remembered.or_else(|| opened.index.place_of(self.from));
+            let (next, position) = found.unwrap_or((self.segment.first, SEGMENT_HEADER_BYTES as u64));
+            Place { file: Arc::clone(&opened.file), position, next, end: opened.index.len }
+        };
+        let live = self.segment.look(place);
         if let Some(place) = live {
             return Ok(place);
         }
@@ -147,14 +159,14 @@ impl Reading<'_> {
             (None, Wait::No) => return Err(ErrorKind::WouldBlock.into()),
             (None, Wait::Yes) => self.shared.open(self.segment)?,
         };
-        let position = remembered.or_else(|| opened.index.position_of(self.from)).unwrap_or(start);
-        Ok(Place { file: opened.file, position, end: opened.index.len })
+        Ok(place(&opened))
     }
 
-    /// Reads up to `want` bytes; fewer only where the file ends.
-    fn fill(&self, file: &dyn File, buf: &mut Vec<u8>, position: u64, want: usize) -> io::Result<()> {
+    /// Reads up to `want` bytes; fewer where the file ends, or where the disk would have to be waited for.
+    fn fill(&self, file: &dyn File, buf: &mut Vec<u8>, position: u64, want: usize) -> io::Result<Filled> {
         buf.resize(want, 0);
         let mut done = 0;
+        let mut filled = Filled::Whole;
         while done < want {
             let at = position + done as u64;
             let read = match self.wait {
@@ -162,18 +174,20 @@ impl Reading<'_> {
                 Wait::No => match file.read_at_nowait(&mut buf[done..], at) {
                     // What is there may do.
                     Err(error) if error.kind() == ErrorKind::WouldBlock && done >= BATCH_HEADER_BYTES => {
+                        filled = Filled::Blocked;
                         break;
                     }
                     other => other,
                 },
             }?;
             if read == 0 {
+                filled = Filled::Ended;
                 break;
             }
             done += read;
         }
         buf.truncate(done);
-        Ok(())
+        Ok(filled)
     }
 
     /// Takes batches from the front of `buf`, which stands `left` bytes before the end. Gives how many bytes were
@@ -234,18 +248,18 @@ impl Reading<'_> {
         None
     }
 
-    /// Looks behind damage for the next batch: its first offset and its position.
+    /// Looks behind damage, where the batch with `next` should begin, for the next batch: its first offset and its
+    /// position.
     fn search(
         &self,
         file: &Arc<dyn File>,
         position: u64,
         end: u64,
-        taken: &Taken,
+        next: Offset,
     ) -> io::Result<Option<(Offset, u64)>> {
         if self.wait == Wait::No {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let next = taken.next.unwrap_or(self.segment.first);
         let mut walk = Walk::new(Arc::clone(file), self.shared.salt, position, next, end);
         walk.last_max = self.last;
         loop {
@@ -256,6 +270,16 @@ impl Reading<'_> {
             }
         }
     }
+}
+
+/// Whether a buffer got what was wanted.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Filled {
+    Whole,
+    /// The file ends.
+    Ended,
+    /// The disk would have to be waited for.
+    Blocked,
 }
 
 /// What a read has so far.

@@ -1,7 +1,7 @@
 //! One record: its bytes, how they are made, checked and read. The layout is that of docs/adr/0001-format-v1.md.
 
 use crate::attributes::Attributes;
-use crate::event::{Event, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
+use crate::event::{self, Event, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
 
 /// Length (u32) and CRC32C (u32) before a record's body.
 pub(crate) const RECORD_HEAD_BYTES: usize = 8;
@@ -86,6 +86,11 @@ impl<'a> Record<'a> {
         Private::split(self.private()).unwrap_or_default().0
     }
 
+    /// Whether it matters to the state beside the log, as [`crate::Draft::is_marked`] says.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.kind() == Kind::Event && event::is_marked(self.flags(), &self.origin())
+    }
+
     fn private(&self) -> &'a [u8] {
         split_body(self.body).map_or(&[], |(private, _)| private)
     }
@@ -150,6 +155,16 @@ pub(crate) fn encode(out: &mut Vec<u8>, event: &Event<'_>, origin: &Origin<'_>) 
     let crc = crc32c::crc32c(&out[start + RECORD_HEAD_BYTES..]);
     out[start + 4..start + RECORD_HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
     Ok(())
+}
+
+/// A record of kind tombstone, with nothing in it.
+pub(crate) fn tombstone() -> Vec<u8> {
+    let mut body = vec![0; BODY_HEAD_BYTES + PUBLIC_FIXED_BYTES];
+    body[0] = TOMBSTONE;
+    let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+    bytes.append(&mut body);
+    bytes
 }
 
 /// The length, head included, of the record at the front of `bytes`, if it is whole: its CRC holds and, for a

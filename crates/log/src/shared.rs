@@ -9,6 +9,7 @@ use crate::disk::{Disk, File};
 use crate::engine::Upkeep;
 use crate::event::Offset;
 use crate::index::Index;
+use crate::kept::Kept;
 use crate::log::LogConfig;
 use crate::segment::{Opened, Segment, lock};
 use crate::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -28,11 +29,18 @@ pub(crate) struct Shared {
     pub previous_epoch_end: Offset,
     /// Offset of the newest record that is written.
     pub head: AtomicU64,
-    /// In order of their offsets, the active one last; never empty.
+    /// The last offset that the segments hold while the epoch waits for room to begin; what is above stands in the
+    /// tail. `Offset::MAX` once it has begun.
+    pub segments_end: AtomicU64,
+    /// In order of their offsets, the active one last; empty only while the first epoch waits for room to begin.
     pub segments: RwLock<Vec<Arc<Segment>>>,
+    /// The records that outlived their segments.
+    pub kept: RwLock<Option<Arc<Kept>>>,
     pub tail: Mutex<Tail>,
     pub writer: Mutex<Writer>,
     pub wants_upkeep: AtomicBool,
+    /// Whether the wall clock has jumped and is not trusted.
+    pub clock_held: AtomicBool,
     /// Noticed outside of upkeep, told by the next one.
     pub notices: Mutex<Vec<Upkeep>>,
     /// The segments that were read last, the latest at the end.
@@ -50,6 +58,14 @@ impl Shared {
         self.segments.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn kept(&self) -> Option<Arc<Kept>> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn kept_mut(&self) -> RwLockWriteGuard<'_, Option<Arc<Kept>>> {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The segment's file and index, if it was read lately.
     pub(crate) fn opened_lately(&self, segment: &Arc<Segment>) -> Option<Opened> {
         let mut opened = lock(&self.opened);
@@ -65,12 +81,21 @@ impl Shared {
         if let Some(opened) = segment.live().or_else(|| self.opened_lately(segment)) {
             return Ok(opened);
         }
-        let found = segment.open(&*self.disk, self.salt)?;
+        let mut notes = Vec::new();
+        let found = segment.open(&*self.disk, (self.log_id, self.salt), &mut notes)?;
+        if !notes.is_empty() {
+            lock(&self.notices).extend(notes.into_iter().map(Upkeep::Noticed));
+        }
         let mut opened = lock(&self.opened);
         if opened.len() >= OPEN_FILES_MAX {
             opened.remove(0);
         }
         opened.push((Arc::clone(segment), found.clone()));
+        drop(opened);
+        // It may have gone meanwhile: then nobody closes it later.
+        if !self.segments().iter().any(|other| Arc::ptr_eq(other, segment)) {
+            self.forget(segment);
+        }
         Ok(found)
     }
 

@@ -53,6 +53,19 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// The hash of the session that it is about.
+    pub fn hash(&self) -> u64 {
+        match self {
+            Operation::Open(open) => open.name.hash,
+            Operation::Subscriptions { name, .. }
+            | Operation::Progress { name, .. }
+            | Operation::Forget { name, .. }
+            | Operation::Gone { name, .. } => name.hash,
+        }
+    }
+}
+
 /// A client connects.
 #[derive(Debug)]
 pub struct Open {
@@ -79,6 +92,8 @@ pub enum WillFate {
         /// Will Delay Interval.
         delay_secs: u32,
     },
+    /// The bus stops, which is not the client's death: the will stays, and counts as one of a bus that was killed.
+    Kept,
 }
 
 /// The state's answer to a request that had a token.

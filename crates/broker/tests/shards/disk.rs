@@ -17,7 +17,7 @@ fn world(durability: Durability) -> World {
 /// What the commit thread would log after so many seconds of the disk's clock.
 fn look(world: &mut World, secs: u64) -> Vec<Upkeep> {
     world.disk.pass(secs * 1_000_000);
-    world.commit.upkeep(START_US)
+    world.commit.upkeep(START_US, &mut firehose_log::KeepNothing)
 }
 
 fn fill(world: &mut World) {

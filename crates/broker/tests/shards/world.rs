@@ -1,6 +1,7 @@
 //! The world of a test: shards, sequencer, log, clock, wires.
 
 use crate::client::{self, Got, take_packets};
+use crate::retained_view;
 pub use crate::setup::Setup;
 use crate::setup::access;
 use crate::wire::Client;
@@ -11,6 +12,7 @@ use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Durability, Sequencer};
 use firehose_broker::shard::{Action, Appetite, Now, Shard, Shared};
 use firehose_broker::stats::ShardStats;
+use firehose_broker::sys::LatestSys;
 use firehose_log::{Chunk, Commit, LogConfig, MemDisk, Offset, Read, Wait, open};
 use firehose_mqtt::{Packet, PacketKind, Property, Reason, SubscribeOptions, Version};
 use std::cell::Cell;
@@ -50,6 +52,8 @@ pub struct World {
     pub has_section_thread: bool,
     /// Whether questions wait.
     pub delays_reads: bool,
+    /// The last values of `$SYS`.
+    pub sys: Arc<LatestSys>,
     hosts: Vec<Host>,
     folder: tempfile::TempDir,
 }
@@ -77,6 +81,7 @@ impl World {
             access: access.clone(),
             unlogged: setup.unlogged.into(),
             secret: Secret::default(),
+            sys: Arc::default(),
             stored: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
@@ -99,6 +104,7 @@ impl World {
             questions: VecDeque::new(),
             has_section_thread: true,
             delays_reads: false,
+            sys: shared.sys,
             hosts,
             folder,
         }
@@ -336,6 +342,10 @@ impl World {
             Action::Resolve { token, since } => {
                 Message::Resolved { token, start: self.read.resolve(&since, self.now.wall_us) }
             }
+            Action::Retained { scan, filter, after, as_of, bytes_max } => {
+                let page = retained_view::page(&*self.read, &filter, after.as_deref(), as_of, bytes_max);
+                Message::Retained { scan, page: Ok(Arc::new(page)) }
+            }
             _ => unreachable!("only questions wait"),
         };
         self.sequencer.send(host, message);
@@ -354,7 +364,9 @@ impl World {
                     self.clients[client].session = None;
                 }
             }
-            question @ (Action::Read { .. } | Action::Resolve { .. }) if self.delays_reads => {
+            question @ (Action::Read { .. } | Action::Resolve { .. } | Action::Retained { .. })
+                if self.delays_reads =>
+            {
                 self.questions.push_back((host, question));
             }
             Action::Read { lane, from, upto, bytes_max } => {
@@ -367,11 +379,11 @@ impl World {
                     chunk => self.hosts[host].shard.answer(lane, chunk),
                 }
             }
-            question @ Action::Resolve { .. } => {
+            question @ (Action::Resolve { .. } | Action::Retained { .. }) => {
                 self.questions.push_back((host, question));
                 self.answer(self.questions.len() - 1);
             }
-            Action::Retained { .. } | Action::Fetch { .. } | Action::State(_) => {}
+            Action::Fetch { .. } | Action::State(_) => {}
             Action::Resume { session } => {
                 let appetite = self.hosts[host].shard.resume(session);
                 if let Some(client) = self.hosts[host].clients.get(&session).copied() {
