@@ -2,7 +2,7 @@
 
 use firehose_auth::{Access, AuthConfig, HashKind, PasswordFile};
 use firehose_broker::{Bus, BusConfig, Limits};
-use firehose_log::{LogConfig, RealDisk, open};
+use firehose_log::{Log, LogConfig, RealDisk, open};
 use firehose_mqtt::{
     Connect, Decoded, Packet, Properties, Publish, QoS, Subscribe, SubscribeItemsBuf, SubscribeOptions,
     Version, decode, encode,
@@ -29,6 +29,11 @@ pub struct Bed {
 impl Bed {
     /// A bus of three shards, with the user `alice` (password `secret`).
     pub fn start(limits: Limits) -> Bed {
+        Bed::start_on(limits, |log| log)
+    }
+
+    /// The same, with a log that is changed.
+    pub fn start_on(limits: Limits, change: impl FnOnce(Log) -> Log) -> Bed {
         let folder = tempfile::tempdir().expect("a folder");
         let passwords = folder.path().join("passwd");
         let mut file = PasswordFile::default();
@@ -39,7 +44,7 @@ impl Bed {
         let log =
             open(LogConfig { disk_reserve_bytes: 0, ..log }, Arc::new(RealDisk::new()), 0).expect("opens");
         let config = BusConfig { shards: 3, limits, ..BusConfig::default() };
-        let bus = Bus::start(config, log, access.expect("loads"));
+        let bus = Bus::start(config, change(log), access.expect("loads"));
         let unix = folder.path().join("mqtt.sock");
         let listener =
             |name: &str, address| ListenerConfig { name: name.into(), protocol: Protocol::Mqtt, address };
