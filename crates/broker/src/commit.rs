@@ -2,8 +2,9 @@
 
 use crate::bus::{Bus, wall_us};
 use crate::sequencer::Durability;
+use crate::state::StateKeep;
 use crate::sys::Sys;
-use firehose_log::{Commit, KeepNothing, Refusal, Upkeep};
+use firehose_log::{Commit, Refusal, Upkeep};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,9 @@ const GATHER_MAX: Duration = Duration::from_millis(1);
 const GATHER_LOOKS: u32 = 5;
 
 /// Starts the thread; none if the system has no thread to give (then nothing is ever acknowledged, and `serve` fails).
-pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>) -> Option<JoinHandle<()>> {
+pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>, keep: StateKeep) -> Option<JoinHandle<()>> {
     let thread =
-        std::thread::Builder::new().name("commit".into()).spawn(move || Turns::new(bus, commit).run());
+        std::thread::Builder::new().name("commit".into()).spawn(move || Turns::new(bus, commit, keep).run());
     match thread {
         Ok(thread) => Some(thread),
         Err(error) => {
@@ -41,6 +42,7 @@ struct Synced {
 struct Turns {
     bus: Bus,
     commit: Box<dyn Commit>,
+    keep: StateKeep,
     sys: Sys,
     housekept: Instant,
     /// The log makes nothing durable any more.
@@ -51,11 +53,11 @@ struct Turns {
 }
 
 impl Turns {
-    fn new(bus: Bus, commit: Box<dyn Commit>) -> Turns {
+    fn new(bus: Bus, commit: Box<dyn Commit>, keep: StateKeep) -> Turns {
         let sys = Sys::new(Instant::now());
         let (now, took) = (Instant::now(), Duration::ZERO);
         let synced = Synced { ended: now, took, in_flight: 0 };
-        Turns { bus, commit, sys, housekept: now, failing: false, synced, failures: Vec::new() }
+        Turns { bus, commit, keep, sys, housekept: now, failing: false, synced, failures: Vec::new() }
     }
 
     fn run(mut self) {
@@ -68,11 +70,13 @@ impl Turns {
         }
         self.turn();
         self.sync();
+        self.bus.errands().close();
     }
 
     fn turn(&mut self) {
+        self.bus.errands().run(&mut *self.commit);
         let sequencer = self.bus.sequencer();
-        if sequencer.durability() == Durability::Sync && sequencer.wants_commit() {
+        if sequencer.wants_commit() {
             self.sync();
         }
         if self.housekept.elapsed() >= HOUSEKEEPING {
@@ -129,7 +133,7 @@ impl Turns {
     }
 
     fn upkeep(&mut self) {
-        let notes = self.commit.upkeep(wall_us(), &mut KeepNothing);
+        let notes = self.commit.upkeep(wall_us(), &mut self.keep);
         for note in &notes {
             // What does not work is tried again and again; it is told when it begins.
             if !self.failures.contains(note) {

@@ -8,10 +8,11 @@ use crate::bell::Bell;
 use crate::handoff::{Mailbox, Reader, Turnstile};
 use crate::message::Message;
 use crate::port::Ports;
+use crate::state::Queue;
 use firehose_log::{Append, Batch, Draft, Offset, Refusal, Submission};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A write that took longer than this moves the section to its own thread.
@@ -127,6 +128,8 @@ pub struct Sequencer {
     upkeep_wish: AtomicBool,
     mailbox_bytes_max: usize,
     clock: fn() -> i64,
+    /// Gets the batches that matter to the state.
+    state: OnceLock<Arc<Queue>>,
 }
 
 impl Sequencer {
@@ -162,7 +165,14 @@ impl Sequencer {
             upkeep_wish: AtomicBool::new(false),
             mailbox_bytes_max,
             clock,
+            state: OnceLock::new(),
         }
+    }
+
+    /// From now on the state gets every batch that matters to it, before anyone can know of its place: to be said before
+    /// the first deposit.
+    pub fn set_state(&self, queue: Arc<Queue>) {
+        let _ = self.state.set(queue);
     }
 
     /// Leaves deposits in a slot (a shard's number, or [`Sequencer::port_slot`]), in order, and runs the section
@@ -284,9 +294,16 @@ impl Sequencer {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Whether an acknowledgement waits for a commit.
+    /// Whether an acknowledgement waits for a commit, or the state does.
     pub fn wants_commit(&self) -> bool {
         let durable = self.durable();
+        if self.state.get().is_some_and(|state| state.wants_durable() > durable) {
+            return true;
+        }
+        self.durability == Durability::Sync && self.waits_for_commit(durable)
+    }
+
+    fn waits_for_commit(&self, durable: Offset) -> bool {
         self.desks.iter().any(|desk| desk.wants_durable.load(Ordering::Acquire) > durable)
             || self.ports.wants_durable() > durable
     }
@@ -303,6 +320,9 @@ impl Sequencer {
             }
         }
         self.ports.complete(durable);
+        if let Some(state) = self.state.get().filter(|state| state.wants_durable() > before) {
+            state.bell().ring();
+        }
         sleepers
     }
 
@@ -407,6 +427,11 @@ impl Sequencer {
     }
 
     fn placed(&self, from: u32, ticket: u64, outcome: Result<Arc<Batch>, Refusal>, sleepers: &mut Sleepers) {
+        if let (Ok(batch), Some(state)) = (&outcome, self.state.get())
+            && batch.is_marked()
+        {
+            state.mark(batch);
+        }
         let (slot, wants_sync) = from_slot_id(from);
         if slot == self.port_slot() {
             self.ports.placed(ticket, outcome.as_ref().map(|batch| batch.last()).map_err(Refusal::clone));

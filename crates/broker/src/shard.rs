@@ -105,6 +105,8 @@ pub struct Shard {
     pub(crate) starving: VecDeque<u32>,
     pub(crate) scratch: Scratch,
     pub(crate) attributes: firehose_log::AttributesBuf,
+    /// Events that were taken back, until the turn's frames are sealed.
+    pub(crate) redacted: Vec<Offset>,
     pub(crate) swept_secs: u32,
     pub(crate) stopping: bool,
     /// Counters; read by others through [`ShardStats`].
@@ -163,6 +165,7 @@ impl Shard {
             starving: VecDeque::new(),
             scratch: Scratch::default(),
             attributes: firehose_log::AttributesBuf::default(),
+            redacted: Vec::new(),
             swept_secs: 0,
             stopping: false,
             stats,
@@ -187,6 +190,7 @@ impl Shard {
             self.look_at(message);
         }
         self.frames.seal();
+        self.drop_redacted();
     }
 
     /// What is asked of whoever runs the shard, in order.
@@ -337,7 +341,7 @@ impl Shard {
             Message::State(Answer::Saved { token }) => self.saved(token),
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
             Message::Retained { scan, page } => self.retained(scan, page),
-            Message::Redacted { .. } => {}
+            Message::Redacted { offset } => self.redacted.push(offset),
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }

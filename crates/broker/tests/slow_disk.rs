@@ -3,6 +3,7 @@
 
 use firehose_auth::{Access, AnonymousMode, AuthConfig};
 use firehose_broker::sequencer::Deposit;
+use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Durability, Role};
 use firehose_log::{
     Append, Attributes, Batch, Commit, CommitError, Draft, Event, Flags, Keep, Log, LogConfig, MemDisk,
@@ -106,7 +107,8 @@ fn start_behind(role: Role, gate: &Arc<Mutex<()>>) -> (Bus, Arc<Publisher>, Rece
         Access::new(AuthConfig { password_file: None, acl_file: None, anonymous: AnonymousMode::Full })
             .unwrap();
     let config = BusConfig { shards: 2, durability: Durability::Sync, role, ..BusConfig::default() };
-    let bus = Bus::start(config, log, access);
+    let state = State::in_memory(log.read.clone(), &config.limits);
+    let bus = Bus::start(config, log, state, access);
     publisher.bus.set(bus.clone()).ok().unwrap();
     (bus, publisher, commits)
 }

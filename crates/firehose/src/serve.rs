@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firehose_auth::{Access, AnonymousMode, AuthConfig};
+use firehose_broker::action::Now;
 use firehose_broker::bus::wall_us;
+use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Durability, Role};
 use firehose_http::{Connection, Door, HttpConfig, Service};
 use firehose_log::{Log, LogConfig, RealDisk};
@@ -47,7 +49,9 @@ impl Running {
         let mut addresses: Vec<_> =
             listeners.addresses().iter().map(|(p, at)| (p.to_string(), at.to_string())).collect();
         let log = open_log(config)?;
-        let bus = Bus::start(bus_config(config), log, access.clone());
+        let bus_config = bus_config(config);
+        let state = open_state(config, &bus_config, &log)?;
+        let bus = Bus::start(bus_config, log, state, access.clone());
         let mut http = HttpConfig::new(bus.read().clone(), access);
         http.head_timeout = Duration::from_secs(config.limits.connect_timeout_secs.secs);
         let http = Arc::new(Service::start(http)?);
@@ -173,6 +177,25 @@ fn open_log(config: &Config) -> Result<Log, Failure> {
         tracing::error!(first, last, "events of the log are damaged: they are declared as a gap");
     }
     Ok(log)
+}
+
+/// The state's file stands beside the log's folder.
+fn open_state(config: &Config, bus: &BusConfig, log: &Log) -> Result<State, Failure> {
+    let path = config.data_dir().join("state.redb");
+    let limits = Arc::new(bus.limits.clone());
+    let now = Now { ms: 0, wall_us: wall_us() };
+    let (state, report) = State::open(Arc::new(RealDisk::new()), &path, log.read.clone(), limits, now)
+        .map_err(Failure::runtime)?;
+    tracing::info!(
+        sessions = report.sessions,
+        wills = report.wills,
+        applied = report.applied,
+        "the state is open"
+    );
+    for note in &report.notes {
+        tracing::error!("{note}");
+    }
+    Ok(state)
 }
 
 fn log_config(config: &Config, folder: PathBuf) -> LogConfig {

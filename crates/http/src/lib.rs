@@ -9,6 +9,8 @@
 //! | `GET /v1/events` | past events, a page at a time: [`query`] has the parameters, [`scan`] what a page is |
 //! | `GET /livez` | 200 while the process lives |
 //!
+//! By the operator's socket alone ([`Operator`]): `POST /v1/redactions`, `GET /v1/doctor`, `POST /v1/clock`.
+//!
 //! Every answer carries `Firehose-Cursor`: after a page the place to go on from, else the newest event.
 //! Every error is a problem of RFC 9457.
 //!
@@ -23,6 +25,7 @@ mod connection;
 mod events;
 mod link;
 mod login;
+mod operator;
 mod problem;
 pub mod query;
 mod router;
@@ -31,5 +34,6 @@ mod service;
 mod shares;
 
 pub use connection::Connection;
+pub use operator::{Operator, OperatorError};
 pub use problem::Problem;
 pub use service::{Door, HttpConfig, Service};

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::connection::Connection;
+use crate::operator::{self, Operator};
 use crate::router::{self, State};
 use crate::shares::Peer;
 
@@ -127,6 +129,19 @@ impl Service {
         Ok(address)
     }
 
+    /// Serves the operator by this socket until the service ends; who may connect is the operator.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn listen_to_operator(&self, listener: UnixListener, operator: Arc<dyn Operator>) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let _inside = self.runtime.enter();
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let (stopping, alive) = (self.shared.stopping.clone(), self.shared.alive.clone());
+        self.runtime.spawn(operator::accept(listener, operator, stopping, alive));
+        Ok(())
+    }
+
     /// Takes no more requests, lets those that are being answered end, at most for `grace`, and ends the thread.
     pub fn shutdown(mut self, grace: Duration) {
         let _ = self.stop.send(true);
@@ -152,7 +167,7 @@ async fn run_until(mut stopping: watch::Receiver<bool>, mut all_gone: mpsc::Rece
 }
 
 /// Waits until the service is to stop, or is gone.
-async fn until(stopping: &mut watch::Receiver<bool>) {
+pub(crate) async fn until(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 

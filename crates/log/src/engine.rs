@@ -83,6 +83,18 @@ pub trait Commit: Send {
     /// deletes is still needed.
     fn upkeep(&mut self, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep>;
 
+    /// Takes an event back: when this returns a tombstone stands durably at its offset, and no file of the log, nor
+    /// its memory, holds its bytes. Appending goes on meanwhile; a batch that was handed out before stays as it is.
+    /// `now_us` is the wall clock. A record that cannot be read is taken back too: its bytes go, and it stays a
+    /// declared gap.
+    ///
+    /// # Errors
+    /// [`RedactError`]: it is not there, or the disk failed.
+    fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
+        let (_, _) = (offset, now_us);
+        Err(RedactError::Unsupported)
+    }
+
     /// The last commit before a clean stop; also leaves what makes the next start short.
     ///
     /// # Errors
@@ -99,18 +111,6 @@ pub trait Commit: Send {
     fn accept_clock(&mut self, now_us: i64) -> io::Result<bool> {
         let _ = now_us;
         Ok(false)
-    }
-
-    /// Takes an event back: when this returns a tombstone stands durably at its offset, and no file of the log, nor
-    /// its memory, holds its bytes. Appending goes on meanwhile; a batch that was handed out before stays as it is.
-    /// `now_us` is the wall clock. A record that cannot be read is taken back too: its bytes go, and it stays a
-    /// declared gap.
-    ///
-    /// # Errors
-    /// [`RedactError`]: it is not there, or the disk failed.
-    fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
-        let (_, _) = (offset, now_us);
-        Err(RedactError::Unsupported)
     }
 }
 

@@ -48,9 +48,8 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
     report.notes.extend(notes);
 
     let header = beginning.header;
-    let (kept, notes) = kept::load(&config.dir, &*disk, header.log_id, header.salt)
+    let kept = kept::load(&config.dir, &*disk, header.log_id, header.salt, &mut report.notes)
         .map_err(|error| open_error(&config.dir, error))?;
-    report.kept = notes;
     let mut tail = Tail::new(config.tail_bytes, beginning.durable());
     if let Some(batch) = &beginning.carried {
         tail.pin(Arc::clone(batch));
@@ -85,8 +84,8 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
         Err(error) => return Err(open_error(&shared.config.dir, error)),
     };
     report.begun = waiting.is_none();
-    report.duration_us = shared.disk.monotonic_us().saturating_sub(started_us);
     let housekeeping = Housekeeping::new(clock, waiting, shared.disk.monotonic_us());
+    report.duration_us = shared.disk.monotonic_us().saturating_sub(started_us);
     Ok(Log {
         append: Box::new(Appender::new(Arc::clone(&shared))),
         commit: Box::new(Committer::new(Arc::clone(&shared), housekeeping)),

@@ -1,12 +1,12 @@
 //! The world of a test: shards, sequencer, log, clock, wires.
 
 use crate::client::{self, Got, take_packets};
-use crate::retained_view;
 pub use crate::setup::Setup;
 use crate::setup::access;
+use crate::state::StateSide;
 use crate::wire::Client;
 use firehose_auth::{Access, Identity};
-use firehose_broker::arrival::{Arrival, Scope, Secret, home_shard};
+use firehose_broker::arrival::{Arrival, Scope, home_shard};
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Durability, Sequencer};
@@ -54,14 +54,20 @@ pub struct World {
     pub delays_reads: bool,
     /// The last values of `$SYS`.
     pub sys: Arc<LatestSys>,
+    pub state: StateSide,
+    pub setup: Setup,
     hosts: Vec<Host>,
     folder: tempfile::TempDir,
 }
 
 impl World {
     pub fn new(setup: Setup) -> World {
-        WALL_US.set(START_US);
-        let disk = MemDisk::new();
+        World::on(MemDisk::new(), Now { ms: 1_000_000, wall_us: START_US }, setup)
+    }
+
+    /// On what a disk has.
+    pub fn on(disk: MemDisk, now: Now, setup: Setup) -> World {
+        WALL_US.set(now.wall_us);
         let config = LogConfig {
             segment_bytes: setup.segment_bytes,
             tail_bytes: setup.tail_bytes,
@@ -70,29 +76,35 @@ impl World {
             disk_check_secs: setup.disk_check_secs,
             ..LogConfig::new("/log")
         };
-        let log = open(config, Arc::new(disk.clone()), START_US).expect("opens");
+        let log = open(config, Arc::new(disk.clone()), now.wall_us).expect("opens");
         let folder = tempfile::tempdir().expect("a folder");
         let access = access(&setup, &folder);
         let (durability, bytes_max) = (setup.durability, setup.limits.mailbox_bytes_max);
         let sequencer = Sequencer::new(setup.shards, log.append, durability, setup.role, bytes_max, wall_us);
+        let limits = Arc::new(setup.limits.clone());
+        let state = StateSide::open(&disk, log.read.clone(), limits.clone(), now);
+        sequencer.set_state(state.state.queue().clone());
         let shared = Shared {
-            replays: Arc::new(Replays::new(&setup.limits)),
-            limits: Arc::new(setup.limits),
+            replays: Arc::new(Replays::new(&limits)),
+            limits,
             access: access.clone(),
-            unlogged: setup.unlogged.into(),
-            secret: Secret::default(),
+            unlogged: setup.unlogged.clone().into(),
+            secret: state.state.secret().clone(),
             sys: Arc::default(),
-            stored: Arc::default(),
+            stored: state.state.names().clone(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: setup.durability == Durability::Sync,
         };
         let host = |_| {
             let stats = Arc::<ShardStats>::default();
-            Host { shard: Shard::new(shared.clone(), 0, stats.clone()), stats, clients: HashMap::new() }
+            Host {
+                shard: Shard::new(shared.clone(), sequencer.head(), stats.clone()),
+                stats,
+                clients: HashMap::new(),
+            }
         };
         let hosts = (0..setup.shards).map(host).collect();
-        let now = Now { ms: 1_000_000, wall_us: START_US };
         World {
             sequencer,
             read: log.read,
@@ -105,6 +117,8 @@ impl World {
             has_section_thread: true,
             delays_reads: false,
             sys: shared.sys,
+            state,
+            setup,
             hosts,
             folder,
         }
@@ -126,6 +140,19 @@ impl World {
     /// Replaces the ACL file's lines and reloads.
     pub fn reload_acl(&mut self, lines: &str) {
         std::fs::write(self.folder.path().join("acl"), lines).expect("written");
+        self.access.reload().expect("reloads");
+        for shard in 0..self.hosts.len() {
+            self.sequencer.send(shard, Message::Reload);
+        }
+        self.settle();
+    }
+
+    /// Takes a user away and reloads.
+    pub fn remove_user(&mut self, user: &str) {
+        let path = self.folder.path().join("passwd");
+        let mut file = firehose_auth::PasswordFile::read(&path).expect("loads");
+        file.delete(user);
+        file.write(&path).expect("written");
         self.access.reload().expect("reloads");
         for shard in 0..self.hosts.len() {
             self.sequencer.send(shard, Message::Reload);
@@ -164,12 +191,13 @@ impl World {
         address: Option<IpAddr>,
     ) -> usize {
         let number = self.clients.len();
-        let scope = Scope::of(&identity, address, false);
-        let host = home_shard(scope.hash_with(&Secret::default(), client_id), self.hosts.len());
+        // The lobby knows ids that it drew.
+        let assigned = client_id.starts_with("auto-");
+        let scope = Scope::of(&identity, address, assigned);
+        let host = home_shard(scope.hash_with(self.state.state.secret(), client_id), self.hosts.len());
         let (connect, _) =
             firehose_mqtt::decode_connect(&input, usize::MAX).expect("a CONNECT").expect("whole");
         let version = connect.version;
-        let assigned = connect.client_id.is_empty();
         self.clients.push(Client::new(version, host));
         let socket: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(number));
         let client_id = client_id.into();
@@ -276,7 +304,7 @@ impl World {
                 quiet &= !self.exchange(host);
                 quiet &= !self.flush(host);
             }
-            if quiet {
+            if quiet && !self.turn_of_state() {
                 return;
             }
         }
@@ -342,10 +370,10 @@ impl World {
             Action::Resolve { token, since } => {
                 Message::Resolved { token, start: self.read.resolve(&since, self.now.wall_us) }
             }
-            Action::Retained { scan, filter, after, as_of, bytes_max } => {
-                let page = retained_view::page(&*self.read, &filter, after.as_deref(), as_of, bytes_max);
-                Message::Retained { scan, page: Ok(Arc::new(page)) }
+            Action::Fetch { session, offsets } => {
+                Message::Fetched { session, events: self.fetched(&offsets) }
             }
+            question @ Action::Retained { .. } => return self.state.ask(host, question),
             _ => unreachable!("only questions wait"),
         };
         self.sequencer.send(host, message);
@@ -364,7 +392,10 @@ impl World {
                     self.clients[client].session = None;
                 }
             }
-            question @ (Action::Read { .. } | Action::Resolve { .. } | Action::Retained { .. })
+            question @ (Action::Read { .. }
+            | Action::Resolve { .. }
+            | Action::Retained { .. }
+            | Action::Fetch { .. })
                 if self.delays_reads =>
             {
                 self.questions.push_back((host, question));
@@ -379,11 +410,13 @@ impl World {
                     chunk => self.hosts[host].shard.answer(lane, chunk),
                 }
             }
-            question @ (Action::Resolve { .. } | Action::Retained { .. }) => {
+            question @ (Action::Resolve { .. } | Action::Retained { .. } | Action::Fetch { .. }) => {
                 self.questions.push_back((host, question));
                 self.answer(self.questions.len() - 1);
             }
-            Action::Fetch { .. } | Action::State(_) => {}
+            Action::State(request) => {
+                self.state.state.queue().submit(host, request, self.sequencer.head());
+            }
             Action::Resume { session } => {
                 let appetite = self.hosts[host].shard.resume(session);
                 if let Some(client) = self.hosts[host].clients.get(&session).copied() {

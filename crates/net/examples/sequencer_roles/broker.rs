@@ -3,6 +3,7 @@
 use crate::slow_disk::{SlowDisk, Slowness};
 use firehose_auth::{Access, AnonymousMode, AuthConfig};
 use firehose_broker::bus::wall_us;
+use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Durability, Role};
 use firehose_log::{Disk, LogConfig, RealDisk};
 use firehose_net::{Address, Bound, ListenerConfig, Listeners, Protocol, Server};
@@ -69,7 +70,9 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Er
     let log = firehose_log::open(LogConfig::new(dir.path()), disk, wall_us())?;
     let access =
         Access::new(AuthConfig { password_file: None, acl_file: None, anonymous: AnonymousMode::Full })?;
-    let bus = Bus::start(BusConfig { durability, role, ..BusConfig::default() }, log, access);
+    let config = BusConfig { durability, role, ..BusConfig::default() };
+    let state = State::in_memory(log.read.clone(), &config.limits);
+    let bus = Bus::start(config, log, state, access);
     let server = Server::start(&bus, listeners, None)?;
 
     std::io::stdout().write_all(&bound.port().to_be_bytes())?;
