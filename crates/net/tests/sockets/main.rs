@@ -4,3 +4,4 @@ mod bed;
 mod fan_out;
 mod lobby;
 mod sessions;
+mod slow_disk;
