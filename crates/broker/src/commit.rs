@@ -4,7 +4,7 @@
 use crate::bus::{Bus, wall_us};
 use crate::sequencer::Durability;
 use crate::sys::Sys;
-use firehose_log::Commit;
+use firehose_log::{Commit, KeepNothing};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,7 @@ impl Turns {
     }
 
     fn upkeep(&mut self) {
-        for note in self.commit.upkeep(wall_us()) {
+        for note in self.commit.upkeep(wall_us(), &mut KeepNothing) {
             tracing::warn!("{note}");
         }
     }

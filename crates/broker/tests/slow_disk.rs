@@ -5,8 +5,8 @@ use firehose_auth::{Access, AnonymousMode, AuthConfig};
 use firehose_broker::sequencer::Deposit;
 use firehose_broker::{Bus, BusConfig, Durability, Role};
 use firehose_log::{
-    Append, Attributes, Batch, Commit, CommitError, Draft, Event, Flags, Log, LogConfig, MemDisk, Offset,
-    Origin, Refusal, Submission, Upkeep,
+    Append, Attributes, Batch, Commit, CommitError, Draft, Event, Flags, Keep, Log, LogConfig, MemDisk,
+    Offset, Origin, Refusal, Submission, Upkeep,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -73,8 +73,8 @@ impl Commit for Said {
         Ok(durable)
     }
 
-    fn upkeep(&mut self, now_us: i64) -> Vec<Upkeep> {
-        self.commit.upkeep(now_us)
+    fn upkeep(&mut self, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep> {
+        self.commit.upkeep(now_us, keep)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bus::{Bus, FIRST_SECS};
 use firehose_auth::{AnonymousMode, AuthConfig, HashKind, PasswordFile};
-use firehose_log::{Cursor, format_time};
+use firehose_log::{Cursor, KeepNothing, format_time};
 
 fn numbers(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
@@ -202,7 +202,7 @@ fn a_cursor_below_the_retention_is_gone_unless_gaps_are_passed_over() {
     let first = bus.get("/v1/events").header("firehose-cursor").expect("it is there").to_owned();
     for _ in 0..40 {
         bus.append(&[("n", &filler)]);
-        bus.log.commit.upkeep(bus::FIRST_SECS * 1_000_000);
+        bus.log.commit.upkeep(bus::FIRST_SECS * 1_000_000, &mut KeepNothing);
     }
     assert!(bus.log.read.oldest() > 2, "retention deleted the first segments");
     let gone = bus.get(&format!("/v1/events?since={first}"));

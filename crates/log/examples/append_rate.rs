@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use firehose_log::{
-    Attributes, Chunk, Draft, Event, Flags, Log, LogConfig, Offset, Origin, RealDisk, Submission, Wait, open,
+    Attributes, Chunk, Draft, Event, Flags, KeepNothing, Log, LogConfig, Offset, Origin, RealDisk,
+    Submission, Wait, open,
 };
 
 const EVENTS: usize = 2_000_000;
@@ -25,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let started = Instant::now();
         let durable = log.commit.commit()?;
         println!("commit up to {durable}: {:?}", started.elapsed());
-        log.commit.upkeep(now_us());
+        log.commit.upkeep(now_us(), &mut KeepNothing);
     }
     let mut log = open(config(), Arc::new(RealDisk::new()), now_us())?;
     println!(
@@ -68,7 +69,7 @@ fn append(log: &mut Log, events: usize, per_turn: usize) -> Result<(usize, Durat
             return Err(refusal.into());
         }
         if log.append.wants_upkeep() {
-            log.commit.upkeep(now_us());
+            log.commit.upkeep(now_us(), &mut KeepNothing);
         }
     }
     Ok((turns, started.elapsed()))

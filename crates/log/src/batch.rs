@@ -19,13 +19,16 @@ pub struct Batch {
     starts: Vec<u32>,
     header: BatchHeader,
     logged: bool,
+    /// As [`Batch::is_marked`] says, if it is known.
+    marked: Option<bool>,
 }
 
 impl Batch {
     /// A batch that is delivered and not logged: `after` is the head it stands behind, its offsets mean nothing.
     pub fn unlogged(draft: Draft, after: Offset, time_us: i64) -> Batch {
         let header = BatchHeader::of(&draft, after, time_us, 0);
-        Batch { bytes: draft.bytes, starts: draft.starts, header, logged: false }
+        let marked = Some(draft.is_marked);
+        Batch { bytes: draft.bytes, starts: draft.starts, header, logged: false, marked }
     }
 
     /// A batch placed at `base` in `epoch`; its header is sealed with the log's `salt`.
@@ -34,12 +37,15 @@ impl Batch {
         if let Some(front) = draft.bytes.first_chunk_mut() {
             *front = header.encode(salt);
         }
-        Batch { bytes: draft.bytes, starts: draft.starts, header, logged: true }
+        let marked = Some(draft.is_marked);
+        Batch { bytes: draft.bytes, starts: draft.starts, header, logged: true, marked }
     }
 
     /// The same batch in another epoch.
     pub(crate) fn of_epoch(self, epoch: u32, salt: u32) -> Batch {
-        let draft = Draft { bytes: self.bytes, starts: self.starts, len: self.header.count as usize };
+        let is_marked = self.is_marked();
+        let len = self.header.count as usize;
+        let draft = Draft { bytes: self.bytes, starts: self.starts, len, is_marked };
         Batch::placed(draft, self.header.base, self.header.time_us, epoch, salt)
     }
 
@@ -76,6 +82,12 @@ impl Batch {
     /// Whether the log holds it.
     pub fn is_logged(&self) -> bool {
         self.logged
+    }
+
+    /// Whether it holds a record that matters to the state beside the log, as [`Draft::is_marked`] says. For one that
+    /// was read from the disk this is found by looking at its records.
+    pub fn is_marked(&self) -> bool {
+        self.marked.unwrap_or_else(|| self.records().any(|(_, record)| record.is_marked()))
     }
 
     /// Bytes of header and records.
@@ -218,7 +230,7 @@ pub(crate) fn split(bytes: &[u8], header: &BatchHeader, salt: u32) -> Vec<Piece>
         count += 1;
     }
     if count == header.count && at == header.total_bytes() {
-        let batch = Batch { bytes: bytes.to_vec(), starts, header: *header, logged: true };
+        let batch = Batch { bytes: bytes.to_vec(), starts, header: *header, logged: true, marked: None };
         return vec![Piece::Whole(batch)];
     }
     split_damaged(bytes, header, salt)
@@ -294,6 +306,7 @@ fn run(bytes: &[u8], places: &[Option<(usize, usize)>], header: BatchHeader, sal
             draft.starts.push(draft.bytes.len() as u32);
         }
         draft.bytes.extend_from_slice(&bytes[start..start + len]);
+        draft.is_marked |= record::at(bytes, start).is_marked();
         draft.len += 1;
     }
     Batch::placed(draft, header.base, header.time_us, header.epoch, salt)

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, BatchHeader};
 use crate::disk::File;
-use crate::engine::{Chunk, Commit, CommitError, Refusal, Upkeep, Wait};
+use crate::engine::{Chunk, Commit, CommitError, Keep, Refusal, Upkeep, Wait};
 use crate::event::Offset;
 use crate::housekeeping::Housekeeping;
+use crate::point::Points;
 use crate::reader;
 use crate::segment::{Segment, lock};
 use crate::segment_header::SEGMENT_HEADER_BYTES;
@@ -21,17 +22,21 @@ const REWRITE_BYTES: usize = 1 << 20;
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     housekeeping: Housekeeping,
+    points: Points,
 }
 
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, housekeeping: Housekeeping) -> Committer {
-        Committer { shared, housekeeping }
+        Committer { shared, housekeeping, points: Points::default() }
     }
 }
 
 impl Commit for Committer {
     fn commit(&mut self) -> Result<Offset, CommitError> {
         let shared = &*self.shared;
+        if self.housekeeping.waiting.is_some() {
+            return Ok(lock(&shared.tail).durable());
+        }
         let (target, active, dirty, dir_dirty) = {
             let mut writer = lock(&shared.writer);
             if let Some(Refusal::ReadOnly(why)) = &writer.refusing {
@@ -39,10 +44,13 @@ impl Commit for Committer {
             }
             let durable = lock(&shared.tail).durable();
             if writer.head == durable && !writer.dir_dirty {
+                self.points.look(shared, &writer);
+                self.points.set_durable();
                 return Ok(durable);
             }
             writer.dirty_bytes = 0;
             let dir_dirty = std::mem::take(&mut writer.dir_dirty);
+            self.points.look(shared, &writer);
             (writer.head, Arc::clone(&writer.active), writer.dirty.clone(), dir_dirty)
         };
         // The long part, without any lock: the sequencer goes on.
@@ -59,11 +67,28 @@ impl Commit for Committer {
         let done = |segment: &Arc<Segment>| dirty.iter().any(|(synced, _)| Arc::ptr_eq(synced, segment));
         writer.dirty.retain(|(segment, _)| Arc::ptr_eq(segment, &active) || !done(segment));
         lock(&shared.tail).set_durable(target);
+        self.points.set_durable();
         Ok(target)
     }
 
-    fn upkeep(&mut self, now_us: i64) -> Vec<Upkeep> {
-        self.housekeeping.run(&self.shared, now_us)
+    fn upkeep(&mut self, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep> {
+        let mut done = self.housekeeping.run(&self.shared, now_us, keep);
+        if let Err(error) = self.points.store(&self.shared) {
+            done.push(Upkeep::Failed { what: "store the index point", why: error.to_string() });
+        }
+        done
+    }
+
+    fn close(&mut self) -> Result<Offset, CommitError> {
+        self.points.step_bytes = Some(1);
+        let durable = self.commit()?;
+        // A start without it has more to look through.
+        let _ = self.points.store(&self.shared);
+        Ok(durable)
+    }
+
+    fn accept_clock(&mut self, now_us: i64) -> io::Result<bool> {
+        self.housekeeping.clock.accept(&self.shared, now_us)
     }
 }
 

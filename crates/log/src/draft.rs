@@ -2,7 +2,7 @@
 //! come with the place in the log.
 
 use crate::batch::BATCH_HEADER_BYTES;
-use crate::event::{Event, Origin};
+use crate::event::{self, Event, Origin};
 use crate::record::{self, TooLarge};
 
 /// Most bytes of one draft: what a batch header's field can say, with room to spare.
@@ -16,6 +16,7 @@ pub struct Draft {
     /// Where the second and later records start in `bytes`; the first starts after the header.
     pub(crate) starts: Vec<u32>,
     pub(crate) len: usize,
+    pub(crate) is_marked: bool,
 }
 
 impl Draft {
@@ -48,12 +49,19 @@ impl Draft {
             self.starts.push(start as u32);
         }
         self.len += 1;
+        self.is_marked |= event::is_marked(event.flags, origin);
         Ok(())
     }
 
     /// Number of records.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether it holds an event that matters to the state beside the log: one to be retained, one whose packet id has
+    /// to be remembered ([`Origin::packet_id`]), or a will ([`crate::WayIn::Will`]).
+    pub fn is_marked(&self) -> bool {
+        self.is_marked
     }
 
     /// Bytes of the records and of the header they will get; 0 without a record.

@@ -1,11 +1,14 @@
 //! The seam between the bus and what keeps its events: the embedded segments by default, another store later.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::cursor::Cursor;
 use crate::draft::Draft;
 use crate::event::Offset;
+use crate::note::Note;
+use crate::record::Kind;
 use crate::since::{Since, SinceError};
 
 /// A draft that waits for its place.
@@ -76,8 +79,44 @@ pub trait Commit: Send {
     fn commit(&mut self) -> Result<Offset, CommitError>;
 
     /// Work ahead of need, and housekeeping: the next segment, retention, a look at the free space. To be called
-    /// about once a second, and when [`Append::wants_upkeep`] says so.
-    fn upkeep(&mut self, now_us: i64) -> Vec<Upkeep>;
+    /// about once a second, and when [`Append::wants_upkeep`] says so. `keep` is asked what of a segment that retention
+    /// deletes is still needed.
+    fn upkeep(&mut self, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep>;
+
+    /// The last commit before a clean stop; also leaves what makes the next start short.
+    ///
+    /// # Errors
+    /// As [`Commit::commit`].
+    fn close(&mut self) -> Result<Offset, CommitError> {
+        self.commit()
+    }
+
+    /// Trusts the clock again, which says `now_us` (µs since 1970-01-01 UTC): events go for their age from now on.
+    /// Gives whether it was not trusted before.
+    ///
+    /// # Errors
+    /// As the system says; the clock is not trusted then.
+    fn accept_clock(&mut self, now_us: i64) -> io::Result<bool> {
+        let _ = now_us;
+        Ok(false)
+    }
+}
+
+/// Who knows which records are needed after their segment is deleted: those that are retained or in flight.
+pub trait Keep {
+    /// Of the events from `first` to `last`, the offsets of those that are needed, ascending. `None`: not known yet;
+    /// the deletion is put off to the next upkeep.
+    fn wanted(&mut self, first: Offset, last: Offset) -> Option<Vec<Offset>>;
+}
+
+/// Needs nothing that retention deletes.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct KeepNothing;
+
+impl Keep for KeepNothing {
+    fn wanted(&mut self, _: Offset, _: Offset) -> Option<Vec<Offset>> {
+        Some(Vec::new())
+    }
 }
 
 /// What could not be made durable, and why. The log is read-only from then on.
@@ -132,6 +171,8 @@ pub enum Upkeep {
         /// How many bytes were written anew.
         bytes: u64,
     },
+    /// Something is wrong with a file.
+    Noticed(Note),
     /// Something that can wait did not work; it is tried again.
     Failed {
         /// What was tried.
@@ -163,6 +204,7 @@ impl std::fmt::Display for Upkeep {
             Upkeep::Rewritten { why, bytes } => {
                 write!(f, "after a failed sync ({why}) {bytes} bytes were written anew into a new segment")
             }
+            Upkeep::Noticed(note) => note.fmt(f),
             Upkeep::Failed { what, why } => write!(f, "could not {what}: {why}; it is tried again"),
         }
     }
@@ -190,6 +232,26 @@ pub trait Read: Send + Sync {
     /// [`ReadError`] if the disk cannot be read.
     fn read(&self, from: Offset, upto: Offset, bytes_max: usize, wait: Wait) -> Result<Chunk, ReadError>;
 
+    /// The events at these offsets, which ascend, each with the batch that holds it; neighbours share it. What is gone,
+    /// cannot be read, or is no event (a tombstone, a gap) is left out. Records that were kept when their segment was
+    /// deleted ([`Keep`]) are found too.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the disk cannot be read.
+    fn fetch(&self, offsets: &[Offset], wait: Wait) -> Result<Fetched, ReadError> {
+        let mut found = Vec::new();
+        for &offset in offsets {
+            match self.read(offset, offset, 1, wait)? {
+                Chunk::Batches(batches) => {
+                    found.extend(batches.into_iter().next().and_then(|batch| fetched(offset, batch)));
+                }
+                Chunk::Blocked => return Ok(Fetched::Blocked),
+                Chunk::Gap { .. } | Chunk::End => {}
+            }
+        }
+        Ok(Fetched::Events(found))
+    }
+
     /// The first record in log order that was recorded at `time_us` or later; one above the head if none was.
     /// May wait for the disk.
     ///
@@ -206,6 +268,11 @@ pub trait Read: Send + Sync {
     /// The cursor after the event at `offset`, which was recorded at `time_us`. The same event has the same
     /// cursor at any time.
     fn cursor(&self, offset: Offset, time_us: i64) -> Cursor;
+
+    /// Whether the wall clock has jumped and is not trusted: nothing may go for its age. Cheap.
+    fn clock_is_held(&self) -> bool {
+        false
+    }
 }
 
 /// Whether a read may wait for the disk.
@@ -233,6 +300,21 @@ pub enum Chunk {
     },
     /// There is nothing to read: `from` is above `upto` or above the head.
     End,
+}
+
+/// What a fetch gave.
+#[derive(Clone, Debug)]
+pub enum Fetched {
+    /// Those events that are there, in order, each with the batch that holds it.
+    Events(Vec<(Offset, Arc<Batch>)>),
+    /// The disk would have to be waited for.
+    Blocked,
+}
+
+/// The answer for an offset that a batch holds; `None` if there is no event.
+pub(crate) fn fetched(offset: Offset, batch: Arc<Batch>) -> Option<(Offset, Arc<Batch>)> {
+    let index = usize::try_from(offset.checked_sub(batch.base())?).ok()?;
+    (index < batch.len() && batch.record(index).kind() == Kind::Event).then_some((offset, batch))
 }
 
 /// A disk that could not be read.

@@ -78,6 +78,12 @@ pub struct Origin<'a> {
     pub way_in: WayIn,
 }
 
+/// Whether an event matters to the state beside the log: it is to be retained, its packet id has to be remembered, or
+/// it is the will of a session.
+pub(crate) fn is_marked(flags: Flags, origin: &Origin<'_>) -> bool {
+    flags.retain() || origin.packet_id != 0 || origin.way_in == WayIn::Will
+}
+
 /// The door an event came in by.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub enum WayIn {
@@ -90,6 +96,8 @@ pub enum WayIn {
     Source,
     /// The bus itself (status, gap and redaction notices).
     Bus,
+    /// The will of a session that ended.
+    Will,
     /// One that this version does not know.
     Other(u8),
 }
@@ -102,6 +110,7 @@ impl WayIn {
             WayIn::Http => 2,
             WayIn::Source => 3,
             WayIn::Bus => 4,
+            WayIn::Will => 5,
             WayIn::Other(byte) => byte,
         }
     }
@@ -113,6 +122,7 @@ impl WayIn {
             2 => WayIn::Http,
             3 => WayIn::Source,
             4 => WayIn::Bus,
+            5 => WayIn::Will,
             other => WayIn::Other(other),
         }
     }

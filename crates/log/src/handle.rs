@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::cursor::Cursor;
-use crate::engine::{Chunk, Read, ReadError, Start, Wait};
+use crate::engine::{Chunk, Fetched, Read, ReadError, Start, Wait};
 use crate::event::{FIRST_OFFSET, Offset};
+use crate::fetch;
 use crate::reader;
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -40,6 +41,10 @@ impl Read for Handle {
         reader::read(&self.0, from, upto, bytes_max, wait)
     }
 
+    fn fetch(&self, offsets: &[Offset], wait: Wait) -> Result<Fetched, ReadError> {
+        fetch::fetch(&self.0, offsets, wait)
+    }
+
     fn seek_time(&self, time_us: i64) -> Result<Offset, ReadError> {
         let segments = self.0.segments().clone();
         for segment in &segments {
@@ -66,6 +71,10 @@ impl Read for Handle {
             }
             Since::After(cursor) => self.after(cursor),
         }
+    }
+
+    fn clock_is_held(&self) -> bool {
+        self.0.clock_held.load(Ordering::Acquire)
     }
 
     fn cursor(&self, offset: Offset, time_us: i64) -> Cursor {

@@ -4,30 +4,29 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::engine::{Refusal, Upkeep};
+use crate::clock::Clock;
+use crate::engine::{Keep, Refusal, Upkeep};
+use crate::epoch::Beginning;
+use crate::folder::is_full;
+use crate::note::Note;
 use crate::segment::{Segment, lock};
 use crate::shared::Shared;
 
-const DAY_US: i64 = 86_400_000_000;
-/// Its presence says that no event may go for its age, since the clock is not to be trusted.
-pub(crate) const HOLD_FILE: &str = "clock-hold";
-
 /// What upkeep remembers from turn to turn.
 pub(crate) struct Housekeeping {
-    /// Wall and monotonic clock of the last turn, µs.
-    clocks: Option<(i64, u64)>,
-    /// Since when, by the monotonic clock, the wall clock has agreed with it after a jump.
-    held_since_us: Option<u64>,
+    pub clock: Clock,
+    /// The epoch, as long as there is no room for it to begin.
+    pub waiting: Option<Beginning>,
     disk_low: bool,
 }
 
 impl Housekeeping {
-    /// `held`: whether an earlier run had stopped deletion by age.
-    pub(crate) fn new(held: bool, monotonic_us: u64) -> Housekeeping {
-        Housekeeping { clocks: None, held_since_us: held.then_some(monotonic_us), disk_low: false }
+    /// `waiting`: the epoch, if there was no room for it to begin.
+    pub(crate) fn new(clock: Clock, waiting: Option<Beginning>) -> Housekeeping {
+        Housekeeping { clock, disk_low: waiting.is_some(), waiting }
     }
 
-    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64) -> Vec<Upkeep> {
+    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64, _keep: &mut dyn Keep) -> Vec<Upkeep> {
         let mut done = std::mem::take(&mut *lock(&shared.notices));
         let mut attempt = |what, result: io::Result<()>| {
             if let Err(error) = result {
@@ -42,7 +41,7 @@ impl Housekeeping {
                 done.push(Upkeep::Failed { what: "see how much room there is", why: error.to_string() })
             }
         }
-        done.extend(self.check_clock(shared, now_us));
+        done.extend(self.clock.check(shared, now_us, || newest_us(shared)));
         if let Err(error) = self.retain(shared, now_us, &mut done) {
             done.push(Upkeep::Failed { what: "delete old segments", why: error.to_string() });
         }
@@ -52,7 +51,8 @@ impl Housekeeping {
     fn check_space(&mut self, shared: &Shared) -> io::Result<Option<Upkeep>> {
         let space = shared.disk.space(&shared.config.dir)?;
         let reserve_bytes = shared.config.disk_reserve_bytes.min(space.total_bytes / 20);
-        let low = space.free_bytes < reserve_bytes;
+        let low =
+            space.free_bytes < reserve_bytes || !self.begin(shared, space.free_bytes >= reserve_bytes)?;
         let mut writer = lock(&shared.writer);
         match (low, &writer.refusing) {
             (true, None) => writer.refusing = Some(Refusal::DiskFull),
@@ -67,28 +67,18 @@ impl Housekeeping {
         })
     }
 
-    /// Compares the wall clock with the monotonic one and, at the start, with the newest event.
-    fn check_clock(&mut self, shared: &Shared, now_us: i64) -> Option<Upkeep> {
-        let monotonic_us = shared.disk.monotonic_us();
-        let by_us = match self.clocks.replace((now_us, monotonic_us)) {
-            Some((wall, monotonic)) => {
-                now_us.saturating_sub(wall).saturating_sub(monotonic_us.saturating_sub(monotonic) as i64)
-            }
-            None => newest_us(shared).map_or(0, |newest| now_us.saturating_sub(newest)),
-        };
-        if by_us.saturating_abs() > DAY_US {
-            self.held_since_us = Some(monotonic_us);
-            // Without the file a restart would trust the clock again if new events were recorded by it.
-            let _ = shared.disk.create(&shared.path(HOLD_FILE));
-            return Some(Upkeep::ClockJumped { by_us });
+    /// Begins the epoch that waits for room, if one does; gives whether it has begun.
+    fn begin(&mut self, shared: &Shared, is_room: bool) -> io::Result<bool> {
+        let Some(waiting) = &mut self.waiting else { return Ok(true) };
+        if !is_room {
+            return Ok(false);
         }
-        let since = self.held_since_us?;
-        if monotonic_us.saturating_sub(since) < DAY_US as u64 {
-            return None;
+        match waiting.attempt(shared) {
+            Ok(()) => self.waiting = None,
+            Err(error) if is_full(&error) => return Ok(false),
+            Err(error) => return Err(error),
         }
-        self.held_since_us = None;
-        let _ = shared.disk.remove(&shared.path(HOLD_FILE));
-        Some(Upkeep::ClockAgrees)
+        Ok(true)
     }
 
     /// Deletes whole segments from the oldest on, never the active one.
@@ -96,7 +86,7 @@ impl Housekeeping {
         let segments = shared.segments().clone();
         let mut bytes = 0;
         for segment in &segments {
-            bytes += segment.bytes(&*shared.disk)?;
+            bytes += bytes_of(shared, segment, done);
         }
         let mut deleted = false;
         for pair in segments.windows(2) {
@@ -105,7 +95,7 @@ impl Housekeeping {
             if !too_many && !self.is_too_old(shared, oldest, now_us)? {
                 break;
             }
-            bytes -= oldest.bytes(&*shared.disk)?;
+            bytes -= bytes_of(shared, oldest, done);
             delete(shared, oldest)?;
             deleted = true;
             let name = oldest.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -116,7 +106,7 @@ impl Housekeeping {
 
     fn is_too_old(&self, shared: &Shared, segment: &Arc<Segment>, now_us: i64) -> io::Result<bool> {
         let Some(age_secs) = shared.config.retention_age_secs else { return Ok(false) };
-        if self.held_since_us.is_some() {
+        if self.clock.is_held() {
             return Ok(false);
         }
         let newest_us = match segment.time_max_us() {
@@ -168,10 +158,21 @@ fn seal(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes of a segment's file; none of one that cannot be opened, which is told once.
+fn bytes_of(shared: &Shared, segment: &Segment, done: &mut Vec<Upkeep>) -> u64 {
+    segment.bytes(&*shared.disk).unwrap_or_else(|error| {
+        if segment.tell_once() {
+            let why = format!("cannot be opened ({error})");
+            done.push(Upkeep::Noticed(Note::Unreadable { file: segment.name(), why }));
+        }
+        0
+    })
+}
+
 fn delete(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
     shared.segments_mut().retain(|other| !Arc::ptr_eq(other, segment));
     shared.forget(segment);
-    for path in [segment.index_path(), segment.path.clone()] {
+    for path in [segment.index_path(), segment.point_path(), segment.path.clone()] {
         match shared.disk.remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -1,5 +1,6 @@
 //! The index of one segment: where its offsets and times stand in the file, about every 64 KiB. In memory while
-//! the segment is written, then a side file that can be deleted and rebuilt.
+//! the segment is written, then a side file that can be deleted and rebuilt. While it is written, the index up to
+//! some durable batch stands in a side file of its own, the index point, from which a start goes on.
 
 use crate::batch::BatchHeader;
 use crate::event::Offset;
@@ -66,8 +67,21 @@ impl Index {
         Some(self.entries.get(at)?.offset)
     }
 
-    /// The bytes of the side file.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The index up to where its last interval begins: what may be skipped when a segment is looked through, but for
+    /// the interval, whose first batch must be where it says.
+    pub(crate) fn before_last_interval(&self) -> Option<Index> {
+        let (last, before) = self.entries.split_last()?;
+        let time_max_us = before.last().map_or(i64::MIN, |entry| entry.time_max_us);
+        Some(Index {
+            entries: before.to_vec(),
+            len: last.position,
+            last: last.offset.saturating_sub(1),
+            time_max_us,
+        })
+    }
+
+    /// The bytes of the side file of the segment whose header has this checksum.
+    pub(crate) fn encode(&self, header_crc: u32) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_BYTES + self.entries.len() * ENTRY_BYTES);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[0; 4]);
@@ -75,7 +89,8 @@ impl Index {
         out.extend_from_slice(&self.len.to_le_bytes());
         out.extend_from_slice(&self.last.to_le_bytes());
         out.extend_from_slice(&self.time_max_us.to_le_bytes());
-        out.extend_from_slice(&[0; 8]);
+        out.extend_from_slice(&header_crc.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
         for entry in &self.entries {
             out.extend_from_slice(&entry.offset.to_le_bytes());
             out.extend_from_slice(&entry.position.to_le_bytes());
@@ -86,13 +101,26 @@ impl Index {
         out
     }
 
-    /// Reads a side file; `None` if it is damaged or of another version, and has to be made anew.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Index> {
-        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
-        let count = u32::from_le_bytes(*head[12..].first_chunk()?) as usize;
-        let crc = u32::from_le_bytes(*head[8..].first_chunk()?);
-        if head[0..8] != MAGIC || rest.len() != count * ENTRY_BYTES || crc32c::crc32c(&bytes[12..]) != crc {
-            return None;
+    /// Reads the side file of the segment whose header has this checksum.
+    ///
+    /// # Errors
+    /// What is wrong with it, if it has to be made anew.
+    pub(crate) fn decode(bytes: &[u8], header_crc: u32) -> Result<Index, &'static str> {
+        const CUT: &str = "is cut";
+        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(CUT)?;
+        if head[0..8] != MAGIC {
+            return Err("is none, or of another version");
+        }
+        let half = |at: usize| head[at..].first_chunk().map_or(0, |half| u32::from_le_bytes(*half));
+        if crc32c::crc32c(&bytes[12..]) != half(8) {
+            return Err("is damaged");
+        }
+        // 0: written before indexes said whose they are.
+        if half(40) != 0 && half(40) != header_crc {
+            return Err("is not its own");
+        }
+        if rest.len() as u64 != u64::from(half(12)) * ENTRY_BYTES as u64 {
+            return Err(CUT);
         }
         let word =
             |bytes: &[u8], at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
@@ -101,7 +129,7 @@ impl Index {
             position: word(entry, 8),
             time_max_us: word(entry, 16) as i64,
         });
-        Some(Index {
+        Ok(Index {
             entries: entries.collect(),
             len: word(head, 16),
             last: word(head, 24),
@@ -132,7 +160,8 @@ mod tests {
             batches in proptest::collection::vec((100u32..100_000, 0i64..1_000), 1..60), time in 0i64..1_001
         ) {
             let (index, placed) = index(&batches);
-            prop_assert_eq!(Index::decode(&index.encode()), Some(index.clone()));
+            prop_assert_eq!(Index::decode(&index.encode(7), 7), Ok(index.clone()));
+            prop_assert!(Index::decode(&index.encode(7), 8).is_err());
             for &(base, position, _) in &placed {
                 let found = index.position_of(base + 1).expect("an entry");
                 prop_assert!(found <= position && position - found < INTERVAL_BYTES + 100_040);
@@ -148,13 +177,13 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_index_is_none(at in any::<prop::sample::Index>(), flip in 1u8..) {
+        fn a_damaged_index_is_refused(at in any::<prop::sample::Index>(), flip in 1u8..) {
             let (index, _) = index(&[(70_000, 1), (70_000, 2)]);
-            let mut bytes = index.encode();
+            let mut bytes = index.encode(7);
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
-            prop_assert_eq!(Index::decode(&bytes), None);
-            prop_assert_eq!(Index::decode(&bytes[..at]), None);
+            prop_assert!(Index::decode(&bytes, 7).is_err());
+            prop_assert!(Index::decode(&bytes[..at], 7).is_err());
         }
     }
 }

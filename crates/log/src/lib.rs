@@ -14,19 +14,27 @@
 
 mod attributes;
 mod batch;
+mod clock;
 mod committer;
 mod cursor;
 mod disk;
 mod draft;
 mod engine;
+mod epoch;
 mod event;
+mod fetch;
+mod folder;
 mod handle;
 mod housekeeping;
 mod index;
 mod json;
 mod log;
 mod mem_disk;
+mod mem_file;
+mod no_file;
+mod note;
 mod open;
+mod point;
 mod reader;
 mod record;
 mod recovery;
@@ -42,16 +50,19 @@ mod writer;
 
 pub use attributes::{ATTRIBUTE_BYTES_MAX, Attribute, Attributes, AttributesBuf};
 pub use batch::{BATCH_HEADER_BYTES, Batch};
+pub use clock::{ClockHold, accept_clock, clock_hold};
 pub use cursor::{Cursor, CursorError};
 pub use disk::{Disk, File, RealDisk, Space};
 pub use draft::{DRAFT_BYTES_MAX, Draft};
 pub use engine::{
-    Append, Chunk, Commit, CommitError, Read, ReadError, Refusal, Start, Submission, Upkeep, Wait,
+    Append, Chunk, Commit, CommitError, Fetched, Keep, KeepNothing, Read, ReadError, Refusal, Start,
+    Submission, Upkeep, Wait,
 };
 pub use event::{Event, FIRST_OFFSET, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
 pub use json::{format_time, write_json};
 pub use log::{Log, LogConfig, OpenError, RecoveryReport};
 pub use mem_disk::{DiskCall, MemDisk};
+pub use note::Note;
 pub use open::open;
 pub use record::{Kind, Record, Records, TooLarge};
 pub use since::{Since, SinceError};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::{Append, Commit, Read};
 use crate::event::Offset;
+use crate::note::Note;
 
 /// What a log is opened with.
 #[derive(Clone, Debug)]
@@ -21,10 +22,14 @@ pub struct LogConfig {
     pub disk_reserve_bytes: u64,
     /// Bytes of recent batches that are kept in memory for readers.
     pub tail_bytes: usize,
+    /// Bytes of durable batches after which the index of the segment that is written is stored, so that a start has
+    /// only what follows to look through.
+    pub index_point_bytes: u64,
 }
 
 impl LogConfig {
-    /// The defaults, in the folder `dir`: segments of 128 MiB, a year, 20 GiB, 256 MiB reserve, 4 MiB tail.
+    /// The defaults, in the folder `dir`: segments of 128 MiB, a year, 20 GiB, 256 MiB reserve, 4 MiB tail, an index
+    /// point every 4 MiB.
     pub fn new(dir: impl Into<PathBuf>) -> LogConfig {
         LogConfig {
             dir: dir.into(),
@@ -33,6 +38,7 @@ impl LogConfig {
             retention_bytes: Some(20 << 30),
             disk_reserve_bytes: 256 << 20,
             tail_bytes: 4 << 20,
+            index_point_bytes: 4 << 20,
         }
     }
 }
@@ -70,8 +76,12 @@ pub struct RecoveryReport {
     pub gaps: Vec<(Offset, Offset)>,
     /// Whole records before a torn one of the same batch, that were carried over into the new segment.
     pub carried_over: u64,
-    /// Bytes that were checked.
+    /// Bytes that were looked through.
     pub checked_bytes: u64,
+    /// Whether there was room for the new epoch's first segment. If not, publishes are refused until there is.
+    pub begun: bool,
+    /// What was wrong with the log's files, and what was done about it: a log line each.
+    pub notes: Vec<Note>,
     /// How long it took, in µs.
     pub duration_us: u64,
 }
@@ -89,6 +99,8 @@ pub enum OpenError {
         /// The version it says.
         version: u32,
     },
+    /// A file of the log cannot be opened: most likely it is someone else's.
+    NotReadable(PathBuf, std::io::Error),
     /// The folder cannot be made or written.
     NotWritable(PathBuf, std::io::Error),
     /// The disk failed otherwise.
@@ -106,6 +118,9 @@ impl std::fmt::Display for OpenError {
                 "{} is of format {version}, written by a later firehose; this one reads format 1: use the later one",
                 file.display()
             ),
+            OpenError::NotReadable(path, error) => {
+                write!(f, "{} cannot be opened: {error}; check its owner and mode", path.display())
+            }
             OpenError::NotWritable(dir, error) => {
                 write!(f, "data folder {} is not writable: {error}; check its owner and mode", dir.display())
             }

@@ -1,4 +1,5 @@
-//! A disk in memory, for tests: it can fail, write short, lie about room, and forget what was not synced.
+//! A disk in memory, for tests: it can fail, write short, lie about room, and forget what was not synced, all of it
+//! or by the throw of a seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, IoSlice};
@@ -6,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, File, Space};
+use crate::mem_file::{Content, Random};
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone, Default)]
@@ -16,26 +18,38 @@ pub struct MemDisk(Arc<Mutex<State>>);
 pub enum DiskCall {
     /// [`File::write_at`].
     Write,
-    /// [`File::sync_data`].
+    /// [`File::sync_data`]. What was written since the last one is then never written, though it is still read, and
+    /// a later sync says yes: as Linux does it.
     Sync,
     /// [`File::truncate`].
     Truncate,
+    /// [`File::preallocate`].
+    Preallocate,
     /// [`Disk::create`].
     Create,
     /// [`Disk::rename`].
     Rename,
+    /// [`Disk::remove`].
+    Remove,
     /// [`Disk::sync_dir`].
     SyncDir,
     /// [`File::read_at`] and [`File::read_at_nowait`].
     Read,
 }
 
+type Names = BTreeMap<PathBuf, Arc<Mutex<Content>>>;
+
 #[derive(Default)]
 struct State {
-    names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
-    durable_names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    names: Names,
+    durable_names: Names,
+    /// Changes of names that are not durable, in order.
+    renamed: Vec<Renamed>,
     locked: BTreeSet<PathBuf>,
+    denied: BTreeSet<PathBuf>,
     faults: Vec<(DiskCall, ErrorKind)>,
+    /// After how many more calls every one fails, and how.
+    failing: Option<(u64, ErrorKind)>,
     short_write_bytes: Option<usize>,
     cold: bool,
     free_bytes: Option<u64>,
@@ -44,10 +58,29 @@ struct State {
     writes: u64,
 }
 
-#[derive(Default)]
-struct Content {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
+/// A change of names.
+enum Renamed {
+    To(PathBuf, Arc<Mutex<Content>>),
+    FromTo(PathBuf, PathBuf, Arc<Mutex<Content>>),
+    Gone(PathBuf),
+}
+
+impl Renamed {
+    fn is_in(&self, dir: &Path) -> bool {
+        let (Renamed::To(path, _) | Renamed::FromTo(_, path, _) | Renamed::Gone(path)) = self;
+        path.parent() == Some(dir)
+    }
+
+    fn apply(self, names: &mut Names) {
+        match self {
+            Renamed::To(path, content) => drop(names.insert(path, content)),
+            Renamed::FromTo(from, to, content) => {
+                names.remove(&from);
+                names.insert(to, content);
+            }
+            Renamed::Gone(path) => drop(names.remove(&path)),
+        }
+    }
 }
 
 impl MemDisk {
@@ -61,10 +94,27 @@ impl MemDisk {
         self.state().faults.push((call, error));
     }
 
+    /// Lets every call that changes something fail, after `calls` more of them, until [`MemDisk::heal`]: a disk that
+    /// is full from some moment on, or a machine that stops there.
+    pub fn fail_after(&self, calls: u64, error: ErrorKind) {
+        self.state().failing = Some((calls, error));
+    }
+
+    /// Whether [`MemDisk::fail_after`] has let a call fail.
+    pub fn is_failing(&self) -> bool {
+        matches!(self.state().failing, Some((0, _)))
+    }
+
+    /// Lets a file be someone else's: it cannot be opened.
+    pub fn deny(&self, path: &Path) {
+        self.state().denied.insert(path.to_owned());
+    }
+
     /// Takes back every failure that was asked for and has not come yet.
     pub fn heal(&self) {
         let mut state = self.state();
         state.faults.clear();
+        state.failing = None;
         state.short_write_bytes = None;
     }
 
@@ -90,13 +140,58 @@ impl MemDisk {
 
     /// The power fails: what was not synced, bytes and names, is gone.
     pub fn lose_power(&self) {
-        let mut state = self.state();
-        state.names = state.durable_names.clone();
-        state.locked.clear();
-        for content in state.names.values() {
-            let mut content = lock(content);
-            content.bytes = content.durable.clone();
+        self.stop(None);
+    }
+
+    /// The power fails, and of what was not synced the seed says what is there all the same: each 4-KiB page of
+    /// each file, each length, each file that was made, renamed or removed, for itself and in no order.
+    pub fn lose_power_partly(&self, seed: u64) {
+        self.stop(Some(Random::new(seed)));
+    }
+
+    /// Writes some of what was not synced to the disk, as a system does at any time; the seed says which pages.
+    pub fn write_back(&self, seed: u64) {
+        let mut random = Random::new(seed);
+        for content in self.state().names.values() {
+            lock(content).write_back(&mut random);
         }
+    }
+
+    /// Forgets what is in memory and counts as written, also what a failed sync has dropped: it is read from the
+    /// disk again.
+    pub fn evict(&self) {
+        for content in self.state().names.values() {
+            lock(content).evict();
+        }
+    }
+
+    /// Turns a bit of what is on the disk, in any file; gives the file and the byte. `None` if there is no byte.
+    pub fn flip_bit(&self, seed: u64) -> Option<(PathBuf, usize)> {
+        let mut random = Random::new(seed);
+        let state = self.state();
+        let filled: Vec<_> =
+            state.names.iter().filter(|(_, content)| !lock(content).bytes.is_empty()).collect();
+        let (path, content) = filled.get(random.below(filled.len()))?;
+        let mut content = lock(content);
+        let byte = random.below(content.bytes.len());
+        content.flip(byte, random.below(8) as u8);
+        Some(((*path).clone(), byte))
+    }
+
+    fn stop(&self, mut random: Option<Random>) {
+        let mut state = self.state();
+        let mut names = std::mem::take(&mut state.durable_names);
+        for change in std::mem::take(&mut state.renamed) {
+            if random.as_mut().is_some_and(Random::coin) {
+                change.apply(&mut names);
+            }
+        }
+        for content in names.values() {
+            lock(content).lose_power(random.as_mut());
+        }
+        state.names = names.clone();
+        state.durable_names = names;
+        state.locked.clear();
     }
 
     /// How many writes there were.
@@ -113,8 +208,7 @@ impl MemDisk {
 
     /// Sets the bytes of a file, durably.
     pub fn set_bytes(&self, path: &Path, bytes: &[u8]) {
-        let content = Content { bytes: bytes.to_vec(), durable: bytes.to_vec() };
-        let content = Arc::new(Mutex::new(content));
+        let content = Arc::new(Mutex::new(Content::durable(bytes)));
         let mut state = self.state();
         state.names.insert(path.to_owned(), Arc::clone(&content));
         state.durable_names.insert(path.to_owned(), content);
@@ -135,6 +229,13 @@ impl MemDisk {
 
     fn fault(&self, call: DiskCall) -> io::Result<()> {
         let mut state = self.state();
+        if call != DiskCall::Read {
+            match &mut state.failing {
+                Some((0, error)) => return Err((*error).into()),
+                Some((calls, _)) => *calls -= 1,
+                None => {}
+            }
+        }
         match state.faults.iter().position(|(at, _)| *at == call) {
             Some(index) => Err(state.faults.remove(index).1.into()),
             None => Ok(()),
@@ -172,11 +273,15 @@ impl Disk for MemDisk {
         }
         let content = Arc::new(Mutex::new(Content::default()));
         state.names.insert(path.to_owned(), Arc::clone(&content));
+        state.renamed.push(Renamed::To(path.to_owned(), Arc::clone(&content)));
         drop(state);
         Ok(self.file(content))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        if self.state().denied.contains(path) {
+            return Err(ErrorKind::PermissionDenied.into());
+        }
         let content = self.state().names.get(path).cloned().ok_or(ErrorKind::NotFound)?;
         Ok(self.file(content))
     }
@@ -185,18 +290,26 @@ impl Disk for MemDisk {
         self.fault(DiskCall::Rename)?;
         let mut state = self.state();
         let content = state.names.remove(from).ok_or(ErrorKind::NotFound)?;
-        state.names.insert(to.to_owned(), content);
+        state.names.insert(to.to_owned(), Arc::clone(&content));
+        state.renamed.push(Renamed::FromTo(from.to_owned(), to.to_owned(), content));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.state().names.remove(path).map(drop).ok_or_else(|| ErrorKind::NotFound.into())
+        self.fault(DiskCall::Remove)?;
+        let mut state = self.state();
+        state.names.remove(path).ok_or(ErrorKind::NotFound)?;
+        state.renamed.push(Renamed::Gone(path.to_owned()));
+        Ok(())
     }
 
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.fault(DiskCall::SyncDir)?;
         let mut state = self.state();
-        state.durable_names = state.names.clone();
+        let State { durable_names, renamed, .. } = &mut *state;
+        for change in renamed.extract_if(.., |change| change.is_in(dir)) {
+            change.apply(durable_names);
+        }
         Ok(())
     }
 
@@ -247,12 +360,7 @@ impl File for MemFile {
         };
         let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         bytes.truncate(short.unwrap_or(usize::MAX));
-        let mut content = lock(&self.content);
-        let (start, end) = (position as usize, position as usize + bytes.len());
-        if content.bytes.len() < end {
-            content.bytes.resize(end, 0);
-        }
-        content.bytes[start..end].copy_from_slice(&bytes);
+        lock(&self.content).write(&bytes, position as usize);
         Ok(bytes.len())
     }
 
@@ -273,23 +381,26 @@ impl File for MemFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.fault(DiskCall::Sync)?;
+        let fault = self.disk.fault(DiskCall::Sync);
         let mut content = lock(&self.content);
-        content.durable = content.bytes.clone();
-        Ok(())
+        match fault {
+            Ok(()) => content.sync(),
+            Err(_) => content.fail_sync(),
+        }
+        fault
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.disk.fault(DiskCall::Truncate)?;
-        lock(&self.content).bytes.resize(len as usize, 0);
+        lock(&self.content).set_len(len as usize);
         Ok(())
     }
 
     fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.disk.fault(DiskCall::Preallocate)?;
         let mut content = lock(&self.content);
-        if content.bytes.len() < len as usize {
-            content.bytes.resize(len as usize, 0);
-        }
+        let len = content.bytes.len().max(len as usize);
+        content.set_len(len);
         Ok(())
     }
 }

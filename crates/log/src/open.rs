@@ -1,69 +1,58 @@
-//! Opening a log: find its segments, recover the last, begin a new epoch, and only then serve.
+//! Opening a log: find its segments, recover the last, begin a new epoch, and only then append.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, IoSlice};
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 
-use crate::batch::{Batch, BatchHeader};
+use crate::batch::Batch;
+use crate::clock::{Clock, HOLD_FILE};
 use crate::committer::Committer;
 use crate::disk::{Disk, File};
+use crate::epoch::{Beginning, Unsettled, recovered};
 use crate::event::Offset;
+use crate::folder::{Folder, Identity, file_error, is_full, open_error};
 use crate::handle::Handle;
-use crate::housekeeping::{HOLD_FILE, Housekeeping};
+use crate::housekeeping::Housekeeping;
+use crate::index::Index;
 use crate::log::{Log, LogConfig, OpenError, RecoveryReport};
+use crate::note::Note;
 use crate::recovery::{self, Recovered};
-use crate::segment::{Opened, Segment, read_header};
-use crate::segment_header::{Decoded, SEGMENT_HEADER_BYTES, SegmentHeader, parse_file_name};
-use crate::shared::{Shared, begun, write_fully};
+use crate::segment::Segment;
+use crate::segment_header::{Decoded, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::shared::Shared;
 use crate::tail::Tail;
-use crate::writer::{Appender, NEXT, Writer};
+use crate::writer::Appender;
 
 /// Opens the log in `config.dir`, or makes it; `now_us` is the wall clock in µs. The time it takes does not grow
-/// with the log, only with its last segment.
+/// with the log: only what follows the last segment's last index point is looked through. On a full disk it opens
+/// too, for reading; upkeep begins the epoch once there is room.
 ///
 /// # Errors
 /// [`OpenError`]: the folder is in use, of a newer format, or cannot be written or read.
 pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, OpenError> {
     let started_us = disk.monotonic_us();
     let guard = take_folder(&config.dir, &*disk)?;
-    let mut folder = Folder { dir: &config.dir, disk: &*disk, segments: Vec::new() };
-    let names = disk.list(&config.dir).map_err(|error| folder.error(error))?;
-    let held = names.iter().any(|name| name == HOLD_FILE);
-    folder.find_segments(names)?;
-
     let mut report = RecoveryReport::default();
-    let mut end = folder.recover_last(&mut report)?;
+    let mut folder = Folder::list(&config.dir, &*disk)?;
+    let end = recover_last(&mut folder, &mut report)?;
     report.created = end.created;
-    report.epoch = end.epoch + 1;
-    report.head = end.carried_last();
-    let replaces = folder.segments.last().filter(|segment| segment.first == end.last + 1);
-    let generation = replaces.map_or(0, |segment| segment.generation + 1);
-    let previous_epoch_end = match replaces {
-        // The header that said where the epoch before that one ended goes with its file, so the new one has to say
-        // it; and what is carried over counts as of the new epoch.
-        Some(_) => {
-            end.carried = end.carried.map(|batch| batch.of_epoch(report.epoch, end.salt));
-            end.last
-        }
-        None => end.carried_last(),
-    };
-    let header = SegmentHeader {
-        log_id: end.log_id,
-        salt: end.salt,
-        epoch: report.epoch,
-        generation,
-        first: end.last + 1,
-        previous_end: end.last,
-        previous_epoch_end,
-        created_us: now_us,
-    };
-    let begun = folder.begin_epoch(&config, header, end.carried.as_ref())?;
-    let segments = folder.segments;
-    report.duration_us = disk.monotonic_us().saturating_sub(started_us);
+    let held = folder.has(HOLD_FILE);
+    let Folder { segments, notes, generations, unbegun, .. } = folder;
+    let mut beginning = beginning(end, &segments, &generations, now_us);
+    beginning.unbegun = unbegun;
+    report.epoch = beginning.header.epoch;
+    report.head = beginning.head();
+    report.notes.extend(notes);
 
-    let housekeeping = Housekeeping::new(held, disk.monotonic_us());
+    let header = beginning.header;
+    let mut tail = Tail::new(config.tail_bytes, beginning.durable());
+    if let Some(batch) = &beginning.carried {
+        tail.pin(Arc::clone(batch));
+    }
+    let writer = beginning.writer(config.dir.join(header.file_name()));
+    let clock = Clock::new(held, disk.monotonic_us());
     let shared = Arc::new(Shared {
         log_id: header.log_id,
         salt: header.salt,
@@ -71,18 +60,29 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
         previous_epoch_end: header.previous_epoch_end,
         head: AtomicU64::new(report.head),
         segments: RwLock::new(segments),
-        tail: Mutex::new(Tail::new(config.tail_bytes, report.head)),
-        writer: Mutex::new(begun),
+        tail: Mutex::new(tail),
+        writer: Mutex::new(writer),
         wants_upkeep: AtomicBool::new(true),
+        clock_held: AtomicBool::new(held),
         notices: Mutex::new(Vec::new()),
         opened: Mutex::new(Vec::new()),
         _lock: guard,
         config,
         disk,
     });
+    let waiting = match beginning.attempt(&shared) {
+        Ok(()) => None,
+        Err(error) if is_full(&error) => {
+            report.notes.push(Note::NoRoom { why: error.to_string() });
+            Some(beginning)
+        }
+        Err(error) => return Err(open_error(&shared.config.dir, error)),
+    };
+    report.begun = waiting.is_none();
+    report.duration_us = shared.disk.monotonic_us().saturating_sub(started_us);
     Ok(Log {
         append: Box::new(Appender::new(Arc::clone(&shared))),
-        commit: Box::new(Committer::new(Arc::clone(&shared), housekeeping)),
+        commit: Box::new(Committer::new(Arc::clone(&shared), Housekeeping::new(clock, waiting))),
         read: Arc::new(Handle(shared)),
         recovery: report,
     })
@@ -96,237 +96,181 @@ fn take_folder(dir: &Path, disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, Open
     })
 }
 
-fn open_error(path: &Path, error: io::Error) -> OpenError {
-    match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
-            OpenError::NotWritable(path.to_owned(), error)
-        }
-        _ => OpenError::Io(path.to_owned(), error),
-    }
-}
-
-/// The folder while it is opened.
-struct Folder<'a> {
-    dir: &'a Path,
-    disk: &'a dyn Disk,
-    segments: Vec<Arc<Segment>>,
-}
-
 /// Where the log ends, and what it is.
 struct End {
     created: bool,
-    log_id: u64,
-    salt: u32,
-    /// The latest epoch there was.
+    identity: Identity,
+    /// The epoch that follows all there were.
     epoch: u32,
     /// The last offset that the segments hold.
     last: Offset,
     /// Whole records behind it that have to be written anew.
     carried: Option<Batch>,
+    unsettled: Vec<Unsettled>,
+    torn: Option<(Arc<dyn File>, u64)>,
 }
 
-impl End {
-    fn carried_last(&self) -> Offset {
-        self.carried.as_ref().map_or(self.last, Batch::last)
+/// What the new epoch's first segment will be.
+fn beginning(
+    end: End,
+    segments: &[Arc<Segment>],
+    generations: &BTreeMap<Offset, u32>,
+    now_us: i64,
+) -> Beginning {
+    let first = end.last + 1;
+    let replaces = segments.last().is_some_and(|segment| segment.first == first);
+    let carried_last = end.carried.as_ref().map_or(end.last, Batch::last);
+    let (previous_epoch_end, carried) = match replaces {
+        // The header that said where the epoch before that one ended goes with its file, so the new one has to say
+        // it; and what is carried over counts as of the new epoch.
+        true => (end.last, end.carried.map(|batch| batch.of_epoch(end.epoch, end.identity.salt))),
+        false => (carried_last, end.carried),
+    };
+    let header = SegmentHeader {
+        log_id: end.identity.log_id,
+        salt: end.identity.salt,
+        epoch: end.epoch,
+        generation: generations.get(&first).map_or(0, |generation| generation + 1),
+        first,
+        previous_end: end.last,
+        previous_epoch_end,
+        created_us: now_us,
+    };
+    let torn = end.torn.filter(|_| !replaces);
+    let (carried, unsettled) = (carried.map(Arc::new), end.unsettled);
+    Beginning { header, carried, unsettled, torn, unbegun: Vec::new(), made: 0 }
+}
+
+/// Looks through the last segment that holds anything. Cuts nothing: what is torn stays until the new segment stands.
+fn recover_last(folder: &mut Folder<'_>, report: &mut RecoveryReport) -> Result<End, OpenError> {
+    // The epochs of segments without a header, and without a batch, are not known.
+    let mut epochs_unknown = 0;
+    let identity = folder.identity()?;
+    while let (Some(segment), Some(identity)) = (folder.segments.last().cloned(), identity) {
+        let Some(header) = header_of_last(folder, &segment, identity)? else { continue };
+        let io = |error| file_error(&segment.path, error);
+        let file = folder.disk.open(&segment.path).map_err(io)?;
+        let mut found = RecoveryReport::default();
+        let point = stored_point(folder, &segment, header);
+        let recovered =
+            recovery::check(&file, identity.salt, segment.first, point.as_ref(), &mut found).map_err(io)?;
+        let holds_any = recovered.index.last >= segment.first || recovered.carried.is_some();
+        if header.is_none() && !holds_any {
+            if recovered.end > SEGMENT_HEADER_BYTES as u64 {
+                folder.set_aside("has no header, and nothing whole in it".into())?;
+            } else {
+                folder.notes.push(Note::Unbegun { file: segment.name() });
+                folder.segments.pop();
+                folder.unbegun.push(segment);
+                epochs_unknown += 1;
+            }
+            continue;
+        }
+        *report = found;
+        note_findings(folder, (&segment, header), point.as_ref(), &recovered);
+        let (epoch_aside, unknown) = folder.epochs_aside(identity);
+        let epoch = recovered.epoch_max.max(header.map_or(0, |header| header.epoch)).max(epoch_aside);
+        let unsettled = unsettled(folder, &segment, &file, &recovered).map_err(io)?;
+        return Ok(End {
+            created: false,
+            identity,
+            epoch: epoch + 1 + unknown + epochs_unknown,
+            last: recovered.index.last,
+            unsettled,
+            torn: Some((Arc::clone(&file), recovered.index.len)),
+            carried: take_live(&segment, file, recovered),
+        });
+    }
+    // Of segments of which none has a header nothing can be read.
+    while !folder.segments.is_empty() {
+        folder.set_aside("has no header, nor has any other segment".into())?;
+    }
+    let identity = Identity { log_id: folder.disk.random(), salt: (folder.disk.random() >> 32) as u32 };
+    let (unsettled, torn) = (Vec::new(), None);
+    Ok(End { created: true, identity, epoch: 1, last: 0, carried: None, unsettled, torn })
+}
+
+/// The header of the last segment, if it has one. `None` if it is none of this log's segments, and was set aside.
+fn header_of_last(
+    folder: &mut Folder<'_>,
+    segment: &Segment,
+    identity: Identity,
+) -> Result<Option<Option<SegmentHeader>>, OpenError> {
+    let why = match folder.header_if_file(segment)? {
+        Some(Decoded::Header(header)) => match segment.foreign(&header, identity.log_id) {
+            Some(why) => why,
+            None => return Ok(Some(Some(header))),
+        },
+        Some(_) => return Ok(Some(None)),
+        None => "is a folder".into(),
+    };
+    folder.set_aside(why)?;
+    Ok(None)
+}
+
+fn stored_point(folder: &mut Folder<'_>, segment: &Segment, header: Option<SegmentHeader>) -> Option<Index> {
+    match segment.stored_point(folder.disk, header?) {
+        Ok(point) => point,
+        Err(why) => {
+            folder.notes.push(Note::PointIgnored { file: segment.name(), why });
+            None
+        }
     }
 }
 
-impl Folder<'_> {
-    fn error(&self, error: io::Error) -> OpenError {
-        open_error(self.dir, error)
+fn note_findings(
+    folder: &mut Folder<'_>,
+    (segment, header): (&Segment, Option<SegmentHeader>),
+    point: Option<&Index>,
+    found: &Recovered,
+) {
+    let file = segment.name();
+    if header.is_none() {
+        folder.notes.push(Note::HeaderDamaged { file: file.clone() });
     }
+    if point.is_some_and(|point| point.len > SEGMENT_HEADER_BYTES as u64)
+        && found.from == SEGMENT_HEADER_BYTES as u64
+        && point.and_then(Index::before_last_interval).is_some_and(|before| before.len != found.from)
+    {
+        folder.notes.push(Note::PointIgnored { file: file.clone(), why: "does not fit it" });
+    }
+    let last = found.carried.as_ref().map_or(found.index.last, Batch::last);
+    if let Some(point) = point.filter(|point| point.last > last) {
+        folder.notes.push(Note::DurableLost { first: last + 1, last: point.last });
+    }
+    if found.end > found.index.len {
+        folder.notes.push(Note::Cut { file, after: last, bytes: found.end - found.index.len });
+    }
+}
 
-    /// Lists the segments, one for each first offset. Files that were to become segments do, if they have a
-    /// header, and go, if not.
-    fn find_segments(&mut self, names: Vec<String>) -> Result<(), OpenError> {
-        let mut found: BTreeMap<Offset, Vec<u32>> = BTreeMap::new();
-        for name in names {
-            let path = self.dir.join(&name);
-            let segment = match parse_file_name(&name) {
-                Some(segment) => Some(segment),
-                None if name.starts_with(NEXT) => self.adopt(&path)?,
-                None if name.ends_with(".index.new") => {
-                    self.disk.remove(&path).map_err(|error| self.error(error))?;
-                    None
-                }
-                None => None,
-            };
-            if let Some((first, generation)) = segment {
-                found.entry(first).or_default().push(generation);
+/// What may live in the page cache only: what follows the index point of the last segment, and those before it that
+/// were not yet closed with an index.
+fn unsettled(
+    folder: &Folder<'_>,
+    last: &Segment,
+    file: &Arc<dyn File>,
+    found: &Recovered,
+) -> std::io::Result<Vec<Unsettled>> {
+    let of_last = Unsettled { first: last.first, file: Arc::clone(file), from: found.from, to: found.end };
+    let mut unsettled = vec![of_last];
+    for earlier in folder.segments.iter().rev().skip(1) {
+        if folder.has(&format!("{}.index", earlier.name())) {
+            break;
+        }
+        match folder.disk.open(&earlier.path) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {}
+            file => {
+                let file = file?;
+                let (from, to) = (SEGMENT_HEADER_BYTES as u64, file.len()?);
+                unsettled.push(Unsettled { first: earlier.first, file, from, to });
             }
         }
-        for (first, mut generations) in found {
-            generations.sort_unstable();
-            generations.dedup();
-            let segment = self.newest_generation(first, &generations)?;
-            self.segments.push(segment);
-        }
-        Ok(())
     }
+    Ok(unsettled)
+}
 
-    fn adopt(&self, path: &Path) -> Result<Option<(Offset, u32)>, OpenError> {
-        let header = match self.header_of(path)? {
-            Decoded::Header(header) => header,
-            _ => {
-                self.disk.remove(path).map_err(|error| self.error(error))?;
-                return Ok(None);
-            }
-        };
-        self.disk.rename(path, &self.dir.join(header.file_name())).map_err(|error| self.error(error))?;
-        Ok(Some((header.first, header.generation)))
-    }
-
-    /// The latest generation that has a header; those that it replaced go.
-    fn newest_generation(&self, first: Offset, generations: &[u32]) -> Result<Arc<Segment>, OpenError> {
-        let mut chosen: Option<Segment> = None;
-        for &generation in generations.iter().rev() {
-            let segment = Segment::found(self.dir, first, generation);
-            let alone = generations.len() == 1;
-            match &chosen {
-                Some(_) => self.remove(&segment)?,
-                None if alone || matches!(self.header_of(&segment.path)?, Decoded::Header(_)) => {
-                    chosen = Some(segment);
-                }
-                None => {}
-            }
-        }
-        let newest = generations.last().copied().unwrap_or(0);
-        Ok(Arc::new(chosen.unwrap_or_else(|| Segment::found(self.dir, first, newest))))
-    }
-
-    fn header_of(&self, path: &Path) -> Result<Decoded, OpenError> {
-        let file = self.disk.open(path).map_err(|error| open_error(path, error))?;
-        match read_header(&*file).map_err(|error| open_error(path, error))? {
-            Decoded::Newer(version) => Err(OpenError::NewerFormat { file: path.to_owned(), version }),
-            other => Ok(other),
-        }
-    }
-
-    fn remove(&self, segment: &Segment) -> Result<(), OpenError> {
-        let _ = self.disk.remove(&segment.index_path());
-        self.disk.remove(&segment.path).map_err(|error| self.error(error))
-    }
-
-    /// Looks through the last segment that holds anything, cuts its torn tail and makes the rest durable.
-    fn recover_last(&mut self, report: &mut RecoveryReport) -> Result<End, OpenError> {
-        while let Some(segment) = self.segments.last().cloned() {
-            let header = match self.header_of(&segment.path)? {
-                Decoded::Header(header) if header.first == segment.first => Some(header),
-                _ => None,
-            };
-            let Some(SegmentHeader { log_id, salt, .. }) = header.or(self.any_header()?) else {
-                self.set_aside(&segment)?;
-                continue;
-            };
-            let file = self.disk.open(&segment.path).map_err(|error| open_error(&segment.path, error))?;
-            let mut found = RecoveryReport::default();
-            let recovered = recovery::check(&file, salt, segment.first, &mut found)
-                .map_err(|error| open_error(&segment.path, error))?;
-            let holds_any = recovered.index.last >= segment.first || recovered.carried.is_some();
-            if header.is_none() && !holds_any {
-                // Its header never came to be, nor anything behind it.
-                self.remove(&segment)?;
-                self.segments.pop();
-                continue;
-            }
-            *report = found;
-            self.make_durable(&segment, file, &recovered)
-                .map_err(|error| open_error(&segment.path, error))?;
-            let epoch = recovered.epoch_max.max(header.map_or(0, |header| header.epoch));
-            let Recovered { index, carried, .. } = recovered;
-            return Ok(End { created: false, log_id, salt, epoch, last: index.last, carried });
-        }
-        let (log_id, salt) = (self.disk.random(), (self.disk.random() >> 32) as u32);
-        Ok(End { created: true, log_id, salt, epoch: 0, last: 0, carried: None })
-    }
-
-    /// The header of any segment, the newest first: for what they all have in common.
-    fn any_header(&self) -> Result<Option<SegmentHeader>, OpenError> {
-        for segment in self.segments.iter().rev() {
-            if let Decoded::Header(header) = self.header_of(&segment.path)? {
-                return Ok(Some(header));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Nothing of it can be read without a header, neither its own nor another's: it is kept, under a name that
-    /// is not read.
-    fn set_aside(&mut self, segment: &Segment) -> Result<(), OpenError> {
-        let aside = segment.path.with_extension("log.damaged");
-        self.disk.rename(&segment.path, &aside).map_err(|error| self.error(error))?;
-        self.segments.pop();
-        Ok(())
-    }
-
-    /// After a kill what was written may live in the page cache only: in the last segment, and in those before it
-    /// that were not yet closed with an index.
-    fn make_durable(&self, segment: &Segment, file: Arc<dyn File>, recovered: &Recovered) -> io::Result<()> {
-        if file.len()? != recovered.index.len {
-            file.truncate(recovered.index.len)?;
-        }
-        file.sync_data()?;
-        for earlier in self.segments.iter().rev().skip(1) {
-            if self.disk.open(&earlier.index_path()).is_ok() {
-                break;
-            }
-            self.disk.open(&earlier.path)?.sync_data()?;
-        }
-        segment.set_live(Opened { file, index: Arc::new(recovered.index.clone()) });
-        Ok(())
-    }
-
-    /// Makes the first segment of the new epoch, durable in all its parts.
-    fn begin_epoch(
-        &mut self,
-        config: &LogConfig,
-        header: SegmentHeader,
-        carried: Option<&Batch>,
-    ) -> Result<Writer, OpenError> {
-        let path = self.dir.join(format!("{NEXT}{}.0", header.epoch));
-        let named = self.dir.join(header.file_name());
-        let file =
-            self.write_first(config, &header, carried, (&path, &named)).map_err(|error| self.error(error))?;
-        let segment = begun(named, header, Arc::clone(&file));
-        if let Some(batch) = carried {
-            segment
-                .with_index(|index| index.push(&BatchHeader::of_batch(batch), SEGMENT_HEADER_BYTES as u64));
-        }
-        if let Some(replaced) = self.segments.pop_if(|last| last.first == header.first) {
-            self.remove(&replaced)?;
-        }
-        self.segments.push(Arc::clone(&segment));
-        Ok(Writer {
-            active: segment,
-            file,
-            position: (SEGMENT_HEADER_BYTES + carried.map_or(0, Batch::bytes_len)) as u64,
-            head: carried.map_or(header.previous_end, Batch::last),
-            prepared: None,
-            made: 0,
-            dirty: Vec::new(),
-            dirty_bytes: 0,
-            dir_dirty: false,
-            refusing: None,
-        })
-    }
-
-    fn write_first(
-        &self,
-        config: &LogConfig,
-        header: &SegmentHeader,
-        carried: Option<&Batch>,
-        (path, named): (&PathBuf, &PathBuf),
-    ) -> io::Result<Arc<dyn File>> {
-        let file = self.disk.create(path)?;
-        // A disk that is too full for it is still good for reading.
-        let _ = file.preallocate(config.segment_bytes);
-        if let Some(batch) = carried {
-            write_fully(&*file, &[IoSlice::new(batch.bytes())], SEGMENT_HEADER_BYTES as u64)?;
-        }
-        write_fully(&*file, &[IoSlice::new(&header.encode())], 0)?;
-        file.sync_data()?;
-        self.disk.rename(path, named)?;
-        self.disk.sync_dir(self.dir)?;
-        Ok(file)
-    }
+/// Readers get what stays of it; gives what is carried over.
+fn take_live(segment: &Segment, file: Arc<dyn File>, found: Recovered) -> Option<Batch> {
+    segment.set_live(recovered(file, found.index));
+    found.carried
 }

@@ -51,14 +51,15 @@ pub(crate) fn read(
     }
 }
 
-enum Located {
+pub(crate) enum Located {
     /// In this segment, whose last offset is this.
     In(Arc<Segment>, Offset),
     /// Below the oldest offset, which is this.
     Gap(Offset),
 }
 
-fn locate(shared: &Shared, from: Offset) -> Located {
+/// Where an offset at or below the head stands.
+pub(crate) fn locate(shared: &Shared, from: Offset) -> Located {
     let segments = shared.segments();
     let after = segments.partition_point(|segment| segment.first <= from);
     let Some(segment) = after.checked_sub(1).and_then(|at| segments.get(at)) else {
@@ -68,7 +69,8 @@ fn locate(shared: &Shared, from: Offset) -> Located {
     Located::In(Arc::clone(segment), last)
 }
 
-fn is_gone(shared: &Shared, segment: &Arc<Segment>) -> bool {
+/// Whether the segment is part of the log no longer.
+pub(crate) fn is_gone(shared: &Shared, segment: &Arc<Segment>) -> bool {
     !shared.segments().iter().any(|other| Arc::ptr_eq(other, segment))
 }
 

@@ -1,7 +1,7 @@
 //! One record: its bytes, how they are made, checked and read. The layout is that of docs/adr/0001-format-v1.md.
 
 use crate::attributes::Attributes;
-use crate::event::{Event, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
+use crate::event::{self, Event, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
 
 /// Length (u32) and CRC32C (u32) before a record's body.
 pub(crate) const RECORD_HEAD_BYTES: usize = 8;
@@ -84,6 +84,11 @@ impl<'a> Record<'a> {
     /// The private part. For a record without one it is that of nobody.
     pub fn origin(&self) -> Origin<'a> {
         Private::split(self.private()).unwrap_or_default().0
+    }
+
+    /// Whether it matters to the state beside the log, as [`crate::Draft::is_marked`] says.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.kind() == Kind::Event && event::is_marked(self.flags(), &self.origin())
     }
 
     fn private(&self) -> &'a [u8] {

@@ -1,9 +1,10 @@
-//! Looking through the last segment at the start: what stays, what is cut, what is declared lost.
+//! Looking through the last segment at the start, from its last index point: what stays, what is cut, what is
+//! declared lost.
 
 use std::io;
 use std::sync::Arc;
 
-use crate::batch::{Batch, BatchHeader, Piece};
+use crate::batch::{BATCH_HEADER_BYTES, Batch, BatchHeader, Piece};
 use crate::disk::File;
 use crate::event::Offset;
 use crate::index::Index;
@@ -19,22 +20,31 @@ pub(crate) struct Recovered {
     /// Whole records from the front of a batch that is torn behind them. They go into the next segment, since the
     /// batch they stand in is cut.
     pub carried: Option<Batch>,
-    /// The latest epoch of its batches.
+    /// The latest epoch of the batches that were looked at.
     pub epoch_max: u32,
+    /// What stands before this position was durable already.
+    pub from: u64,
+    /// Where the last byte stands that is not zero: the end of what is torn, too.
+    pub end: u64,
 }
 
-/// Looks through a segment whose first offset is `first`. Cuts nothing yet.
+/// Looks through a segment whose first offset is `first`, from `point` on if that fits it. Cuts nothing.
 pub(crate) fn check(
     file: &Arc<dyn File>,
     salt: u32,
     first: Offset,
+    point: Option<&Index>,
     report: &mut RecoveryReport,
 ) -> io::Result<Recovered> {
-    let start = SEGMENT_HEADER_BYTES as u64;
     let end = file.len()?;
-    let mut walk = Walk::new(Arc::clone(file), salt, start, first, end);
-    let mut checked =
-        Checked { kept: Index::new(first, start), held: None, gaps: Vec::new(), doubtful: Vec::new() };
+    let begun = match point {
+        Some(point) => begin_at(file, salt, point, end)?,
+        None => None,
+    };
+    let kept = begun.unwrap_or_else(|| Index::new(first, SEGMENT_HEADER_BYTES as u64));
+    let from = kept.len;
+    let mut walk = Walk::new(Arc::clone(file), salt, from, kept.last + 1, end);
+    let mut checked = Checked { kept, held: None, gaps: Vec::new(), doubtful: Vec::new() };
     let mut epoch_max = 0;
     loop {
         match walk.step()? {
@@ -55,11 +65,21 @@ pub(crate) fn check(
         kept.last = held.front.base() - 1;
         held.front
     });
-    report.checked_bytes += end.saturating_sub(start);
+    let end = end_of_bytes(file, kept.len, end)?;
+    report.checked_bytes += end - from;
     report.gaps.extend(gaps);
-    report.cut_bytes += end_of_bytes(file, kept.len, end)? - kept.len;
+    report.cut_bytes += end - kept.len;
     report.carried_over += carried.as_ref().map_or(0, |batch| batch.len() as u64);
-    Ok(Recovered { index: kept, carried, epoch_max })
+    Ok(Recovered { index: kept, carried, epoch_max, from, end })
+}
+
+/// The index up to the last interval of `point`, if the segment goes as far as that says, and the batch with which
+/// the interval begins stands where it should.
+fn begin_at(file: &Arc<dyn File>, salt: u32, point: &Index, end: u64) -> io::Result<Option<Index>> {
+    let Some(before) = point.before_last_interval().filter(|_| point.len <= end) else { return Ok(None) };
+    let mut window = Window::new(Arc::clone(file));
+    let header = BatchHeader::decode(window.get(before.len, BATCH_HEADER_BYTES)?, salt);
+    Ok(header.is_some_and(|header| header.base == before.last + 1).then_some(before))
 }
 
 /// What a walk has found.

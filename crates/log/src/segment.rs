@@ -3,17 +3,22 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::disk::{Disk, File};
 use crate::event::Offset;
 use crate::index::Index;
+use crate::no_file::NoFile;
+use crate::note::Note;
 use crate::segment_header::{Decoded, SEGMENT_HEADER_BYTES, SegmentHeader, file_name};
 use crate::walk::{Step, Walk};
 use crate::window::read_fully;
 
 /// Places that readers are about to go on from, kept per segment.
 const HINTS_MAX: usize = 32;
+/// A side file is never larger: an index entry for every 64 KiB of a segment.
+const SIDE_BYTES_MAX: usize = 64 << 20;
 
 /// A segment. What is not known of it is looked up when it is first asked for.
 pub(crate) struct Segment {
@@ -26,6 +31,8 @@ pub(crate) struct Segment {
     /// File and index while it is written, and until its index stands in a side file.
     live: Mutex<Option<Opened>>,
     hints: Mutex<VecDeque<(Offset, u64)>>,
+    /// Whether it was told what is wrong with it.
+    told: AtomicBool,
 }
 
 /// An open segment.
@@ -47,6 +54,7 @@ impl Segment {
             bytes: OnceLock::new(),
             live: Mutex::new(None),
             hints: Mutex::new(VecDeque::new()),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -61,6 +69,7 @@ impl Segment {
             bytes: OnceLock::new(),
             live: Mutex::new(Some(opened)),
             hints: Mutex::new(VecDeque::new()),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -97,11 +106,32 @@ impl Segment {
         if let Some(header) = self.header.get() {
             return Ok(*header);
         }
-        let header = match read_header(&*disk.open(&self.path)?)? {
-            Decoded::Header(header) => Some(header),
-            Decoded::Newer(_) | Decoded::None => None,
+        let header = match disk.open(&self.path) {
+            Ok(file) => read_header(&*file)?,
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Decoded::None,
+            Err(error) => return Err(error),
+        };
+        let header = match header {
+            // That of another file says nothing about this one.
+            Decoded::Header(header) if self.is_named(&header) => Some(header),
+            _ => None,
         };
         Ok(*self.header.get_or_init(|| header))
+    }
+
+    /// Whether a file with this header has the name it should have.
+    pub(crate) fn is_named(&self, header: &SegmentHeader) -> bool {
+        (header.first, header.generation) == (self.first, self.generation)
+    }
+
+    /// Its file's name.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Whether this is the first time that something is said of it.
+    pub(crate) fn tell_once(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// The latest time of its batches, if it is known without a look at the disk.
@@ -124,22 +154,80 @@ impl Segment {
     }
 
     /// Opens a segment that is no longer written. Its index comes from the side file; if that is missing or bad
-    /// it is made anew, and written.
-    pub(crate) fn open(&self, disk: &dyn Disk, salt: u32) -> io::Result<Opened> {
-        let file = disk.open(&self.path)?;
-        let len = file.len()?;
-        let stored = self.stored_index(disk).filter(|index| index.len <= len && index.last >= self.first - 1);
-        let index = match stored {
-            Some(index) => index,
-            None => {
-                let index = self.build_index(Arc::clone(&file), salt, len)?;
-                // Without the side file it is made anew the next time.
-                let _ = self.store_index(disk, &index);
-                index
+    /// it is made anew, and written. What is wrong with it is put into `notes`; of a file that is none of this log's
+    /// nothing can be read, so that all its events lie in a gap.
+    pub(crate) fn open(
+        &self,
+        disk: &dyn Disk,
+        (log_id, salt): (u64, u32),
+        notes: &mut Vec<Note>,
+    ) -> io::Result<Opened> {
+        let file = match disk.open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                return Ok(self.unreadable("is a folder".into(), notes));
+            }
+            Err(error) => return Err(error),
+        };
+        let header = match read_header(&*file)? {
+            Decoded::Header(header) => {
+                if let Some(why) = self.foreign(&header, log_id) {
+                    return Ok(self.unreadable(why, notes));
+                }
+                self.header.get_or_init(|| Some(header));
+                Some(header)
+            }
+            Decoded::Newer(version) => {
+                return Ok(self.unreadable(format!("is of format {version}, of a later firehose"), notes));
+            }
+            Decoded::None => {
+                if self.tell_once() {
+                    notes.push(Note::HeaderDamaged { file: self.name() });
+                }
+                None
             }
         };
+        let index = self.index_of(&file, disk, (header, salt), notes)?;
         self.time_max_us.get_or_init(|| index.time_max_us);
         Ok(Opened { file, index: Arc::new(index) })
+    }
+
+    /// Why a file with this header is not this segment, if it is not.
+    pub(crate) fn foreign(&self, header: &SegmentHeader, log_id: u64) -> Option<String> {
+        if header.log_id != log_id {
+            return Some("belongs to another log".into());
+        }
+        (!self.is_named(header)).then(|| format!("has the contents of {}", header.file_name()))
+    }
+
+    fn unreadable(&self, why: String, notes: &mut Vec<Note>) -> Opened {
+        if self.tell_once() {
+            notes.push(Note::Unreadable { file: self.name(), why });
+        }
+        let index = Index::new(self.first, SEGMENT_HEADER_BYTES as u64);
+        Opened { file: Arc::new(NoFile), index: Arc::new(index) }
+    }
+
+    /// The index in the side file, or one made anew.
+    fn index_of(
+        &self,
+        file: &Arc<dyn File>,
+        disk: &dyn Disk,
+        (header, salt): (Option<SegmentHeader>, u32),
+        notes: &mut Vec<Note>,
+    ) -> io::Result<Index> {
+        let len = file.len()?;
+        let why = match self.stored(disk, &self.index_path(), header) {
+            Ok(Some(index)) if index.len <= len && index.last >= self.first - 1 => return Ok(index),
+            Ok(Some(_)) => Some("does not fit it"),
+            Ok(None) => None,
+            Err(why) => Some(why),
+        };
+        notes.extend(why.map(|why| Note::IndexMadeAnew { file: self.name(), why }));
+        let index = self.build_index(Arc::clone(file), salt, len)?;
+        // Without the side file it is made anew the next time.
+        let _ = self.store_index(disk, &index);
+        Ok(index)
     }
 
     /// Keeps what is asked for most of an index that is about to be closed.
@@ -148,25 +236,51 @@ impl Segment {
         self.bytes.get_or_init(|| index.len);
     }
 
-    /// Writes the side file.
+    /// Writes the side file; the index point has no use any more.
     pub(crate) fn store_index(&self, disk: &dyn Disk, index: &Index) -> io::Result<()> {
-        let path = self.index_path();
-        let written = path.with_extension("index.new");
+        self.store(disk, index, &self.index_path())?;
+        let _ = disk.remove(&self.point_path());
+        Ok(())
+    }
+
+    /// Writes the index up to a batch that is durable, as all before it.
+    pub(crate) fn store_point(&self, disk: &dyn Disk, index: &Index) -> io::Result<()> {
+        self.store(disk, index, &self.point_path())
+    }
+
+    /// The index up to a batch that was durable.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn stored_point(
+        &self,
+        disk: &dyn Disk,
+        header: SegmentHeader,
+    ) -> Result<Option<Index>, &'static str> {
+        self.stored(disk, &self.point_path(), Some(header))
+    }
+
+    fn store(&self, disk: &dyn Disk, index: &Index, path: &std::path::Path) -> io::Result<()> {
+        let written = path.with_added_extension("new");
         match disk.remove(&written) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let file = disk.create(&written)?;
-        let bytes = index.encode();
+        let bytes = index.encode(self.header(disk)?.map_or(0, |header| header.crc()));
         if file.write_at(&[io::IoSlice::new(&bytes)], 0)? < bytes.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
         file.sync_data()?;
-        disk.rename(&written, &path)
+        disk.rename(&written, path)
     }
 
     pub(crate) fn index_path(&self) -> PathBuf {
         self.path.with_extension("log.index")
+    }
+
+    pub(crate) fn point_path(&self) -> PathBuf {
+        self.path.with_extension("log.point")
     }
 
     /// Remembers where a reader will go on.
@@ -185,12 +299,23 @@ impl Segment {
         hints.remove(at).map(|(_, position)| position)
     }
 
-    fn stored_index(&self, disk: &dyn Disk) -> Option<Index> {
-        let file = disk.open(&self.index_path()).ok()?;
-        let len = usize::try_from(file.len().ok()?).ok()?;
-        let mut bytes = vec![0; len];
-        let read = read_fully(&*file, &mut bytes, 0).ok()?;
-        Index::decode(&bytes[..read])
+    fn stored(
+        &self,
+        disk: &dyn Disk,
+        path: &std::path::Path,
+        header: Option<SegmentHeader>,
+    ) -> Result<Option<Index>, &'static str> {
+        const UNREADABLE: &str = "cannot be read";
+        let file = match disk.open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(_) => return Err(UNREADABLE),
+        };
+        let len =
+            file.len().ok().and_then(|len| usize::try_from(len).ok()).filter(|len| *len <= SIDE_BYTES_MAX);
+        let mut bytes = vec![0; len.ok_or("is no index")?];
+        let read = read_fully(&*file, &mut bytes, 0).map_err(|_| UNREADABLE)?;
+        Index::decode(&bytes[..read], header.map_or(0, |header| header.crc())).map(Some)
     }
 
     fn build_index(&self, file: Arc<dyn File>, salt: u32, len: u64) -> io::Result<Index> {

@@ -73,6 +73,11 @@ impl SegmentHeader {
         }
     }
 
+    /// The checksum that stands in it: no two segments have the same header.
+    pub(crate) fn crc(&self) -> u32 {
+        self.encode()[CRC_AT..].first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc))
+    }
+
     /// Its file's name.
     pub(crate) fn file_name(&self) -> String {
         file_name(self.first, self.generation)

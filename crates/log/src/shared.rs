@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub tail: Mutex<Tail>,
     pub writer: Mutex<Writer>,
     pub wants_upkeep: AtomicBool,
+    /// Whether the wall clock has jumped and is not trusted.
+    pub clock_held: AtomicBool,
     /// Noticed outside of upkeep, told by the next one.
     pub notices: Mutex<Vec<Upkeep>>,
     /// The segments that were read last, the latest at the end.
@@ -65,7 +67,11 @@ impl Shared {
         if let Some(opened) = segment.live().or_else(|| self.opened_lately(segment)) {
             return Ok(opened);
         }
-        let found = segment.open(&*self.disk, self.salt)?;
+        let mut notes = Vec::new();
+        let found = segment.open(&*self.disk, (self.log_id, self.salt), &mut notes)?;
+        if !notes.is_empty() {
+            lock(&self.notices).extend(notes.into_iter().map(Upkeep::Noticed));
+        }
         let mut opened = lock(&self.opened);
         if opened.len() >= OPEN_FILES_MAX {
             opened.remove(0);

@@ -16,17 +16,31 @@ pub(crate) struct Tail {
     bytes: usize,
     bytes_max: usize,
     durable: Offset,
+    /// Whether nothing is let go: what is here stands nowhere yet from where it could be read.
+    pinned: bool,
 }
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize, durable: Offset) -> Tail {
-        Tail { batches: VecDeque::new(), bytes: 0, bytes_max, durable }
+        Tail { batches: VecDeque::new(), bytes: 0, bytes_max, durable, pinned: false }
     }
 
     pub(crate) fn push(&mut self, batch: Arc<Batch>) {
         self.bytes += batch.bytes_len();
         self.batches.push_back(batch);
         self.trim();
+    }
+
+    /// Keeps a batch until the epoch has begun.
+    pub(crate) fn pin(&mut self, batch: Arc<Batch>) {
+        self.pinned = true;
+        self.push(batch);
+    }
+
+    /// The epoch has begun, with all that is here in its segments.
+    pub(crate) fn settle(&mut self, durable: Offset) {
+        self.pinned = false;
+        self.set_durable(durable);
     }
 
     pub(crate) fn set_durable(&mut self, durable: Offset) {
@@ -57,7 +71,21 @@ impl Tail {
         Some(found)
     }
 
+    /// The first offset that is here.
+    pub(crate) fn first(&self) -> Option<Offset> {
+        self.batches.front().map(|batch| batch.base())
+    }
+
+    /// The batch that holds `offset`, if it is here.
+    pub(crate) fn find(&self, offset: Offset) -> Option<Arc<Batch>> {
+        let at = self.batches.partition_point(|batch| batch.last() < offset);
+        self.batches.get(at).filter(|batch| batch.base() <= offset).cloned()
+    }
+
     fn trim(&mut self) {
+        if self.pinned {
+            return;
+        }
         while let Some(front) = self.batches.front() {
             let keep = if front.last() <= self.durable {
                 self.bytes_max

@@ -99,6 +99,22 @@ impl Append for Appender {
 }
 
 impl Writer {
+    /// One that goes on in a new segment, behind `head`.
+    pub(crate) fn new(active: Arc<Segment>, file: Arc<dyn File>, head: Offset) -> Writer {
+        Writer {
+            active,
+            file,
+            position: SEGMENT_HEADER_BYTES as u64,
+            head,
+            prepared: None,
+            made: 0,
+            dirty: Vec::new(),
+            dirty_bytes: 0,
+            dir_dirty: false,
+            refusing: None,
+        }
+    }
+
     /// Gives a submission its place behind those of `answers` that are not written yet.
     fn place(&self, shared: &Shared, now_us: i64, submission: Submission, answers: &mut Vec<Answer>) {
         let Submission { draft, ticket, from } = submission;

@@ -170,7 +170,7 @@ proptest! {
             match step {
                 Step::Append(groups) => model.append(&mut log, groups),
                 Step::Commit => drop(model.commit(&mut log)),
-                Step::Upkeep => drop(log.commit.upkeep(NOW_US)),
+                Step::Upkeep => drop(log.commit.upkeep(NOW_US, &mut KeepNothing)),
                 Step::Fail(call) => disk.fail(*call, ErrorKind::Other),
                 Step::WriteShort(bytes) => disk.write_short(usize::from(*bytes)),
                 Step::Kill | Step::LosePower => {

@@ -73,7 +73,7 @@ fn segments_follow_each_other_and_are_durable_after_a_commit_whether_made_ahead_
         for _ in 0..50 {
             append_bytes(&mut log, NOW_US, 10_000);
             if upkeep {
-                assert_eq!(log.commit.upkeep(NOW_US), []);
+                assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), []);
             }
         }
         assert_eq!(commit(&mut log), Ok(50));
@@ -190,7 +190,12 @@ fn after_a_failed_sync_what_was_not_durable_stands_in_a_new_segment() {
         }
         disk.fail(DiskCall::Sync, ErrorKind::Other);
         assert_eq!(commit(&mut log), Ok(4));
-        assert!(log.commit.upkeep(NOW_US).iter().any(|done| matches!(done, Upkeep::Rewritten { .. })));
+        assert!(
+            log.commit
+                .upkeep(NOW_US, &mut KeepNothing)
+                .iter()
+                .any(|done| matches!(done, Upkeep::Rewritten { .. }))
+        );
         assert_eq!(append(&mut log, &["e"]), 5);
         assert_eq!(all(&log), events(&["a", "b", "c", "d", "e"]));
         assert_eq!(commit(&mut log), Ok(5));
@@ -245,7 +250,7 @@ fn a_full_disk_refuses_and_recovers_alone_when_there_is_room_again() {
     assert_eq!(append_at(&mut log, NOW_US, &[&["b"]])[0].as_ref().unwrap_err(), &Refusal::DiskFull);
     assert_eq!(append_at(&mut log, NOW_US, &[&["b"]])[0].as_ref().unwrap_err(), &Refusal::DiskFull);
     assert_eq!(all(&log), events(&["a"]));
-    log.commit.upkeep(NOW_US);
+    log.commit.upkeep(NOW_US, &mut KeepNothing);
     append(&mut log, &["b"]);
     assert_eq!(all(&log), events(&["a", "b"]));
 }
@@ -258,14 +263,14 @@ fn below_the_reserve_publishes_are_refused_and_reading_goes_on() {
     append(&mut log, &["a"]);
     disk.set_free_bytes(Some(999));
     assert!(matches!(
-        log.commit.upkeep(NOW_US)[..],
+        log.commit.upkeep(NOW_US, &mut KeepNothing)[..],
         [Upkeep::DiskLow { free_bytes: 999, reserve_bytes: 1_000 }]
     ));
-    assert_eq!(log.commit.upkeep(NOW_US), []);
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), []);
     assert!(append_at(&mut log, NOW_US, &[&["b"]])[0].is_err());
     assert_eq!(commit(&mut log), Ok(1));
     assert_eq!(all(&log), events(&["a"]));
     disk.set_free_bytes(None);
-    assert!(matches!(log.commit.upkeep(NOW_US)[..], [Upkeep::DiskRecovered { .. }]));
+    assert!(matches!(log.commit.upkeep(NOW_US, &mut KeepNothing)[..], [Upkeep::DiskRecovered { .. }]));
     assert_eq!(append(&mut log, &["b"]), 2);
 }

@@ -304,7 +304,7 @@ fn restarts_without_events_leave_no_files_behind() {
     let disk = MemDisk::new();
     for _ in 0..5 {
         let mut log = open_on(&disk);
-        log.commit.upkeep(NOW_US);
+        log.commit.upkeep(NOW_US, &mut KeepNothing);
     }
     drop(open_on(&disk));
     assert_eq!(segments(&disk).len(), 1);
@@ -318,7 +318,7 @@ fn deleted_and_damaged_indexes_are_made_anew() {
         append_bytes(&mut log, NOW_US + n, 10_000);
     }
     commit(&mut log).expect("commits");
-    log.commit.upkeep(NOW_US);
+    log.commit.upkeep(NOW_US, &mut KeepNothing);
     drop(log);
     let indexes: Vec<_> = segments(&disk).iter().map(|path| path.with_extension("log.index")).collect();
     let good = disk.bytes(&indexes[0]).expect("an index");

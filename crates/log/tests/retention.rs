@@ -28,7 +28,7 @@ fn by_size_the_oldest_segments_go_and_never_the_active_one() {
     let disk = MemDisk::new();
     let mut log = hourly(&disk, LogConfig { retention_bytes: Some(150_000), ..config() }, 40);
     let before = segments(&disk).len();
-    let done = log.commit.upkeep(NOW_US);
+    let done = log.commit.upkeep(NOW_US, &mut KeepNothing);
     assert!(deleted(&done) > 0 && deleted(&done) < before);
     let oldest = log.read.oldest();
     assert!(oldest > 20 && oldest < 40);
@@ -36,7 +36,7 @@ fn by_size_the_oldest_segments_go_and_never_the_active_one() {
     assert_eq!(all(&log).len() as u64, 41 - oldest);
 
     let mut log = hourly(&MemDisk::new(), LogConfig { retention_bytes: Some(0), ..config() }, 20);
-    log.commit.upkeep(NOW_US);
+    log.commit.upkeep(NOW_US, &mut KeepNothing);
     assert!(log.read.oldest() <= log.read.head());
 }
 
@@ -44,11 +44,11 @@ fn by_size_the_oldest_segments_go_and_never_the_active_one() {
 fn by_age_a_segment_goes_when_its_newest_event_is_too_old() {
     let disk = MemDisk::new();
     let mut log = hourly(&disk, LogConfig { retention_age_secs: Some(10 * 3_600), ..config() }, 40);
-    log.commit.upkeep(NOW_US);
+    log.commit.upkeep(NOW_US, &mut KeepNothing);
     let oldest = log.read.oldest();
     // All of the last ten hours is there, and of what is older less than a segment.
     assert!((25..=30).contains(&oldest), "{oldest}");
-    assert_eq!(deleted(&log.commit.upkeep(NOW_US)), 0);
+    assert_eq!(deleted(&log.commit.upkeep(NOW_US, &mut KeepNothing)), 0);
 }
 
 #[test]
@@ -57,9 +57,9 @@ fn retention_holds_after_a_restart() {
     drop(hourly(&disk, config(), 40));
     let mut log =
         try_open(&disk, LogConfig { retention_age_secs: Some(10 * 3_600), ..config() }).expect("opens");
-    assert!(deleted(&log.commit.upkeep(NOW_US)) > 0);
+    assert!(deleted(&log.commit.upkeep(NOW_US, &mut KeepNothing)) > 0);
     assert!((25..=30).contains(&log.read.oldest()));
-    assert_eq!(deleted(&log.commit.upkeep(NOW_US)), 0);
+    assert_eq!(deleted(&log.commit.upkeep(NOW_US, &mut KeepNothing)), 0);
 }
 
 #[test]
@@ -67,22 +67,22 @@ fn when_the_clock_jumps_nothing_goes_for_its_age_until_it_agrees_for_a_day() {
     let disk = MemDisk::new();
     let config = || LogConfig { retention_age_secs: Some(50 * 3_600), ..config() };
     let mut log = hourly(&disk, config(), 40);
-    assert_eq!(log.commit.upkeep(NOW_US), []);
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), []);
     disk.pass(1_000_000);
     let jumped = NOW_US + 300 * DAY_US;
-    assert!(matches!(log.commit.upkeep(jumped)[..], [Upkeep::ClockJumped { .. }]));
+    assert!(matches!(log.commit.upkeep(jumped, &mut KeepNothing)[..], [Upkeep::ClockJumped { .. }]));
     append_bytes(&mut log, jumped, 10);
     commit(&mut log).expect("commits");
     drop(log);
 
     // Nor after a restart, though the newest event was recorded by the wrong clock.
     let mut log = try_open(&disk, config()).expect("opens");
-    assert_eq!(log.commit.upkeep(jumped), []);
+    assert_eq!(log.commit.upkeep(jumped, &mut KeepNothing), []);
     assert_eq!(log.read.oldest(), 1);
     disk.pass(23 * HOUR_US as u64);
-    assert_eq!(log.commit.upkeep(jumped + 23 * HOUR_US), []);
+    assert_eq!(log.commit.upkeep(jumped + 23 * HOUR_US, &mut KeepNothing), []);
     disk.pass(HOUR_US as u64);
-    let done = log.commit.upkeep(jumped + 24 * HOUR_US);
+    let done = log.commit.upkeep(jumped + 24 * HOUR_US, &mut KeepNothing);
     assert!(done.contains(&Upkeep::ClockAgrees) && deleted(&done) > 0);
     assert!(log.read.oldest() > 1);
 }
@@ -103,7 +103,7 @@ fn a_time_leads_to_the_first_event_in_log_order_that_reaches_it_also_when_the_cl
     };
     check(&log);
     commit(&mut log).expect("commits");
-    log.commit.upkeep(NOW_US);
+    log.commit.upkeep(NOW_US, &mut KeepNothing);
     check(&log);
     drop(log);
     check(&open_on(&disk));
@@ -113,7 +113,7 @@ fn a_time_leads_to_the_first_event_in_log_order_that_reaches_it_also_when_the_cl
 fn times_and_durations_below_the_oldest_start_there_without_a_gap() {
     let disk = MemDisk::new();
     let mut log = hourly(&disk, LogConfig { retention_bytes: Some(150_000), ..config() }, 40);
-    log.commit.upkeep(NOW_US);
+    log.commit.upkeep(NOW_US, &mut KeepNothing);
     let oldest = log.read.oldest();
     let start = |since| {
         let start = log.read.resolve(&since, NOW_US).expect("resolves");

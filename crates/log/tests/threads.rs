@@ -25,7 +25,7 @@ fn readers_get_every_event_once_and_in_order_while_others_append_commit_and_keep
                 let now = commit.commit().expect("commits");
                 assert!(now >= durable && now <= read.head());
                 durable = now;
-                assert_eq!(commit.upkeep(NOW_US), []);
+                assert_eq!(commit.upkeep(NOW_US, &mut KeepNothing), []);
             }
             assert_eq!(commit.commit(), Ok(EVENTS));
         });
@@ -75,7 +75,7 @@ impl firehose_log::Commit for Nothing {
         Ok(0)
     }
 
-    fn upkeep(&mut self, _: i64) -> Vec<firehose_log::Upkeep> {
+    fn upkeep(&mut self, _: i64, _: &mut dyn firehose_log::Keep) -> Vec<firehose_log::Upkeep> {
         Vec::new()
     }
 }

@@ -5,7 +5,7 @@ use crate::world::{START_US, Setup, World};
 use firehose_auth::AnonymousMode;
 use firehose_broker::Limits;
 use firehose_broker::shard::Action;
-use firehose_log::{Cursor, Offset};
+use firehose_log::{Cursor, KeepNothing, Offset};
 use firehose_mqtt::{Packet, PacketKind, Property, Publish, Reason, Version};
 use std::net::IpAddr;
 
@@ -208,7 +208,7 @@ fn shortened() -> (World, Offset) {
         world.settle();
     }
     world.commit();
-    world.commit.upkeep(world.now.wall_us);
+    world.commit.upkeep(world.now.wall_us, &mut KeepNothing);
     let oldest = world.read.oldest();
     assert!(oldest > 10, "{oldest}");
     (world, oldest)
@@ -271,7 +271,7 @@ fn a_reader_that_the_retention_passes_is_told_on_5_and_closed_before() {
         world.settle();
     }
     world.commit();
-    world.commit.upkeep(world.now.wall_us);
+    world.commit.upkeep(world.now.wall_us, &mut KeepNothing);
     world.let_go();
     assert!(world.clients[v3].closed && !world.clients[v5].closed);
     let got = world.take(v5);
