@@ -108,7 +108,7 @@ def rows(replay_messages, idle):
 
 def figures(row, report):
     """The few numbers of a report that the table shows; absent ones are missing."""
-    broker = report.get("broker_drain") or report.get("broker") or {}
+    broker = report.get("broker_drain") or report.get("broker_many") or report.get("broker") or {}
     latency = report.get("latency_us") or report.get("connack_latency_us") or {}
     memory = report.get("memory") or {}
     peak_kb = max(broker.get("hwm_kb", 0), memory.get("hwm_kb", 0), memory.get("rss_held_kb", 0))
