@@ -1,54 +1,124 @@
-//! A client arrives: CONNECT is answered, an older connection of the same name is taken over, a session begins; and
-//! how it ends.
+//! A client arrives: who it is and whether it may, an older connection of the same name is taken over, a session begins
+//! or goes on, CONNECT is answered.
 
 use crate::arrival::{Arrival, Scope};
+use crate::connack::{Granted, write_connack};
 use crate::connection::{Connection, Will};
 use crate::lane::Lane;
+use crate::limits::Limits;
+use crate::persistence::Persistence;
 use crate::publish::{has_names_of_ours, keep_attributes};
 use crate::session::Session;
 use crate::shard::{Action, Shard};
-use firehose_log::{AttributesBuf, Event, Flags, Origin, WayIn};
-use firehose_mqtt::{
-    ConnAck, Connect, Packet, PropertiesBuf, Property, Reason, Version, decode_connect, encode,
-};
-use firehose_topic::TopicName;
+use crate::state::{Opened, SessionName};
+use firehose_log::{AttributesBuf, Flags};
+use firehose_mqtt::{Connect, Reason, Version, decode_connect};
+use std::sync::Arc;
+
+/// How a client comes in.
+pub(crate) enum Entry {
+    /// Its session begins and ends with its connection.
+    New,
+    /// The state has its session, or has made it.
+    Opened { name: Arc<SessionName>, expiry_secs: u32, opened: Opened },
+    /// It is told why not.
+    Refused(Reason),
+}
 
 impl Shard {
-    /// Answers the CONNECT of an arrival, and looks at what came behind it.
-    pub(crate) fn arrive(&mut self, mut arrival: Arrival) {
+    /// Answers the CONNECT of an arrival, at once or when the state has said what it knows of the session.
+    pub(crate) fn arrive(&mut self, arrival: Arrival) {
+        // The lobby decoded it before; what it would not pass on does not come here.
+        let Ok(Some((connect, _))) = decode_connect(&arrival.input, self.shared.limits.packet_bytes_max)
+        else {
+            return;
+        };
+        if let Some(reason) = self.refusal(&connect, &arrival) {
+            return self.enter(arrival, Entry::Refused(reason));
+        }
+        let expiry_secs = expiry_secs(&connect, &self.shared.limits);
+        let scope = Scope::of(&arrival.identity, arrival.address, arrival.assigned);
+        let hash = scope.hash_with(&self.shared.secret, &arrival.client_id);
+        if expiry_secs == 0 && !self.arrivals.contains(hash) && !self.shared.stored.contains(hash) {
+            let live = self.find(hash, &scope, &arrival.client_id);
+            let is_stored =
+                |live: u32| self.sessions.get(live as usize).is_some_and(|it| it.persistence.is_some());
+            if !live.is_some_and(is_stored) {
+                return self.enter(arrival, Entry::New);
+            }
+        }
+        let clean = connect.clean_start;
+        let (client_id, assigned) = (arrival.client_id.clone(), arrival.assigned);
+        let name = SessionName { hash, scope, client_id, assigned };
+        self.wait_for_state(arrival, name, clean, expiry_secs);
+    }
+
+    /// Lets the client in, or tells it why not; and looks at what came behind its CONNECT.
+    pub(crate) fn enter(&mut self, mut arrival: Arrival, entry: Entry) {
         let socket = arrival.socket.take();
         let input = std::mem::take(&mut arrival.input);
         let limits = self.shared.limits.clone();
-        let anonymous = arrival.identity.is_anonymous() && !self.auth.is_open();
-        let sends = match anonymous {
-            // Who may not publish needs no aliases, and gets no memory for them.
-            true => Sends { bytes_max: limits.packet_anonymous_bytes_max, aliases_max: 0 },
-            false => Sends { bytes_max: limits.packet_bytes_max, aliases_max: limits.topic_aliases_max },
-        };
-        // The lobby decoded it before; what it would not pass on does not come here.
         let Ok(Some((connect, consumed))) = decode_connect(&input, limits.packet_bytes_max) else { return };
-        let version = connect.version;
-        let mut connection = Connection::new(version, arrival.address, sends.bytes_max);
-        connection.aliases_max = sends.aliases_max;
-        let refused = self.refusal(&connect, &arrival);
+        let v5 = connect.version == Version::V5;
+        let (refused, state) = match self.check_again(&arrival, entry) {
+            Entry::New => (None, None),
+            Entry::Refused(reason) => (Some(reason), None),
+            Entry::Opened { name, expiry_secs, opened } => (None, Some((name, expiry_secs, opened))),
+        };
+        let resumed = state.as_ref().and_then(|(_, _, opened)| opened.going_on(v5));
+        let granted = Granted {
+            expiry_secs: state.as_ref().map_or(0, |(_, expiry_secs, _)| *expiry_secs),
+            session_present: resumed.is_some(),
+            ..self.grants(&connect, &arrival)
+        };
+        let mut connection = Connection::new(connect.version, arrival.address, granted.sends_bytes_max);
+        connection.aliases_max = granted.aliases_max;
         if refused.is_none() {
-            connection.will = self.will(&connect);
-        }
-        let mut keep_alive_secs = connect.keep_alive_secs;
-        if version == Version::V5 && (keep_alive_secs == 0 || keep_alive_secs > limits.keep_alive_secs_max) {
-            keep_alive_secs = limits.keep_alive_secs_max;
+            connection.will = will(&connect);
         }
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         connection.asked_for_expiry = connect.properties.session_expiry().is_some_and(|secs| secs > 0);
         let reason = refused.unwrap_or(Reason::Success);
-        write_connack(&mut connection, &connect, &arrival, reason, &limits, &sends, keep_alive_secs);
+        write_connack(&mut connection, &connect, &arrival, reason, &limits, &granted);
         connection.closing = refused.is_some();
-        let session = self.begin(arrival, &connect, connection, keep_alive_secs, refused.is_some());
+        let session = self.begin(arrival, &connect, connection, granted.keep_alive_secs, refused.is_some());
         self.actions.push(Action::Attach { session, socket });
         self.dirty(session);
+        if let Some((name, expiry_secs, opened)) = &state {
+            self.remember_session(session, name.clone(), *expiry_secs, opened, v5);
+        }
         if refused.is_none() && consumed < input.len() {
             self.receive(session, &input[consumed..]);
         }
+    }
+
+    /// What was true when the client came may not be any more, if it waited for the state.
+    fn check_again(&mut self, arrival: &Arrival, entry: Entry) -> Entry {
+        let Entry::Opened { name, expiry_secs, .. } = &entry else { return entry };
+        let is_gone = arrival.identity.name().is_some_and(|user| !self.auth.knows_user(user));
+        let reason = match (self.stopping, is_gone) {
+            (true, _) => Reason::ServerUnavailable,
+            (false, true) => Reason::NotAuthorized,
+            (false, false) => return entry,
+        };
+        self.close_session(name.clone(), *expiry_secs);
+        Entry::Refused(reason)
+    }
+
+    fn grants(&self, connect: &Connect<'_>, arrival: &Arrival) -> Granted {
+        let limits = &self.shared.limits;
+        let mut keep_alive_secs = connect.keep_alive_secs;
+        let is_too_long = keep_alive_secs == 0 || keep_alive_secs > limits.keep_alive_secs_max;
+        if connect.version == Version::V5 && is_too_long {
+            keep_alive_secs = limits.keep_alive_secs_max;
+        }
+        // Who may not publish needs no aliases, and gets no memory for them.
+        let anonymous = arrival.identity.is_anonymous() && !self.auth.is_open();
+        let (sends_bytes_max, aliases_max) = match anonymous {
+            true => (limits.packet_anonymous_bytes_max, 0),
+            false => (limits.packet_bytes_max, limits.topic_aliases_max),
+        };
+        Granted { sends_bytes_max, aliases_max, keep_alive_secs, expiry_secs: 0, session_present: false }
     }
 
     /// Why the CONNECT is refused, if it is, although the password was right.
@@ -61,25 +131,10 @@ impl Shard {
         if !self.auth.may_have_will(&arrival.identity) {
             return Some(Reason::NotAuthorized);
         }
-        if connect.version == Version::V5 && will.retain {
-            return Some(Reason::RetainNotSupported);
-        }
         if firehose_auth::is_reserved(will.topic) || has_names_of_ours(will.properties) {
             return Some(Reason::NotAuthorized);
         }
         None
-    }
-
-    fn will(&self, connect: &Connect<'_>) -> Option<Box<Will>> {
-        let will = connect.will.as_ref()?;
-        let mut attributes = AttributesBuf::new();
-        let payload_utf8 = keep_attributes(&mut attributes, will.properties);
-        Some(Box::new(Will {
-            topic: will.topic.as_str().into(),
-            payload: will.payload.into(),
-            attributes,
-            flags: Flags::new(will.qos as u8, will.retain, payload_utf8),
-        }))
     }
 
     /// Enters the session; an older one of the same name is taken over [MQTT-3.1.4-3].
@@ -93,15 +148,14 @@ impl Shard {
     ) -> u32 {
         let scope = Scope::of(&arrival.identity, arrival.address, arrival.assigned);
         let hash = scope.hash_with(&self.shared.secret, &arrival.client_id);
-        if !refused && let Some(old) = self.find(hash, &scope, &arrival.client_id) {
-            self.disconnect(old, Reason::SessionTakenOver, "the same client id connected again");
-            self.forget_name(old);
+        if !refused {
+            self.take_over(hash, &scope, &arrival.client_id);
         }
         let user = |wanted: &str| connect.properties.user_properties().any(|it| it == (wanted, "on"));
         let receive_max = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         let window = receive_max.min(self.shared.limits.inflight_max);
         let generation = self.next_generation;
-        self.next_generation = self.next_generation.wrapping_add(1);
+        self.next_generation = self.next_generation.wrapping_add(1).max(1);
         let session = self.sessions.insert(Session {
             generation,
             heard_secs: self.now.secs(),
@@ -116,9 +170,11 @@ impl Shard {
             subscription_bytes: 0,
             main: Lane::default(),
             more_lanes: Vec::new(),
+            scans: None,
             inflight: None,
             inflight_max: window,
             connection: Some(Box::new(connection)),
+            persistence: None,
         }) as u32;
         if !refused {
             self.by_id.entry(hash).or_default().push(session);
@@ -126,6 +182,34 @@ impl Shard {
         self.stats.connections.add(1);
         self.stats.connections_total.add(1);
         session
+    }
+
+    /// What the state has of the session that has just begun.
+    fn remember_session(
+        &mut self,
+        session: u32,
+        name: Arc<SessionName>,
+        expiry_secs: u32,
+        opened: &Opened,
+        v5: bool,
+    ) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        if expiry_secs > 0 || opened.resumed.is_some() {
+            it.persistence = Some(Box::new(Persistence::new(name, expiry_secs)));
+        }
+        match (opened.going_on(v5), &opened.resumed) {
+            (Some(resumed), _) => self.resume_session(session, resumed),
+            (None, Some(overtaken)) => self.start_anew(session, overtaken),
+            (None, None) => {}
+        }
+    }
+
+    /// Ends the session of this name, if there is one.
+    pub(crate) fn take_over(&mut self, hash: u64, scope: &Scope, client_id: &str) {
+        if let Some(old) = self.find(hash, scope, client_id) {
+            self.disconnect(old, Reason::SessionTakenOver, "the same client id connected again");
+            self.forget_name(old);
+        }
     }
 
     fn find(&self, hash: u64, scope: &Scope, client_id: &str) -> Option<u32> {
@@ -136,106 +220,27 @@ impl Shard {
                 .is_some_and(|it| it.scope == *scope && *it.client_id == *client_id)
         })
     }
-
-    fn forget_name(&mut self, session: u32) {
-        let Some(it) = self.sessions.get(session as usize) else { return };
-        if let std::collections::hash_map::Entry::Occupied(mut entry) = self.by_id.entry(it.hash) {
-            entry.get_mut().retain(|known| *known != session);
-            if entry.get().is_empty() {
-                entry.remove();
-            }
-        }
-    }
-
-    /// The connection is over, and the session with it: its will is published unless it left properly.
-    pub(crate) fn end(&mut self, session: u32) {
-        let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let will = it.connection.as_deref_mut().and_then(|connection| connection.will.take());
-        if let Some(will) = will {
-            self.publish_will(session, &will);
-        }
-        let count = self.sessions.get(session as usize).map_or(0, |it| it.subscriptions.len());
-        for index in 0..count {
-            self.remove_subscription(session, index);
-        }
-        self.forget_name(session);
-        let Some(it) = self.sessions.try_remove(session as usize) else { return };
-        if let Some(connection) = it.connection {
-            self.parked_bytes -= connection.parked_bytes;
-            self.fresh_bytes -= connection.fresh_bytes;
-        }
-        self.stats.connections.sub(1);
-        self.actions.push(Action::Close { session });
-        self.feed();
-        if self.trie.is_empty() && self.pending.is_empty() {
-            self.outgoing.interest(false);
-        }
-    }
-
-    /// The rules that hold now decide, not those of the CONNECT.
-    fn publish_will(&mut self, session: u32, will: &Will) {
-        let Some(it) = self.sessions.get(session as usize) else { return };
-        let topic = TopicName::trusted(&will.topic);
-        let gone = it.identity.name().is_some_and(|user| !self.auth.knows_user(user));
-        if gone || !self.auth.may_publish(&it.identity, &it.client_id, topic) {
-            self.stats.messages_refused.add(1);
-            tracing::debug!(client = %it.client_id, topic = %will.topic, "a will was refused by the access rules");
-            return;
-        }
-        let event = Event {
-            flags: will.flags,
-            topic: &will.topic,
-            attributes: will.attributes.as_attributes(),
-            payload: &will.payload,
-        };
-        let principal = it.identity.name().unwrap_or("");
-        let origin = Origin { principal, session: it.hash, packet_id: 0, way_in: WayIn::Mqtt };
-        let placed = match self.shared.unlogged.iter().any(|filter| filter.matches(topic)) {
-            true => self.outgoing.unlogged(&event, &origin),
-            false => self.outgoing.event(&event, &origin, (session, it.generation), false).map(|_| ()),
-        };
-        if placed.is_err() {
-            self.stats.messages_refused.add(1);
-        }
-    }
 }
 
-/// What a client may send.
-struct Sends {
-    bytes_max: usize,
-    aliases_max: u16,
+/// How long the session lives on after its connection: as long as the client asks (3.x: for ever, unless it is clean), at
+/// most as long as `[limits]` have it.
+fn expiry_secs(connect: &Connect<'_>, limits: &Limits) -> u32 {
+    let asked = match connect.version {
+        Version::V5 => connect.properties.session_expiry().unwrap_or(0),
+        _ if connect.clean_start => 0,
+        _ => u32::MAX,
+    };
+    asked.min(limits.session_expiry_secs_max)
 }
 
-/// CONNACK, which says truthfully what is not there.
-fn write_connack(
-    connection: &mut Connection,
-    connect: &Connect<'_>,
-    arrival: &Arrival,
-    reason: Reason,
-    limits: &crate::limits::Limits,
-    sends: &Sends,
-    keep_alive_secs: u16,
-) {
-    let mut properties = PropertiesBuf::new();
-    if connect.version == Version::V5 && reason == Reason::Success {
-        let mut say = |property: Property<'_>| {
-            let _ = properties.push(&property);
-        };
-        if connect.properties.session_expiry().is_some_and(|secs| secs > 0) {
-            say(Property::SessionExpiry(0));
-        }
-        say(Property::ReceiveMaximum(limits.inflight_max));
-        say(Property::RetainAvailable(0));
-        say(Property::MaximumPacketSize(u32::try_from(sends.bytes_max).unwrap_or(u32::MAX)));
-        if arrival.assigned && connect.client_id.is_empty() {
-            say(Property::AssignedClientId(&arrival.client_id));
-        }
-        say(Property::TopicAliasMaximum(sends.aliases_max));
-        say(Property::SharedAvailable(0));
-        if keep_alive_secs != connect.keep_alive_secs {
-            say(Property::ServerKeepAlive(keep_alive_secs));
-        }
-    }
-    let packet = ConnAck { session_present: false, reason, properties: properties.as_properties() };
-    let _ = encode(&Packet::ConnAck(packet), connect.version, connection.outbox.control());
+fn will(connect: &Connect<'_>) -> Option<Box<Will>> {
+    let will = connect.will.as_ref()?;
+    let mut attributes = AttributesBuf::new();
+    let payload_utf8 = keep_attributes(&mut attributes, will.properties);
+    Some(Box::new(Will {
+        topic: will.topic.as_str().into(),
+        payload: will.payload.into(),
+        attributes,
+        flags: Flags::new(will.qos as u8, will.retain, payload_utf8),
+    }))
 }

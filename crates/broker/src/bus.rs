@@ -11,7 +11,7 @@ use crate::stats::ShardStats;
 use crate::sync::{Mutex, lock};
 use firehose_auth::Access;
 use firehose_log::{
-    Attribute, AttributesBuf, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
+    Attribute, AttributesBuf, Batch, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
 };
 use firehose_topic::TopicFilter;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,6 +92,7 @@ impl Bus {
             access,
             unlogged: config.unlogged.into(),
             secret: Secret::default(),
+            sys: Arc::default(),
             stored: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
@@ -206,13 +207,14 @@ impl Bus {
         Ok(())
     }
 
-    /// Publishes what is delivered but not stored, such as `$SYS`.
+    /// Publishes `$SYS`: it is delivered but not stored, and new subscriptions get the last values.
     ///
     /// # Errors
     /// As [`Bus::publish`].
-    pub fn publish_unlogged(&self, events: &[PortEvent]) -> Result<(), usize> {
+    pub fn publish_sys(&self, events: &[PortEvent]) -> Result<(), usize> {
         let draft = draft_of("", WayIn::Bus, events)?;
         let sequencer = &self.0.sequencer;
+        self.0.shared.sys.set(&Batch::unlogged(draft.clone(), sequencer.head(), wall_us()));
         let sleepers = sequencer.deposit(sequencer.port_slot(), [Deposit::Unlogged(draft)]);
         self.rouse(sleepers);
         Ok(())

@@ -40,6 +40,7 @@ impl Turns {
 
     fn run(mut self) {
         self.upkeep();
+        self.sys.publish(&self.bus, Instant::now());
         while !self.bus.is_stopping() {
             let due = HOUSEKEEPING.saturating_sub(self.housekept.elapsed());
             self.bus.sequencer().bell().wait(due);

@@ -309,9 +309,13 @@ impl Shard {
 
     /// The text of the cursor of an offset in a batch.
     pub(crate) fn cursor_in(&self, batch: &Batch, offset: Offset) -> String {
-        let recorded_secs = batch.time_us().div_euclid(1_000_000);
-        firehose_log::Cursor { log_id: self.shared.log_id, epoch: batch.epoch(), offset, recorded_secs }
-            .encode()
+        self.cursor_at(offset, batch.epoch(), batch.time_us())
+    }
+
+    /// The text of the cursor of an offset that was recorded then.
+    pub(crate) fn cursor_at(&self, offset: Offset, epoch: u32, time_us: i64) -> String {
+        let recorded_secs = time_us.div_euclid(1_000_000);
+        firehose_log::Cursor { log_id: self.shared.log_id, epoch, offset, recorded_secs }.encode()
     }
 }
 

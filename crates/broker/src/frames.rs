@@ -184,7 +184,8 @@ fn seal(slot: &mut Option<Building>) {
     }
 }
 
-fn encode_event(
+/// Appends one PUBLISH, with packet id 0.
+pub(crate) fn encode_event(
     out: &mut Vec<u8>,
     shape: &Shape<'_>,
     recorded: Recorded,

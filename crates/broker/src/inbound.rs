@@ -1,6 +1,7 @@
 //! What a client's connection brings: packets out of bytes, and what each one does.
 
 use crate::connection::{Connection, Pause};
+use crate::hold::Saving;
 use crate::inflight::Acknowledged;
 use crate::shard::{Action, Appetite, Shard};
 use firehose_mqtt::{
@@ -141,8 +142,9 @@ impl Shard {
 
     /// Closes a connection whose client sends and sends, and does not read what it is answered.
     pub(crate) fn limit_replies(&mut self, session: u32) -> Flow {
+        let held = self.held_reply_bytes(session);
         match self.connection(session) {
-            Some(connection) if connection.outbox.control_bytes() <= CONTROL_BYTES_MAX => Flow::On,
+            Some(connection) if connection.outbox.control_bytes() + held <= CONTROL_BYTES_MAX => Flow::On,
             Some(_) => {
                 self.hang_up(session, "does not read its replies");
                 Flow::Stop
@@ -161,18 +163,23 @@ impl Shard {
             (Some(window), AckKind::PubRec) => window.pubrec(id, ack.reason.is_error()),
             (Some(window), _) => window.pubcomp(id),
         };
+        let resending = it.is_resending();
+        if let Some(persistence) = it.persistence.as_deref_mut() {
+            persistence.progress_changed |= outcome != Acknowledged::Unknown && persistence.expiry_secs > 0;
+        }
         let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
         let version = connection.version;
         match (outcome, kind) {
             (Acknowledged::Through, _) => {
                 connection.window_shut = false;
-                if connection.outbox.has_messages() || it.is_behind() {
+                if connection.outbox.has_messages() || it.is_behind() || resending || it.scans.is_some() {
                     self.dirty(session);
                 }
                 Flow::On
             }
-            (Acknowledged::Release, _) => self.reply(session, |connection| {
-                encode_ack(connection.outbox.control(), AckKind::PubRel, id, Reason::Success, version);
+            // That it was received is saved first: it is never sent again as a PUBLISH.
+            (Acknowledged::Release, _) => self.reply_when_saved(session, Saving::Progress, |out, version| {
+                encode_ack(out, AckKind::PubRel, id, Reason::Success, version);
             }),
             // MQTT 5 has a reason for it; 3.1.1 goes on with PUBREL all the same [MQTT-4.3.3-1].
             (Acknowledged::Unknown, AckKind::PubRec) if !ack.reason.is_error() => {
@@ -186,18 +193,20 @@ impl Shard {
         }
     }
 
-    /// PUBREL: the publisher of a QoS 2 message forgets it, and so do we.
+    /// PUBREL: the publisher of a QoS 2 message forgets it, and so do we. A session that outlives its connection is told
+    /// so once that is saved: from then on the id may stand for another message.
     fn released(&mut self, session: u32, ack: &Ack<'_>) -> Flow {
         let id = ack.packet_id.get();
-        self.reply(session, |connection| {
-            let known =
-                connection.publisher.as_deref_mut().is_some_and(|publisher| publisher.received.remove(&id));
-            let version = connection.version;
+        let Some(connection) = self.connection(session) else { return Flow::Stop };
+        let publisher = connection.publisher.as_deref_mut();
+        let known = publisher.is_some_and(|publisher| publisher.received.remove(&id));
+        let saving = if known { Saving::Forget(id) } else { Saving::Earlier };
+        self.reply_when_saved(session, saving, |out, version| {
             let reason = match version {
                 Version::V5 if !known => Reason::PacketIdentifierNotFound,
                 _ => Reason::Success,
             };
-            encode_ack(connection.outbox.control(), AckKind::PubComp, id, reason, version);
+            encode_ack(out, AckKind::PubComp, id, reason, version);
         })
     }
 
@@ -212,7 +221,14 @@ impl Shard {
                 "a session expiry that CONNECT did not have",
             );
         }
-        let Some(connection) = self.connection(session) else { return Flow::Stop };
+        let expiry_secs_max = self.shared.limits.session_expiry_secs_max;
+        let Some(it) = self.sessions.get_mut(session as usize) else { return Flow::Stop };
+        if let Some(persistence) = it.persistence.as_deref_mut()
+            && let Some(secs) = disconnect.properties.session_expiry()
+        {
+            persistence.expiry_secs = secs.min(expiry_secs_max);
+        }
+        let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
         if disconnect.reason != Reason::DisconnectWithWill {
             connection.will = None;
         }
@@ -232,15 +248,18 @@ impl Shard {
             return;
         }
         tracing::debug!(client = %it.client_id, address = ?connection.address, reason = reason.name(), why, "closing");
+        self.leave_session(session);
+        let Some(connection) = self.connection(session) else { return };
         connection.closing = true;
         connection.input = Vec::new();
         connection.outbox.keep_only_control();
-        self.parked_bytes -= std::mem::take(&mut connection.parked_bytes);
+        let parked_bytes = std::mem::take(&mut connection.parked_bytes);
         if connection.version == Version::V5 {
             let packet =
                 Packet::Disconnect(Disconnect { reason, properties: firehose_mqtt::Properties::EMPTY });
             let _ = encode(&packet, Version::V5, connection.outbox.control());
         }
+        self.parked_bytes -= parked_bytes;
         self.dirty(session);
     }
 

@@ -1,13 +1,17 @@
 //! QoS 1 and 2 messages that were sent to a client and not yet acknowledged.
 //!
 //! Packet ids are given one after the other, so the window is a queue and an id is a place in it. It keeps no
-//! payload: the log has those.
+//! payload: the log has those. The window of a session that outlives its connection knows where they are.
 
+use crate::state::{StoredInflight, StoredState};
+use firehose_log::Offset;
 use firehose_mqtt::QoS;
 use std::collections::VecDeque;
 
 /// How many times the window's size the queue may grow while its oldest message waits for its acknowledgement.
 const STRAGGLER_FACTOR: usize = 4;
+/// How many packet ids there are.
+const IDS: usize = u16::MAX as usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -21,10 +25,21 @@ enum State {
     Done,
 }
 
+/// Which event a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its offset; 0: it is not in the log.
+    pub offset: Offset,
+    /// It was sent as a retained message.
+    pub retain: bool,
+}
+
 /// The window of one client.
 #[derive(Debug)]
 pub struct Inflight {
     entries: VecDeque<State>,
+    /// Beside each entry, if the session may outlive its connection.
+    places: Option<VecDeque<Place>>,
     /// Packet id of the front entry.
     front_id: u16,
     unacknowledged: usize,
@@ -45,25 +60,62 @@ pub enum Acknowledged {
 impl Inflight {
     /// A window of `max` messages, at least 1 (the client's Receive Maximum, or `inflight_max`).
     pub fn new(max: u16) -> Inflight {
-        Inflight { entries: VecDeque::new(), front_id: 1, unacknowledged: 0, max: usize::from(max.max(1)) }
+        Inflight {
+            entries: VecDeque::new(),
+            places: None,
+            front_id: 1,
+            unacknowledged: 0,
+            max: usize::from(max.max(1)),
+        }
+    }
+
+    /// The window of a session that goes on, as it was stored: messages in the order in which they were sent, with
+    /// holes where others were acknowledged, and the id that the next one gets. It knows where its messages are.
+    pub fn resumed(max: u16, stored: &[StoredInflight], next_id: u16) -> Inflight {
+        let mut window = Inflight { places: Some(VecDeque::new()), ..Inflight::new(max) };
+        window.front_id = stored.first().map_or(next_id, |first| first.packet_id).max(1);
+        for it in stored {
+            let at = window.place_of(it.packet_id);
+            // Ids that do not ascend cannot come from here.
+            if it.packet_id == 0 || at < window.entries.len() {
+                continue;
+            }
+            window.skip_to(at);
+            let state = match it.state {
+                StoredState::Sent1 => State::Sent1,
+                StoredState::Sent2 => State::Sent2,
+                StoredState::Released => State::Released,
+            };
+            window.push(state, Place { offset: it.offset, retain: it.retain });
+        }
+        let next = window.place_of(next_id);
+        if next_id != 0 && next > window.entries.len() && !stored.is_empty() {
+            window.skip_to(next);
+        }
+        window
     }
 
     /// How many messages may be sent now.
     pub fn room(&self) -> usize {
-        let places = (self.max * STRAGGLER_FACTOR).min(usize::from(u16::MAX)) - self.entries.len();
-        (self.max - self.unacknowledged).min(places)
+        let places = (self.max * STRAGGLER_FACTOR).min(IDS).saturating_sub(self.entries.len());
+        self.max.saturating_sub(self.unacknowledged).min(places)
+    }
+
+    /// How many of `waiting` messages, which count as unacknowledged, may be sent again now.
+    pub fn room_again(&self, waiting: usize) -> usize {
+        self.max.saturating_sub(self.unacknowledged.saturating_sub(waiting))
     }
 
     /// The packet id of the message that is sent `ahead` messages from now (0: the next one).
     pub fn packet_id(&self, ahead: usize) -> u16 {
-        ((usize::from(self.front_id) - 1 + self.entries.len() + ahead) % usize::from(u16::MAX)) as u16 + 1
+        ((usize::from(self.front_id) - 1 + self.entries.len() + ahead) % IDS) as u16 + 1
     }
 
     /// A message was sent under `packet_id(0)`.
-    pub fn sent(&mut self, qos: QoS) {
+    pub fn sent(&mut self, qos: QoS, place: impl FnOnce() -> Place) {
         let state = if qos == QoS::ExactlyOnce { State::Sent2 } else { State::Sent1 };
-        self.entries.push_back(state);
-        self.unacknowledged += 1;
+        let place = if self.places.is_some() { place() } else { Place::default() };
+        self.push(state, place);
     }
 
     /// PUBACK.
@@ -90,9 +142,53 @@ impl Inflight {
         self.finish(packet_id, State::Released)
     }
 
+    /// The message cannot be sent again: QoS 1 is through, QoS 2 goes on as if it had been received.
+    pub fn give_up(&mut self, packet_id: u16) -> Acknowledged {
+        match self.puback(packet_id) {
+            Acknowledged::Through => Acknowledged::Through,
+            _ => self.pubrec(packet_id, false),
+        }
+    }
+
     /// Whether nothing waits for an acknowledgement.
     pub fn is_empty(&self) -> bool {
         self.unacknowledged == 0
+    }
+
+    /// What waits under a packet id.
+    pub fn get(&self, packet_id: u16) -> Option<StoredInflight> {
+        self.stored_at(self.place_of(packet_id)).filter(|_| packet_id != 0)
+    }
+
+    /// Everything that waits, in the order in which it was sent.
+    pub fn stored(&self) -> impl Iterator<Item = StoredInflight> {
+        (0..self.entries.len()).filter_map(|at| self.stored_at(at))
+    }
+
+    fn stored_at(&self, at: usize) -> Option<StoredInflight> {
+        let state = match self.entries.get(at)? {
+            State::Sent1 => StoredState::Sent1,
+            State::Sent2 => StoredState::Sent2,
+            State::Released => StoredState::Released,
+            State::Done => return None,
+        };
+        let place = self.places.as_ref().and_then(|places| places.get(at)).copied().unwrap_or_default();
+        let packet_id = ((usize::from(self.front_id) - 1 + at) % IDS) as u16 + 1;
+        Some(StoredInflight { packet_id, state, offset: place.offset, retain: place.retain })
+    }
+
+    fn push(&mut self, state: State, place: Place) {
+        self.entries.push_back(state);
+        self.unacknowledged += usize::from(state != State::Done);
+        if let Some(places) = &mut self.places {
+            places.push_back(place);
+        }
+    }
+
+    fn skip_to(&mut self, at: usize) {
+        while self.entries.len() < at {
+            self.push(State::Done, Place::default());
+        }
     }
 
     fn finish(&mut self, packet_id: u16, expected: State) -> Acknowledged {
@@ -103,15 +199,21 @@ impl Inflight {
         self.unacknowledged -= 1;
         while self.entries.front().is_some_and(|state| *state == State::Done) {
             self.entries.pop_front();
+            if let Some(places) = &mut self.places {
+                places.pop_front();
+            }
             self.front_id = if self.front_id == u16::MAX { 1 } else { self.front_id + 1 };
         }
         Acknowledged::Through
     }
 
     fn entry(&mut self, packet_id: u16) -> Option<&mut State> {
-        let ids = usize::from(u16::MAX);
-        let place = (usize::from(packet_id) + ids - usize::from(self.front_id)) % ids;
-        self.entries.get_mut(place).filter(|_| packet_id != 0)
+        let at = self.place_of(packet_id);
+        self.entries.get_mut(at).filter(|_| packet_id != 0)
+    }
+
+    fn place_of(&self, packet_id: u16) -> usize {
+        (usize::from(packet_id) + IDS - usize::from(self.front_id)) % IDS
     }
 }
 
@@ -124,7 +226,7 @@ mod tests {
         let mut window = Inflight::new(10);
         for expected in (1..=u16::MAX).chain(1..=3) {
             assert_eq!(window.packet_id(0), expected);
-            window.sent(QoS::AtLeastOnce);
+            window.sent(QoS::AtLeastOnce, Place::default);
             assert_eq!(window.puback(expected), Acknowledged::Through);
         }
         assert!(window.is_empty());
@@ -133,8 +235,8 @@ mod tests {
     #[test]
     fn the_window_closes_and_opens() {
         let mut window = Inflight::new(2);
-        window.sent(QoS::AtLeastOnce);
-        window.sent(QoS::ExactlyOnce);
+        window.sent(QoS::AtLeastOnce, Place::default);
+        window.sent(QoS::ExactlyOnce, Place::default);
         assert_eq!(window.room(), 0);
         assert_eq!(window.puback(2), Acknowledged::Unknown, "2 is a QoS 2 message");
         assert_eq!(window.pubrec(2, false), Acknowledged::Release);
@@ -153,10 +255,10 @@ mod tests {
     #[test]
     fn a_straggler_closes_the_window_in_the_end() {
         let mut window = Inflight::new(2);
-        window.sent(QoS::AtLeastOnce);
+        window.sent(QoS::AtLeastOnce, Place::default);
         for id in 2..=8 {
             assert_eq!(window.room(), 1);
-            window.sent(QoS::AtLeastOnce);
+            window.sent(QoS::AtLeastOnce, Place::default);
             assert_eq!(window.puback(id), Acknowledged::Through);
         }
         assert_eq!(window.room(), 0);
@@ -167,9 +269,61 @@ mod tests {
     #[test]
     fn a_failed_pubrec_ends_the_exchange() {
         let mut window = Inflight::new(2);
-        window.sent(QoS::ExactlyOnce);
+        window.sent(QoS::ExactlyOnce, Place::default);
         assert_eq!(window.pubrec(1, true), Acknowledged::Through);
         assert!(window.is_empty());
         assert_eq!(window.pubrec(0, false), Acknowledged::Unknown);
+    }
+
+    fn stored(packet_id: u16, state: StoredState, offset: Offset) -> StoredInflight {
+        StoredInflight { packet_id, state, offset, retain: false }
+    }
+
+    #[test]
+    fn a_window_with_holes_comes_back_as_it_was_stored() {
+        let list = [
+            stored(u16::MAX - 1, StoredState::Sent1, 7),
+            stored(2, StoredState::Released, 9),
+            stored(3, StoredState::Sent2, 0),
+        ];
+        let mut window = Inflight::resumed(4, &list, 6);
+        assert_eq!(window.stored().collect::<Vec<_>>(), list);
+        assert_eq!(window.packet_id(0), 6);
+        assert_eq!(window.room(), 1);
+        window.sent(QoS::ExactlyOnce, || Place { offset: 11, retain: true });
+        assert_eq!(window.get(6).map(|it| (it.offset, it.retain)), Some((11, true)));
+        assert_eq!(window.puback(u16::MAX), Acknowledged::Unknown, "it was acknowledged before");
+        assert_eq!(window.puback(u16::MAX - 1), Acknowledged::Through);
+        assert_eq!(window.pubcomp(2), Acknowledged::Through);
+        assert_eq!(window.give_up(3), Acknowledged::Release);
+        assert_eq!(window.pubcomp(3), Acknowledged::Through);
+        assert_eq!(window.get(6).map(|it| it.state), Some(StoredState::Sent2));
+        assert_eq!(window.packet_id(0), 7);
+    }
+
+    #[test]
+    fn a_window_that_became_smaller_sends_again_step_by_step() {
+        let list: Vec<_> = (1..=10).map(|id| stored(id, StoredState::Sent1, id.into())).collect();
+        let mut window = Inflight::resumed(2, &list, 11);
+        assert_eq!((window.room(), window.room_again(10)), (0, 2));
+        assert_eq!(window.room_again(8), 0, "two are on their way");
+        assert_eq!(window.puback(1), Acknowledged::Through);
+        assert_eq!(window.room_again(8), 1);
+        for id in 2..=10 {
+            assert_eq!(window.puback(id), Acknowledged::Through);
+        }
+        assert_eq!((window.room(), window.packet_id(0)), (2, 11));
+    }
+
+    #[test]
+    fn an_empty_window_goes_on_with_the_next_id_and_nonsense_is_left_out() {
+        assert_eq!(Inflight::resumed(2, &[], 500).packet_id(0), 500);
+        assert_eq!(Inflight::resumed(2, &[], 0).packet_id(0), 1);
+        let list = [
+            stored(5, StoredState::Sent1, 1),
+            stored(5, StoredState::Sent2, 2),
+            stored(0, StoredState::Sent2, 2),
+        ];
+        assert_eq!(Inflight::resumed(2, &list, 0).stored().count(), 1);
     }
 }

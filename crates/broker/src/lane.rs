@@ -37,6 +37,11 @@ impl Gap {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// The message that tells it, once that is queued.
+    pub fn told_at(&self) -> Option<Offset> {
+        self.told_at
+    }
 }
 
 /// See the module.
@@ -48,18 +53,44 @@ pub struct Lane {
     pub gap: Option<Gap>,
     /// It counts as a replay in the budget of `[limits]`.
     pub counted: bool,
+    /// It reads what its client asked to have again, or was away for: at the pace that `[limits]` give an address.
+    pub paced: bool,
+    /// It waits for room in the budget of replays.
+    pub unbudgeted: bool,
 }
 
 impl Default for Lane {
     fn default() -> Lane {
-        Lane { reading: Reading::Live, gap: None, counted: false }
+        Lane { reading: Reading::Live, gap: None, counted: false, paced: false, unbudgeted: false }
     }
 }
 
 impl Lane {
     /// The lane of a replay that begins at an offset, and counts as one.
     pub fn replay(next: Offset) -> Lane {
-        Lane { reading: Reading::Replay { next, asked: false }, gap: None, counted: true }
+        let reading = Reading::Replay { next, asked: false };
+        Lane { reading, counted: true, paced: true, ..Lane::default() }
+    }
+
+    /// A lane of a session that goes on. It reads nothing before [`Lane::begin`].
+    pub fn resumed(next: Offset, gap: Option<Gap>, is_replay: bool) -> Lane {
+        let reading = Reading::Replay { next, asked: true };
+        Lane { reading, gap, counted: false, paced: true, unbudgeted: is_replay }
+    }
+
+    /// The shard's place in the log is known: a lane that goes on may read.
+    pub fn begin(&mut self) {
+        if let Reading::Replay { asked, .. } = &mut self.reading {
+            *asked = false;
+        }
+    }
+
+    /// The first offset that it has not looked at, in a shard that stands at `stand`.
+    pub fn next(&self, stand: Offset) -> Offset {
+        match self.reading {
+            Reading::Live => stand + 1,
+            Reading::Replay { next, .. } => next,
+        }
     }
 
     /// Whether it gets what the mailbox brings.

@@ -6,11 +6,19 @@
 //! connections, and flushes each of them once. See `ARCHITECTURE.md`.
 
 mod acks;
+mod arrivals;
 mod arrive;
+mod backpressure;
+mod connack;
 mod deliver;
+mod departure;
+mod hold;
 mod inbound;
 mod publish;
 mod replay;
+mod resend;
+mod resume;
+mod retained;
 mod subscribe;
 mod sync;
 
@@ -28,8 +36,11 @@ pub mod limits;
 pub mod message;
 pub mod outbox;
 pub mod outgoing;
+pub mod persistence;
 pub mod port;
 pub mod replays;
+pub mod retained_page;
+pub mod scan;
 pub mod sequencer;
 pub mod session;
 pub mod shard;

@@ -1,5 +1,6 @@
 //! `[limits]`: every queue, rate and size has its key, with the unit in its name.
 
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// All limits of the bus. The field names are the keys of `[limits]`; see `docs/reference` for what each one guards.
@@ -37,6 +38,10 @@ pub struct Limits {
     pub session_expiry_secs_max: u32,
     /// Persistent anonymous sessions of one address.
     pub anonymous_sessions_per_address_max: usize,
+    /// Persistent anonymous sessions of all addresses.
+    pub anonymous_sessions_max: usize,
+    /// Persistent sessions of all clients.
+    pub sessions_max: usize,
     /// What one publisher may send; 0: no limit.
     pub publish_bytes_per_sec_max: u64,
     /// Replays that run at once, of all clients.
@@ -74,6 +79,8 @@ impl Default for Limits {
             subscription_bytes_per_client_max: 256 << 10,
             session_expiry_secs_max: 7 * 24 * 3600,
             anonymous_sessions_per_address_max: 20,
+            anonymous_sessions_max: 10_000,
+            sessions_max: 100_000,
             publish_bytes_per_sec_max: 0,
             replays_max: 100,
             replays_per_address_max: 8,
@@ -142,7 +149,7 @@ fn same_prefix(one: u128, other: u128, width: u8, prefix_bits: u8) -> bool {
 
 /// What limits per address count by: an IPv4 address, or an IPv6 /64. None for those that no such limit binds
 /// (loopback, unix sockets).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AddressKey(u64, bool);
 
 impl AddressKey {

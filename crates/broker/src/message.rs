@@ -1,6 +1,7 @@
 //! What lies in a shard's mailbox.
 
 use crate::arrival::Arrival;
+use crate::retained_page::RetainedPage;
 use crate::state::Answer;
 use firehose_log::{Batch, Chunk, Offset, ReadError, Refusal, SinceError, Start};
 use std::sync::Arc;
@@ -58,7 +59,7 @@ pub enum Message {
         /// Who asked.
         scan: ScanKey,
         /// The page.
-        page: Result<RetainedPage, ReadError>,
+        page: Result<Arc<RetainedPage>, ReadError>,
     },
     /// Events of single offsets; what is gone is left out.
     Fetched {
@@ -100,13 +101,4 @@ pub struct ScanKey {
     pub generation: u32,
     /// Which scan of it.
     pub scan: u32,
-}
-
-/// Retained messages, in the order of their topics.
-#[derive(Debug)]
-pub struct RetainedPage {
-    /// The messages, each in the batch that holds it.
-    pub events: Vec<(Offset, Arc<Batch>)>,
-    /// The last topic that was looked at; none: there are no more.
-    pub after: Option<Box<str>>,
 }

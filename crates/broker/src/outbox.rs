@@ -2,7 +2,8 @@
 //! goes on from the log. An idle connection's outbox holds no memory.
 
 use crate::frames::{Frames, Range};
-use crate::inflight::Inflight;
+use crate::inflight::{Inflight, Place};
+use crate::scan::RETAINED;
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, patch};
 use std::collections::VecDeque;
@@ -62,10 +63,38 @@ pub enum Flushed {
     Blocked,
     /// Messages wait for acknowledgements of the client.
     Window,
+    /// Messages wait at the gate.
+    Gated,
     /// More could be written: come again next turn.
     More,
     /// The socket is dead.
     Dead,
+}
+
+/// How far the queue may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// As far as the window and the socket allow.
+    Open,
+    /// Up to the first QoS 2 message: that is saved before it leaves.
+    BeforeExactlyOnce,
+    /// Not at all: something else goes before.
+    Shut,
+}
+
+impl Gate {
+    fn stops(self, qos: QoS) -> bool {
+        self == Gate::Shut || (self == Gate::BeforeExactlyOnce && qos == QoS::ExactlyOnce)
+    }
+}
+
+/// A frame of one connection, with its packet id in it.
+#[derive(Debug)]
+pub struct OwnFrame {
+    /// The packet id.
+    pub packet_id: u16,
+    /// The whole packet; empty: to be made again from the log.
+    pub bytes: Vec<u8>,
 }
 
 /// Memory of one flush, kept by the shard: patched frames are copied here.
@@ -175,25 +204,84 @@ impl Outbox {
         lost
     }
 
+    /// Gives each lane that has logged messages queued, with the offset of its first.
+    pub fn first_offsets(&self) -> Vec<(u16, Offset)> {
+        let mut firsts: Vec<(u16, Offset)> = Vec::new();
+        for item in self.items.iter().filter(|item| item.logged && item.lane != RETAINED) {
+            if !firsts.iter().any(|(lane, _)| *lane == item.lane)
+                && let Some(at) = item.range.frames.get(item.range.first)
+            {
+                firsts.push((item.lane, at.offset));
+            }
+        }
+        firsts
+    }
+
+    /// The QoS of the next message.
+    pub fn front_qos(&self) -> Option<QoS> {
+        self.items.front().map(|item| item.qos)
+    }
+
+    /// Takes messages of QoS 1 and 2 from the front, with their packet ids, as far as the window goes, until `out` has
+    /// `bytes_max` bytes or more. They count as sent. Gives the bytes taken.
+    pub fn take_front(&mut self, window: &mut Inflight, bytes_max: usize, out: &mut Vec<OwnFrame>) -> usize {
+        let mut taken = 0;
+        while taken < bytes_max && window.room() > 0 {
+            let Some(item) = self.items.front_mut().filter(|item| item.qos != QoS::AtMostOnce) else { break };
+            let Some(at) = item.range.frames.get(item.range.first).copied() else { break };
+            let packet_id = window.packet_id(0);
+            let mut bytes = Vec::with_capacity(at.frame.len as usize);
+            taken += copy_patched(item, item.range.first, packet_id, &mut bytes);
+            window.sent(item.qos, || Place { offset: at.offset, retain: is_retained(&bytes) });
+            out.push(OwnFrame { packet_id, bytes });
+            self.pass_first(at.frame.len);
+        }
+        taken
+    }
+
+    /// Puts bytes of one connection's own before everything that is queued, behind a frame that is half out.
+    pub fn push_own(&mut self, bytes: Vec<u8>) {
+        match self.partial.as_deref_mut() {
+            None => self.partial = Some(Box::new(Partial::Owned(bytes, 0))),
+            Some(partial) => {
+                let mut rest = partial.rest().to_vec();
+                rest.extend_from_slice(&bytes);
+                *partial = Partial::Owned(rest, 0);
+            }
+        }
+    }
+
+    /// The topic of the first retained message that is queued for a scan.
+    pub fn first_retained_topic(&self) -> Option<Box<str>> {
+        let item = self.items.iter().find(|item| item.lane == RETAINED && item.logged)?;
+        let at = item.range.frames.get(item.range.first)?;
+        topic_of(item.range.frames.bytes_of(at)).map(Box::from)
+    }
+
     /// Forgets everything but replies: the connection is about to close.
     pub fn keep_only_control(&mut self) {
         self.items.clear();
         self.bytes = 0;
     }
 
-    /// Writes as much as the wire takes and the client's window allows.
+    /// Writes as much as the wire takes, and the client's window and the gate allow.
     pub fn flush(
         &mut self,
         window: Option<&mut Inflight>,
+        gate: Gate,
         scratch: &mut Scratch,
         wire: &mut dyn Wire,
     ) -> Flushed {
         let mut window = window;
         for _ in 0..WRITES_MAX {
-            let gathered = self.gather(window.as_deref(), scratch);
+            let gathered = self.gather(window.as_deref(), gate, scratch);
             if gathered == 0 {
                 self.release_memory();
-                return if self.items.is_empty() { Flushed::Empty } else { Flushed::Window };
+                return match self.items.front() {
+                    None => Flushed::Empty,
+                    Some(item) if gate.stops(item.qos) => Flushed::Gated,
+                    Some(_) => Flushed::Window,
+                };
             }
             match self.write(scratch, wire) {
                 Ok(written) => {
@@ -215,7 +303,7 @@ impl Outbox {
     }
 
     /// Plans one write: nothing changes yet, since nobody knows how much the wire takes.
-    fn gather(&self, window: Option<&Inflight>, scratch: &mut Scratch) -> usize {
+    fn gather(&self, window: Option<&Inflight>, gate: Gate, scratch: &mut Scratch) -> usize {
         scratch.copies.clear();
         scratch.plan.clear();
         let mut gathered = 0;
@@ -230,7 +318,7 @@ impl Outbox {
         let mut room = window.map_or(0, Inflight::room);
         let mut ahead = 0;
         for (index, item) in self.items.iter().enumerate() {
-            if scratch.plan.len() == PIECES_MAX || gathered >= GATHER_BYTES {
+            if scratch.plan.len() == PIECES_MAX || gathered >= GATHER_BYTES || gate.stops(item.qos) {
                 break;
             }
             if item.qos == QoS::AtMostOnce {
@@ -300,7 +388,8 @@ impl Outbox {
             let len = at.frame.len as usize;
             if item.qos != QoS::AtMostOnce {
                 if let Some(window) = window.as_deref_mut() {
-                    window.sent(item.qos);
+                    let retain = || is_retained(item.range.frames.bytes_of(&at));
+                    window.sent(item.qos, || Place { offset: at.offset, retain: retain() });
                 }
                 if written < len {
                     let rest = scratch.copies.get(copied + written..copied + len).unwrap_or(&[]);
@@ -313,12 +402,18 @@ impl Outbox {
                 self.partial = Some(Box::new(shared));
             }
             written = written.saturating_sub(len);
-            item.range.first += 1;
-            item.range.bytes -= at.frame.len;
-            self.bytes = self.bytes.saturating_sub(len);
-            if item.range.first == item.range.end {
-                self.items.pop_front();
-            }
+            self.pass_first(at.frame.len);
+        }
+    }
+
+    /// The first frame, of so many bytes, has left the queue.
+    fn pass_first(&mut self, len: u32) {
+        let Some(item) = self.items.front_mut() else { return };
+        item.range.first += 1;
+        item.range.bytes -= len;
+        self.bytes = self.bytes.saturating_sub(len as usize);
+        if item.range.first == item.range.end {
+            self.items.pop_front();
         }
     }
 
@@ -351,12 +446,23 @@ impl Outbox {
     }
 }
 
+fn is_retained(frame_bytes: &[u8]) -> bool {
+    frame_bytes.first().is_some_and(|first| first & 1 != 0)
+}
+
+/// The topic in a PUBLISH frame: behind the fixed header, whose length ends with the first byte below 128.
+fn topic_of(frame: &[u8]) -> Option<&str> {
+    let header = 2 + frame.get(1..5)?.iter().position(|byte| *byte < 128)?;
+    let (len, rest) = frame.get(header..)?.split_first_chunk::<2>()?;
+    std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
+}
+
 fn copy_patched(item: &Item, index: u32, packet_id: u16, copies: &mut Vec<u8>) -> usize {
     let Some(at) = item.range.frames.get(index) else { return 0 };
     let start = copies.len();
     copies.extend_from_slice(item.range.frames.bytes_of(at));
     let id_at = (at.frame.packet_id_at - at.frame.start) as usize;
-    let retain = copies[start] & 1 != 0;
+    let retain = is_retained(&copies[start..]);
     patch(&mut copies[start..], id_at, packet_id, item.qos, false, retain);
     at.frame.len as usize
 }

@@ -47,9 +47,6 @@ impl Shard {
         if connection.version != Version::V5 {
             return Ok(());
         }
-        if publish.retain {
-            return Err((Reason::RetainNotSupported, "retained messages are not available [MQTT-3.2.2-14]"));
-        }
         if let Some(publisher) = connection.publisher.as_deref()
             && publish.qos != QoS::AtMostOnce
             && publisher.in_flight() >= inflight_max
@@ -173,10 +170,12 @@ impl Shard {
 
     fn place_event(&mut self, session: u32, event: &Event<'_>, publish: &Publish<'_>) -> Flow {
         let Some(it) = self.sessions.get(session as usize) else { return Flow::Stop };
+        // With its id, a QoS 2 message is known again when its session goes on.
+        let packet_id = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce && it.is_persistent());
         let origin = Origin {
             principal: it.identity.name().unwrap_or(""),
             session: it.hash,
-            packet_id: publish.packet_id.map_or(0, |id| id.get()),
+            packet_id: packet_id.map_or(0, |id| id.get()),
             way_in: WayIn::Mqtt,
         };
         let name = TopicName::trusted(event.topic);

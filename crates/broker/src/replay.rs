@@ -5,7 +5,7 @@ use crate::frames::{Recorded, Shape};
 use crate::lane::{Gap, Lane, MAIN, Reading};
 use crate::message::LaneKey;
 use crate::session::Session;
-use crate::shard::{Action, Shard};
+use crate::shard::{Action, Now, Shard};
 use firehose_log::{Batch, Chunk, Event, Kind, Offset, ReadError};
 use firehose_mqtt::{Property, QoS, Reason, Version};
 use firehose_topic::TopicName;
@@ -20,10 +20,16 @@ const FILTERS_PER_CHUNK: usize = 32;
 impl Shard {
     /// Asks the log for each lane that is behind, as far as the outbox has room.
     pub(crate) fn pump(&mut self, session: u32) {
+        if self.sessions.get(session as usize).is_some_and(|it| it.is_resending()) {
+            return self.resend(session);
+        }
+        self.scan(session);
         let Some(it) = self.sessions.get(session as usize) else { return };
         for lane in it.lanes() {
             let Some(it) = self.sessions.get(session as usize) else { return };
-            let Some(next) = it.lane(lane).and_then(|lane| lane.wants()) else { continue };
+            let Some(found) = it.lane(lane) else { continue };
+            let Some(next) = found.wants() else { continue };
+            let (is_paced, is_unbudgeted) = (found.paced, found.unbudgeted);
             if next > self.stand {
                 self.join(session, lane);
                 continue;
@@ -33,10 +39,17 @@ impl Shard {
             if waits || connection.closing || connection.outbox.has_messages() {
                 return;
             }
-            if lane != MAIN && !self.shared.replays.may_send(connection.address, self.now.ms) {
-                if !self.throttled.contains(&session) {
-                    self.throttled.push(session);
-                }
+            if is_unbudgeted && !self.shared.replays.begin(connection.address) {
+                // A session that goes on waits for room; it asks again once a second.
+                continue;
+            }
+            if is_unbudgeted && let Some(lane) = self.sessions[session as usize].lane_mut(lane) {
+                (lane.unbudgeted, lane.counted) = (false, true);
+            }
+            let Some(it) = self.sessions.get(session as usize) else { return };
+            let Some(connection) = it.connection.as_deref() else { return };
+            if is_paced && !self.shared.replays.may_send(connection.address, self.now.ms) {
+                self.throttle(session);
                 continue;
             }
             if !self.may_read_log() {
@@ -53,14 +66,21 @@ impl Shard {
         }
     }
 
+    /// Comes back to the session soon.
+    pub(crate) fn throttle(&mut self, session: u32) {
+        if !self.throttled.contains(&session) {
+            self.throttled.push(session);
+        }
+    }
+
     /// Whether one more chunk fits: when many lanes fall back at once, they read one after the other.
-    fn may_read_log(&self) -> bool {
+    pub(crate) fn may_read_log(&self) -> bool {
         let limits = &self.shared.limits;
         let waiting = (self.reads + 1) * limits.replay_chunk_bytes + self.fresh_bytes;
         waiting <= limits.parked_bytes_max || (self.reads == 0 && self.fresh_bytes == 0)
     }
 
-    fn starve(&mut self, session: u32) {
+    pub(crate) fn starve(&mut self, session: u32) {
         if let Some(connection) = self.connection(session)
             && !std::mem::replace(&mut connection.starving, true)
         {
@@ -139,8 +159,7 @@ impl Shard {
         let before = it.connection.as_deref().map_or(0, |connection| connection.outbox.bytes());
         let mut comparisons = 0;
         'full: for batch in batches {
-            let age_secs = (self.now.wall_us - batch.time_us()).max(0) / 1_000_000;
-            let age_secs = u32::try_from(age_secs).unwrap_or(u32::MAX);
+            let age_secs = age_secs(batch.time_us(), self.now);
             let skip = next.saturating_sub(batch.base()) as usize;
             for index in skip..batch.len() {
                 let offset = batch.base() + index as Offset;
@@ -161,14 +180,16 @@ impl Shard {
             }
         }
         let Some(it) = self.sessions.get_mut(key.session as usize) else { return };
+        let mut is_paced = false;
         if let Some(lane) = it.lane_mut(key.lane) {
             lane.reading = Reading::Replay { next, asked: false };
+            is_paced = lane.paced;
         }
         let Some(connection) = it.connection.as_deref_mut() else { return };
         let sent = connection.outbox.bytes().saturating_sub(before);
         connection.fresh_bytes += sent;
         self.fresh_bytes += sent;
-        if key.lane != MAIN {
+        if is_paced {
             self.shared.replays.sent(connection.address, sent, self.now.ms);
         }
     }
@@ -232,6 +253,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         if let Some(lane) = it.lane_mut(lane) {
             lane.reading = Reading::Live;
+            (lane.paced, lane.unbudgeted) = (false, false);
         }
         self.replay_ended(session, lane);
         self.merge_live(session);
@@ -269,6 +291,7 @@ impl Shard {
                 interest.lane = MAIN;
             }
         }
+        it.change_subscriptions();
         it.more_lanes[usize::from(lane) - 1] = None;
         while it.more_lanes.last().is_some_and(Option::is_none) {
             it.more_lanes.pop();
@@ -326,8 +349,14 @@ fn batch_origin(batch: &Batch, offset: Offset) -> u64 {
     batch.record((offset - batch.base()) as usize).origin().session
 }
 
+/// How long ago something was recorded.
+pub(crate) fn age_secs(time_us: i64, now: Now) -> u32 {
+    let age_secs = (now.wall_us - time_us).max(0) / 1_000_000;
+    u32::try_from(age_secs).unwrap_or(u32::MAX)
+}
+
 /// Whether the message's expiry interval has passed [MQTT-3.3.2-5].
-fn expired(event: &Event<'_>, age_secs: u32) -> bool {
+pub(crate) fn expired(event: &Event<'_>, age_secs: u32) -> bool {
     event.attributes.iter().any(
         |attribute| matches!(attribute, firehose_log::Attribute::MessageExpiry(secs) if secs <= age_secs),
     )

@@ -6,6 +6,8 @@ use crate::sync::{Mutex, lock};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+/// As many addresses cost nothing worth saving.
+const FORGET_ABOVE: usize = 64;
 /// How far an address may run ahead of its rate: one second's worth.
 const BURST_MS: u64 = 1000;
 
@@ -22,6 +24,8 @@ struct Inside {
     addresses: HashMap<AddressKey, PerAddress>,
     /// The newest time that anybody told.
     now_ms: u64,
+    /// With more addresses than this, it is time to look which can be forgotten.
+    forget_above: usize,
 }
 
 impl Inside {
@@ -95,14 +99,19 @@ impl Replays {
         }
     }
 
-    /// So many bytes of a replay were queued for the address.
+    /// So many bytes of a replay, or of retained messages, were queued for the address.
     pub fn sent(&self, address: Option<IpAddr>, bytes: usize, now_ms: u64) {
         if self.bytes_per_sec == 0 {
             return;
         }
-        if let Some(key) = AddressKey::of(address)
-            && let Some(of_address) = lock(&self.inside).addresses.get_mut(&key)
-        {
+        if let Some(key) = AddressKey::of(address) {
+            let inside = &mut *lock(&self.inside);
+            inside.now_ms = inside.now_ms.max(now_ms);
+            if inside.addresses.len() >= inside.forget_above {
+                inside.forget_idle();
+                inside.forget_above = FORGET_ABOVE.max(2 * inside.addresses.len());
+            }
+            let of_address = inside.addresses.entry(key).or_default();
             let cost_us = bytes as u64 * 1_000_000 / self.bytes_per_sec;
             of_address.paid_until_us = of_address.paid_until_us.max(now_ms * 1000) + cost_us;
         }

@@ -8,10 +8,11 @@ use crate::bell::Bell;
 use crate::handoff::{Mailbox, Reader, Turnstile};
 use crate::message::Message;
 use crate::port::Ports;
+use crate::state::Queue;
 use firehose_log::{Append, Batch, Draft, Offset, Refusal, Submission};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A write that took longer than this moves the section to the commit thread.
@@ -124,6 +125,8 @@ pub struct Sequencer {
     upkeep_wish: AtomicBool,
     mailbox_bytes_max: usize,
     clock: fn() -> i64,
+    /// Gets the batches that matter to the state.
+    state: OnceLock<Arc<Queue>>,
 }
 
 impl Sequencer {
@@ -157,7 +160,14 @@ impl Sequencer {
             upkeep_wish: AtomicBool::new(false),
             mailbox_bytes_max,
             clock,
+            state: OnceLock::new(),
         }
+    }
+
+    /// From now on the state gets every batch that matters to it, before anyone can know of its place: to be said before
+    /// the first deposit.
+    pub fn set_state(&self, queue: Arc<Queue>) {
+        let _ = self.state.set(queue);
     }
 
     /// Leaves deposits in a slot (a shard's number, or [`Sequencer::port_slot`]), in order, and runs the section
@@ -379,6 +389,11 @@ impl Sequencer {
     }
 
     fn placed(&self, from: u32, ticket: u64, outcome: Result<Arc<Batch>, Refusal>, sleepers: &mut Sleepers) {
+        if let (Ok(batch), Some(state)) = (&outcome, self.state.get())
+            && batch.is_marked()
+        {
+            state.mark(batch);
+        }
         let (slot, wants_sync) = from_slot_id(from);
         if slot == self.port_slot() {
             self.ports.placed(ticket, outcome.as_ref().map(|batch| batch.last()).map_err(Refusal::clone));

@@ -4,6 +4,8 @@ use crate::arrival::Scope;
 use crate::connection::Connection;
 use crate::inflight::Inflight;
 use crate::lane::{Lane, MAIN};
+use crate::persistence::Persistence;
+use crate::scan::Scans;
 use firehose_auth::Identity;
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, SubscribeOptions};
@@ -81,12 +83,16 @@ pub struct Session {
     pub main: Lane,
     /// Lanes of `since` and `$replay`: lane `n` is at `n - 1`. None once it has joined the main one.
     pub more_lanes: Vec<Option<Lane>>,
+    /// Retained messages that its subscriptions have still to get.
+    pub scans: Option<Box<Scans>>,
     /// The size of its window.
     pub inflight_max: u16,
     /// QoS 1 and 2 messages on their way to the client.
     pub inflight: Option<Box<Inflight>>,
     /// Its connection.
     pub connection: Option<Box<Connection>>,
+    /// What the state has of it; none: it ends with its connection, and began with it.
+    pub persistence: Option<Box<Persistence>>,
 }
 
 impl Session {

@@ -16,17 +16,20 @@ pub use crate::action::{Action, Appetite, Now};
 
 use crate::acks::Deposits;
 use crate::arrival::Secret;
+use crate::arrivals::Arrivals;
 use crate::deliver::RunCache;
 use crate::frames::TurnFrames;
+use crate::inflight::Inflight;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::outbox::{Flushed, Scratch, Wire};
 use crate::outgoing::{Outgoing, OutgoingBuilder};
 use crate::replays::Replays;
 use crate::session::{Interest, Session};
-use crate::state::StoredNames;
+use crate::state::{Answer, StoredNames};
 use crate::stats::ShardStats;
 use crate::subscribe::PendingSubscribe;
+use crate::sys::LatestSys;
 use firehose_auth::{Access, Auth};
 use firehose_log::Offset;
 use firehose_mqtt::Reason;
@@ -51,6 +54,8 @@ pub struct Shared {
     pub unlogged: Arc<[TopicFilter]>,
     /// Keys the hashes of names.
     pub secret: Secret,
+    /// The last values of `$SYS`.
+    pub sys: Arc<LatestSys>,
     /// Which sessions the state has.
     pub stored: Arc<StoredNames>,
     /// Names the log in cursors.
@@ -84,6 +89,12 @@ pub struct Shard {
     pub(crate) dirty: VecDeque<u32>,
     pub(crate) throttled: Vec<u32>,
     pub(crate) parked_bytes: usize,
+    /// Messages that are saved before they leave.
+    pub(crate) held_bytes: usize,
+    /// Sessions that wish something to be saved, with their generations.
+    pub(crate) to_save: Vec<(u32, u32)>,
+    /// Clients that wait for the state.
+    pub(crate) arrivals: Arrivals,
     /// Read from the log for lanes, and not flushed once.
     pub(crate) fresh_bytes: usize,
     /// Questions to the log that are not answered.
@@ -141,6 +152,9 @@ impl Shard {
             dirty: VecDeque::new(),
             throttled: Vec::new(),
             parked_bytes: 0,
+            held_bytes: 0,
+            to_save: Vec::new(),
+            arrivals: Arrivals::default(),
             fresh_bytes: 0,
             reads: 0,
             starving: VecDeque::new(),
@@ -174,6 +188,7 @@ impl Shard {
 
     /// What is asked of whoever runs the shard, in order.
     pub fn take_actions(&mut self) -> std::vec::Drain<'_, Action> {
+        self.save_all();
         self.actions.drain(..)
     }
 
@@ -184,7 +199,7 @@ impl Shard {
 
     /// Whether actions wait to be taken.
     pub fn has_actions(&self) -> bool {
-        !self.actions.is_empty()
+        !self.actions.is_empty() || !self.to_save.is_empty()
     }
 
     /// The next connection to flush.
@@ -199,7 +214,7 @@ impl Shard {
 
     /// Whether the turn left nothing to do that is not waiting for a socket, a message or the time.
     pub fn is_idle(&self) -> bool {
-        self.dirty.is_empty() && self.actions.is_empty() && self.outgoing.is_empty()
+        self.dirty.is_empty() && !self.has_actions() && self.outgoing.is_empty()
     }
 
     /// Memory that queued messages keep alive: of connections that do not take more, and what lanes have just read.
@@ -232,6 +247,8 @@ impl Shard {
     fn flush_one(&mut self, session: u32, wire: &mut dyn Wire) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let (behind, has_more_lanes) = (it.is_behind(), !it.more_lanes.is_empty());
+        let is_stored = it.persistence.is_some();
+        let scans = it.scans.is_some();
         let Some(connection) = it.connection.as_deref_mut() else { return };
         connection.dirty = false;
         self.fresh_bytes -= std::mem::take(&mut connection.fresh_bytes);
@@ -242,9 +259,13 @@ impl Shard {
             return self.park(session);
         }
         if it.inflight.is_none() && connection.outbox.wants_window() {
-            it.inflight = Some(Box::new(crate::inflight::Inflight::new(it.inflight_max)));
+            it.inflight = Some(Box::new(match it.persistence {
+                None => Inflight::new(it.inflight_max),
+                Some(_) => Inflight::resumed(it.inflight_max, &[], 1),
+            }));
         }
-        let flushed = connection.outbox.flush(it.inflight.as_deref_mut(), &mut self.scratch, wire);
+        let flushed = it.write(&mut self.scratch, wire);
+        let Some(connection) = it.connection.as_deref_mut() else { return };
         if flushed == Flushed::Dead {
             return self.hang_up(session, "the socket failed");
         }
@@ -256,11 +277,14 @@ impl Shard {
         if flushed == Flushed::More {
             mark_dirty(&mut self.dirty, session, &mut connection.dirty);
         }
+        if is_stored {
+            self.go_on_sending(session);
+        }
         self.park(session);
         if has_more_lanes {
             self.merge_live(session);
         }
-        if behind {
+        if behind || scans {
             self.pump(session);
         }
     }
@@ -305,10 +329,11 @@ impl Shard {
             Message::Arrival(arrival) => self.arrive(*arrival),
             Message::Read { lane, chunk } => self.answer(lane, chunk),
             Message::Resolved { token, start } => self.resolved(token, start),
-            Message::Retained { .. }
-            | Message::Fetched { .. }
-            | Message::State(_)
-            | Message::Redacted { .. } => {}
+            Message::Fetched { session, events } => self.fetched(session, events),
+            Message::State(Answer::Saved { token }) => self.saved(token),
+            Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
+            Message::Retained { scan, page } => self.retained(scan, page),
+            Message::Redacted { .. } => {}
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }
@@ -362,6 +387,8 @@ impl Shard {
             }
         }
         self.resume_paused();
+        self.sweep_persistent();
+        self.sweep_arrivals();
     }
 
     fn reload(&mut self) {
@@ -385,6 +412,7 @@ impl Shard {
         for session in all {
             self.disconnect(session, Reason::ServerShuttingDown, "the bus stops");
         }
+        self.sweep_arrivals();
     }
 
     pub(crate) fn connection(&mut self, session: u32) -> Option<&mut crate::connection::Connection> {
@@ -397,41 +425,6 @@ impl Shard {
             self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
         {
             mark_dirty(&mut self.dirty, session, &mut connection.dirty);
-        }
-    }
-
-    /// Counts what the connection's outbox keeps alive; over the limits its lanes go on from the log.
-    fn park(&mut self, session: u32) {
-        let limits = self.shared.limits.clone();
-        let Some(connection) = self.connection(session) else { return };
-        let parked = if connection.outbox.has_messages() { connection.outbox.pinned_bytes() } else { 0 };
-        let over = connection.outbox.bytes() > limits.outbox_bytes_max;
-        let before = std::mem::replace(&mut connection.parked_bytes, parked);
-        self.parked_bytes = self.parked_bytes + parked - before;
-        if parked > 0 && (over || self.parked_bytes > limits.parked_bytes_max) {
-            self.fall_back(session);
-        }
-    }
-
-    /// Drops what is queued; the lanes go on from the log, at the pace of the socket.
-    pub(crate) fn fall_back(&mut self, session: u32) {
-        let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let Some(connection) = it.connection.as_deref_mut() else { return };
-        let mut firsts: Vec<(u16, Offset)> = Vec::new();
-        let lost = connection.outbox.drop_messages(|lane, offset| {
-            if !firsts.iter().any(|(known, _)| *known == lane) {
-                firsts.push((lane, offset));
-            }
-        });
-        self.parked_bytes -= std::mem::take(&mut connection.parked_bytes);
-        self.stats.messages_dropped.add(lost);
-        for (lane, offset) in firsts {
-            if let Some(lane) = it.lane_mut(lane) {
-                if lane.is_live() {
-                    self.stats.lanes_fallen_back.add(1);
-                }
-                lane.fall_back(offset);
-            }
         }
     }
 }

@@ -2,8 +2,11 @@
 //! subscription gets begins exactly behind the head that its SUBACK may name.
 
 use crate::connection::Pause;
+use crate::hold::Saving;
 use crate::inbound::Flow;
 use crate::lane::{Gap, Lane, MAIN};
+use crate::retained::brings_retained;
+use crate::scan::RETAINED;
 use crate::session::{Subscription, filter_cost_bytes};
 use crate::shard::{Action, Shard};
 use firehose_auth::Verdict;
@@ -17,7 +20,7 @@ use firehose_topic::{TopicFilter, parse_share};
 /// Begins a filter that replays: `$replay/<from>/<filter>`.
 const REPLAY: &str = "$replay/";
 /// As many subscriptions as a session can number, whatever the configuration says.
-const SUBSCRIPTIONS_MAX: usize = u16::MAX as usize;
+const SUBSCRIPTIONS_MAX: usize = RETAINED as usize;
 
 /// What one filter of a SUBSCRIBE asks for, if it may.
 struct Plan {
@@ -42,8 +45,17 @@ pub struct PendingSubscribe {
 }
 
 enum What {
-    Subscribe { plans: Vec<Result<Plan, Reason>>, id: u32, cursors: bool, resolving: usize },
-    Unsubscribe { filters: Vec<Box<str>> },
+    Subscribe {
+        plans: Vec<Result<Plan, Reason>>,
+        id: u32,
+        cursors: bool,
+        resolving: usize,
+    },
+    Unsubscribe {
+        filters: Vec<Box<str>>,
+    },
+    /// A session goes on.
+    Resume,
 }
 
 impl Shard {
@@ -140,6 +152,9 @@ impl Shard {
 
     /// The mark has its place in the order: everything up to `head` came before.
     pub(crate) fn sequenced(&mut self, token: u64, head: Offset) {
+        if self.ask_state(token) {
+            return;
+        }
         let Some(pending) = self.pending.remove(&token) else { return };
         if self.sessions.get(pending.session as usize).is_none_or(|it| it.generation != pending.generation) {
             return;
@@ -150,11 +165,20 @@ impl Shard {
                 self.subscribed(session, packet_id, plans, id, cursors, head);
             }
             What::Unsubscribe { filters } => self.unsubscribed(session, packet_id, &filters),
+            What::Resume => self.begin_lanes(session),
         }
         self.pump(session);
         if self.trie.is_empty() && self.pending.is_empty() {
             self.outgoing.interest(false);
         }
+    }
+
+    /// A session goes on: its lanes read once the shard's place in the log is known.
+    pub(crate) fn sequence_resume(&mut self, session: u32) {
+        let Some(generation) = self.sessions.get(session as usize).map(|it| it.generation) else { return };
+        let token = self.next_token();
+        let packet_id = PacketId::MIN;
+        self.sequence(token, PendingSubscribe { session, generation, packet_id, what: What::Resume });
     }
 
     fn plan(
@@ -229,6 +253,7 @@ impl Shard {
     ) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         it.cursors |= cursors;
+        it.change_subscriptions();
         let cursors = it.cursors;
         let mut since_lane = None;
         let mut reasons = ReasonsBuf::new();
@@ -246,8 +271,8 @@ impl Shard {
         }
         let (reasons, properties) = (reasons.as_reasons(), properties.as_properties());
         let suback = Packet::SubAck(SubAck { packet_id, properties, reasons });
-        self.reply(session, |connection| {
-            let _ = encode(&suback, connection.version, connection.outbox.control());
+        self.reply_when_saved(session, Saving::Progress, |out, version| {
+            let _ = encode(&suback, version, out);
         });
     }
 
@@ -266,7 +291,16 @@ impl Shard {
             QoS::AtLeastOnce => Reason::GrantedQoS1,
             QoS::ExactlyOnce => Reason::GrantedQoS2,
         };
-        if plan.mute || self.replace(session, &plan, id) {
+        if plan.mute {
+            return Ok(granted);
+        }
+        // A replay brings what is retained as the events that they are.
+        let retained = |is_new| plan.since.is_none() && brings_retained(plan.options.retain_handling, is_new);
+        let (again, anew) = (retained(false), retained(true));
+        if let Some(index) = self.replace(session, &plan, id) {
+            if again {
+                self.begin_scan(session, index, head);
+            }
             return Ok(granted);
         }
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
@@ -312,12 +346,15 @@ impl Shard {
         it.subscription_bytes += cost_bytes;
         it.many = it.many || it.subscriptions.len() > 1;
         self.stats.subscriptions.add(1);
+        if anew {
+            self.begin_scan(session, free, head);
+        }
         Ok(granted)
     }
 
-    /// The same filter again: its options change, and it goes on where it is [MQTT-3.8.4-3].
-    fn replace(&mut self, session: u32, plan: &Plan, id: u32) -> bool {
-        let Some(it) = self.sessions.get_mut(session as usize) else { return false };
+    /// The same filter again: its options change, and it goes on where it is [MQTT-3.8.4-3]. Gives its place.
+    fn replace(&mut self, session: u32, plan: &Plan, id: u32) -> Option<usize> {
+        let it = self.sessions.get_mut(session as usize)?;
         let known = it.subscriptions.iter().position(|known| {
             known.as_ref().is_some_and(|known| known.filter == plan.filter && known.written == plan.written)
         });
@@ -326,9 +363,9 @@ impl Shard {
             if let Some(index) = known {
                 self.remove_subscription(session, index);
             }
-            return false;
+            return None;
         };
-        let Some(subscription) = it.subscriptions[index].as_mut() else { return false };
+        let subscription = it.subscriptions[index].as_mut()?;
         (subscription.options, subscription.id, subscription.checked) = (plan.options, id, plan.checked);
         let interest = subscription.interest(session, index as u16);
         let place = |known: &crate::session::Interest| {
@@ -337,7 +374,7 @@ impl Shard {
         if let Some(known) = self.trie.get_mut(&subscription.filter, place) {
             *known = interest;
         }
-        true
+        Some(index)
     }
 
     /// The lane that a replay reads by: one for each `$replay` filter, one for all filters of a `since`.
@@ -407,10 +444,10 @@ impl Shard {
             reasons.push(Reason::Success);
         }
         let properties = firehose_mqtt::Properties::EMPTY;
-        self.reply(session, |connection| {
+        self.reply_when_saved(session, Saving::Progress, |out, version| {
             let reasons = reasons.as_reasons();
             let unsuback = Packet::UnsubAck(UnsubAck { packet_id, properties, reasons });
-            let _ = encode(&unsuback, connection.version, connection.outbox.control());
+            let _ = encode(&unsuback, version, out);
         });
     }
 
@@ -421,9 +458,13 @@ impl Shard {
         self.trie.remove(&subscription.filter, |known| {
             known.session == session && usize::from(known.subscription) == index
         });
+        it.change_subscriptions();
         let cost_bytes = filter_cost_bytes(&subscription.filter, subscription.written.as_deref());
         it.subscription_bytes = it.subscription_bytes.saturating_sub(cost_bytes);
         self.stats.subscriptions.sub(1);
+        if let Some(scans) = it.scans.as_deref_mut() {
+            scans.end(index as u16);
+        }
         let lane = subscription.lane;
         if lane != MAIN && it.of_lane(lane).next().is_none() {
             self.replay_ended(session, lane);
@@ -451,7 +492,7 @@ impl Shard {
         }
     }
 
-    fn next_token(&mut self) -> u64 {
+    pub(crate) fn next_token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
     }

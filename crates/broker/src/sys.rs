@@ -1,10 +1,34 @@
-//! `$SYS`: the public part of what mosquitto publishes there, under its names. Delivered live only, never stored.
+//! `$SYS`: the public part of what mosquitto publishes there, under its names. Never stored; the last values are kept in
+//! memory for new subscriptions, as retained messages.
 
 use crate::bus::{Bus, PortEvent};
+use crate::retained_page::{PageDraft, RetainedPage};
+use crate::sync::{Mutex, lock};
+use firehose_log::Batch;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often it is published, as mosquitto's `sys_interval` has it by default.
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// The last values of all topics of `$SYS`, for new subscriptions: they are in no log.
+#[derive(Debug, Default)]
+pub struct LatestSys(Mutex<Option<Arc<RetainedPage>>>);
+
+impl LatestSys {
+    /// The values are these now.
+    pub fn set(&self, batch: &Batch) {
+        let mut page = PageDraft::default();
+        // What a batch can hold, a page can.
+        let _ = (batch.base()..=batch.last()).try_for_each(|offset| page.push(offset, batch));
+        *lock(&self.0) = Some(Arc::new(page.finish(None)));
+    }
+
+    /// The values that were published last; none before that.
+    pub fn latest(&self) -> Option<Arc<RetainedPage>> {
+        lock(&self.0).clone()
+    }
+}
 
 /// See the module.
 pub struct Sys {
@@ -33,7 +57,7 @@ impl Sys {
                 ..PortEvent::default()
             })
             .collect();
-        if let Err(index) = bus.publish_unlogged(&events) {
+        if let Err(index) = bus.publish_sys(&events) {
             tracing::error!(topic = %events[index].topic, "cannot publish $SYS");
         }
     }

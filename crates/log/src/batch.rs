@@ -113,6 +113,39 @@ impl Batch {
         record::at(&self.bytes, start.unwrap_or(usize::MAX))
     }
 
+    /// A batch of its own of the `count` records from place `first` on, of the same epoch and time.
+    pub(crate) fn part(&self, first: usize, count: usize, salt: u32) -> Batch {
+        let mut draft = Draft::new();
+        for index in first..(first + count).min(self.len()) {
+            draft.push_record(self.record_bytes(index), self.record(index).is_marked());
+        }
+        Batch::placed(draft, self.base() + first as u64, self.time_us(), self.epoch(), salt)
+    }
+
+    /// The same batch with a tombstone at `offset`; `None` if it does not hold that.
+    pub(crate) fn redacted(&self, offset: Offset, salt: u32) -> Option<Batch> {
+        let redacted = usize::try_from(offset.checked_sub(self.base())?).ok()?;
+        if redacted >= self.len() {
+            return None;
+        }
+        let mut draft = Draft::new();
+        for index in 0..self.len() {
+            match index == redacted {
+                true => draft.push_record(&record::tombstone(), false),
+                false => draft.push_record(self.record_bytes(index), self.record(index).is_marked()),
+            }
+        }
+        Some(Batch::placed(draft, self.base(), self.time_us(), self.epoch(), salt))
+    }
+
+    fn record_bytes(&self, index: usize) -> &[u8] {
+        let start = |index: usize| match index {
+            0 => BATCH_HEADER_BYTES,
+            _ => self.starts.get(index - 1).map_or(self.bytes.len(), |start| *start as usize),
+        };
+        self.bytes.get(start(index)..start(index + 1)).unwrap_or(&[])
+    }
+
     /// Header and records as they stand on the disk.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -300,14 +333,8 @@ fn place_last_run(bytes: &[u8], from: usize, found: &mut [Option<(usize, usize)>
 
 fn run(bytes: &[u8], places: &[Option<(usize, usize)>], header: BatchHeader, salt: u32) -> Batch {
     let mut draft = Draft::new();
-    draft.bytes.resize(BATCH_HEADER_BYTES, 0);
     for &(start, len) in places.iter().flatten() {
-        if draft.len > 0 {
-            draft.starts.push(draft.bytes.len() as u32);
-        }
-        draft.bytes.extend_from_slice(&bytes[start..start + len]);
-        draft.is_marked |= record::at(bytes, start).is_marked();
-        draft.len += 1;
+        draft.push_record(&bytes[start..start + len], record::at(bytes, start).is_marked());
     }
     Batch::placed(draft, header.base, header.time_us, header.epoch, salt)
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, BatchHeader};
 use crate::disk::File;
-use crate::engine::{Chunk, Commit, CommitError, Keep, Refusal, Upkeep, Wait};
+use crate::engine::{Chunk, Commit, CommitError, Keep, RedactError, Redacted, Refusal, Upkeep, Wait};
 use crate::event::Offset;
 use crate::housekeeping::Housekeeping;
 use crate::point::Points;
 use crate::reader;
+use crate::redact;
 use crate::segment::{Segment, lock};
 use crate::segment_header::SEGMENT_HEADER_BYTES;
 use crate::shared::{Shared, begun, write_fully};
@@ -89,6 +90,11 @@ impl Commit for Committer {
 
     fn accept_clock(&mut self, now_us: i64) -> io::Result<bool> {
         self.housekeeping.clock.accept(&self.shared, now_us)
+    }
+
+    fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
+        let shared = Arc::clone(&self.shared);
+        redact::redact(&shared, self, offset, now_us)
     }
 }
 

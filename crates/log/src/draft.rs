@@ -53,6 +53,19 @@ impl Draft {
         Ok(())
     }
 
+    /// Adds a record as it stands in a batch.
+    pub(crate) fn push_record(&mut self, bytes: &[u8], is_marked: bool) {
+        if self.bytes.is_empty() {
+            self.bytes.resize(BATCH_HEADER_BYTES, 0);
+        }
+        if self.len > 0 {
+            self.starts.push(self.bytes.len() as u32);
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.len += 1;
+        self.is_marked |= is_marked;
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.len

@@ -100,7 +100,78 @@ pub trait Commit: Send {
         let _ = now_us;
         Ok(false)
     }
+
+    /// Takes an event back: when this returns a tombstone stands durably at its offset, and no file of the log, nor
+    /// its memory, holds its bytes. Appending goes on meanwhile; a batch that was handed out before stays as it is.
+    /// `now_us` is the wall clock. A record that cannot be read is taken back too: its bytes go, and it stays a
+    /// declared gap.
+    ///
+    /// # Errors
+    /// [`RedactError`]: it is not there, or the disk failed.
+    fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
+        let (_, _) = (offset, now_us);
+        Err(RedactError::Unsupported)
+    }
 }
+
+/// An event that was taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redacted {
+    /// Its offset, where a tombstone stands now.
+    pub offset: Offset,
+    /// When it was recorded, µs since 1970; `None` if it could not be read.
+    pub time_us: Option<i64>,
+    /// Who had published it; empty for the anonymous, or if it could not be read.
+    pub principal: String,
+    /// Files in the log's folder that were set aside because they cannot be read, so that nobody can tell what they
+    /// hold.
+    pub aside: Vec<String>,
+}
+
+/// Why an event was not taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RedactError {
+    /// There never was such an event.
+    NeverWas {
+        /// The offset that was asked for.
+        offset: Offset,
+        /// The newest that there is.
+        head: Offset,
+    },
+    /// Retention deleted it before.
+    Gone {
+        /// The offset that was asked for.
+        offset: Offset,
+    },
+    /// It was taken back before.
+    Already {
+        /// The offset that was asked for.
+        offset: Offset,
+    },
+    /// The disk failed. Either all of the event is there still or none of it; to be tried again.
+    Failed(String),
+    /// This store cannot take back events.
+    Unsupported,
+}
+
+impl std::fmt::Display for RedactError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RedactError::NeverWas { offset, head } => {
+                write!(f, "there is no event {offset}; the newest is {head}")
+            }
+            RedactError::Gone { offset } => write!(f, "event {offset} is gone already, by retention"),
+            RedactError::Already { offset } => write!(f, "event {offset} was redacted before"),
+            RedactError::Failed(why) => {
+                write!(f, "the event could not be redacted: {why}; nothing is sure until it is done again")
+            }
+            RedactError::Unsupported => f.write_str("this log's store cannot redact events"),
+        }
+    }
+}
+
+impl std::error::Error for RedactError {}
 
 /// Who knows which records are needed after their segment is deleted: those that are retained or in flight.
 pub trait Keep {
@@ -143,6 +214,15 @@ pub enum Upkeep {
         first: Offset,
         /// Last offset it held.
         last: Offset,
+    },
+    /// Records that are still needed were kept from segments that are deleted, or those no longer needed were dropped.
+    Kept {
+        /// How many records are kept now.
+        records: u64,
+        /// The bytes that their file takes.
+        bytes: u64,
+        /// How many were needed and cannot be read.
+        unreadable: u64,
     },
     /// The wall clock jumped by more than a day, or the newest event is more than a day off: deletion by age
     /// stops until the clock agrees with itself for 24 h.
@@ -188,6 +268,17 @@ impl std::fmt::Display for Upkeep {
             Upkeep::Deleted { segment, first, last } => {
                 write!(f, "retention deleted segment {segment}, events {first} to {last}")
             }
+            Upkeep::Kept { records, bytes, unreadable: 0 } => {
+                write!(
+                    f,
+                    "{records} events that are retained or in flight are kept beyond retention, in {bytes} bytes"
+                )
+            }
+            Upkeep::Kept { records, bytes, unreadable } => write!(
+                f,
+                "{records} events that are retained or in flight are kept beyond retention, in {bytes} bytes; \
+                 {unreadable} more are damaged on the disk and lost"
+            ),
             Upkeep::ClockJumped { by_us } => write!(
                 f,
                 "the clock is off by {} s; no event is deleted for its age until it agrees with itself for 24 h",
@@ -250,6 +341,12 @@ pub trait Read: Send + Sync {
             }
         }
         Ok(Fetched::Events(found))
+    }
+
+    /// The offsets of the records that were kept when their segment was deleted, ascending: all below
+    /// [`Read::oldest`].
+    fn kept(&self) -> Vec<Offset> {
+        Vec::new()
     }
 
     /// The first record in log order that was recorded at `time_us` or later; one above the head if none was.

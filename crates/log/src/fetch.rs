@@ -16,7 +16,7 @@ use crate::shared::Shared;
 /// Bytes of one read of the disk, unless a batch is larger: about what the index leaves to be looked through.
 const READ_BYTES: usize = 64 << 10;
 
-type Events = Vec<(Offset, Arc<Batch>)>;
+pub(crate) type Events = Vec<(Offset, Arc<Batch>)>;
 
 /// As [`crate::Read::fetch`].
 pub(crate) fn fetch(shared: &Shared, offsets: &[Offset], wait: Wait) -> Result<Fetched, ReadError> {
@@ -42,7 +42,11 @@ fn from_disk(shared: &Shared, mut offsets: &[Offset], wait: Wait) -> Result<Opti
         let (segment, last) = match locate(shared, offset) {
             Located::In(segment, last) => (segment, last),
             Located::Gap(oldest) => {
-                offsets = &offsets[offsets.partition_point(|offset| *offset < oldest)..];
+                let (gone, after) = offsets.split_at(offsets.partition_point(|offset| *offset < oldest));
+                if !from_kept(shared, gone, wait, &mut events)? {
+                    return Ok(None);
+                }
+                offsets = after;
                 continue;
             }
         };
@@ -59,6 +63,21 @@ fn from_disk(shared: &Shared, mut offsets: &[Offset], wait: Wait) -> Result<Opti
         }
     }
     Ok(Some(events))
+}
+
+/// Whether the disk need not be waited for.
+fn from_kept(
+    shared: &Shared,
+    offsets: &[Offset],
+    wait: Wait,
+    events: &mut Events,
+) -> Result<bool, ReadError> {
+    let Some(kept) = shared.kept() else { return Ok(true) };
+    match kept.fetch(shared.salt, offsets, wait, events) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(ReadError(format!("{}: {error}", kept.path.display()))),
+    }
 }
 
 /// A fetch from one segment.
@@ -97,7 +116,9 @@ impl Fetching<'_> {
     /// The file, and for each offset a position at or before its batch.
     fn places(&self, offsets: &[Offset]) -> io::Result<(Arc<dyn File>, Vec<u64>)> {
         let starts = |index: &crate::index::Index| {
-            let start = |offset: &Offset| index.position_of(*offset).unwrap_or(SEGMENT_HEADER_BYTES as u64);
+            let start = |offset: &Offset| {
+                index.place_of(*offset).map_or(SEGMENT_HEADER_BYTES as u64, |(_, position)| position)
+            };
             offsets.iter().map(start).collect()
         };
         if let Some(places) = self.segment.look(|it| (Arc::clone(&it.file), starts(&it.index))) {

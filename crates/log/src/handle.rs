@@ -45,6 +45,12 @@ impl Read for Handle {
         fetch::fetch(&self.0, offsets, wait)
     }
 
+    fn kept(&self) -> Vec<Offset> {
+        let Some(kept) = self.0.kept() else { return Vec::new() };
+        let oldest = self.oldest();
+        kept.offsets().take_while(|offset| *offset < oldest).collect()
+    }
+
     fn seek_time(&self, time_us: i64) -> Result<Offset, ReadError> {
         let segments = self.0.segments().clone();
         for segment in &segments {

@@ -7,7 +7,10 @@ use std::sync::atomic::Ordering;
 use crate::clock::Clock;
 use crate::engine::{Keep, Refusal, Upkeep};
 use crate::epoch::Beginning;
+use crate::event::Offset;
 use crate::folder::is_full;
+use crate::keeping::Keeping;
+use crate::kept;
 use crate::note::Note;
 use crate::segment::{Segment, lock};
 use crate::shared::Shared;
@@ -18,15 +21,16 @@ pub(crate) struct Housekeeping {
     /// The epoch, as long as there is no room for it to begin.
     pub waiting: Option<Beginning>,
     disk_low: bool,
+    keeping: Keeping,
 }
 
 impl Housekeeping {
     /// `waiting`: the epoch, if there was no room for it to begin.
-    pub(crate) fn new(clock: Clock, waiting: Option<Beginning>) -> Housekeeping {
-        Housekeeping { clock, disk_low: waiting.is_some(), waiting }
+    pub(crate) fn new(clock: Clock, waiting: Option<Beginning>, monotonic_us: u64) -> Housekeeping {
+        Housekeeping { clock, disk_low: waiting.is_some(), waiting, keeping: Keeping::new(monotonic_us) }
     }
 
-    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64, _keep: &mut dyn Keep) -> Vec<Upkeep> {
+    pub(crate) fn run(&mut self, shared: &Shared, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep> {
         let mut done = std::mem::take(&mut *lock(&shared.notices));
         let mut attempt = |what, result: io::Result<()>| {
             if let Err(error) = result {
@@ -42,7 +46,7 @@ impl Housekeeping {
             }
         }
         done.extend(self.clock.check(shared, now_us, || newest_us(shared)));
-        if let Err(error) = self.retain(shared, now_us, &mut done) {
+        if let Err(error) = self.retain(shared, now_us, keep, &mut done) {
             done.push(Upkeep::Failed { what: "delete old segments", why: error.to_string() });
         }
         done
@@ -81,14 +85,37 @@ impl Housekeeping {
         Ok(true)
     }
 
-    /// Deletes whole segments from the oldest on, never the active one.
-    fn retain(&self, shared: &Shared, now_us: i64, done: &mut Vec<Upkeep>) -> io::Result<()> {
+    /// Deletes whole segments from the oldest on, never the active one, and keeps what is still needed of them.
+    fn retain(
+        &mut self,
+        shared: &Shared,
+        now_us: i64,
+        keep: &mut dyn Keep,
+        done: &mut Vec<Upkeep>,
+    ) -> io::Result<()> {
+        let due = self.due(shared, now_us, done)?;
+        let going = self.keeping.keep(shared, now_us, due, keep, done)?;
+        for (segment, last) in &going {
+            delete(shared, segment)?;
+            let name = segment.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            done.push(Upkeep::Deleted { segment: name, first: segment.first, last: *last });
+        }
+        if going.is_empty() { Ok(()) } else { shared.disk.sync_dir(&shared.config.dir) }
+    }
+
+    /// The segments that are to go, each with its last offset.
+    fn due(
+        &self,
+        shared: &Shared,
+        now_us: i64,
+        done: &mut Vec<Upkeep>,
+    ) -> io::Result<Vec<(Arc<Segment>, Offset)>> {
         let segments = shared.segments().clone();
-        let mut bytes = 0;
+        let mut bytes = shared.kept().map_or(0, |kept| kept.bytes);
         for segment in &segments {
             bytes += bytes_of(shared, segment, done);
         }
-        let mut deleted = false;
+        let mut due = Vec::new();
         for pair in segments.windows(2) {
             let oldest = &pair[0];
             let too_many = shared.config.retention_bytes.is_some_and(|max| bytes > max);
@@ -96,12 +123,9 @@ impl Housekeeping {
                 break;
             }
             bytes -= bytes_of(shared, oldest, done);
-            delete(shared, oldest)?;
-            deleted = true;
-            let name = oldest.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            done.push(Upkeep::Deleted { segment: name, first: oldest.first, last: pair[1].first - 1 });
+            due.push((Arc::clone(oldest), pair[1].first - 1));
         }
-        if deleted { shared.disk.sync_dir(&shared.config.dir) } else { Ok(()) }
+        Ok(due)
     }
 
     fn is_too_old(&self, shared: &Shared, segment: &Arc<Segment>, now_us: i64) -> io::Result<bool> {
@@ -173,10 +197,7 @@ fn delete(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
     shared.segments_mut().retain(|other| !Arc::ptr_eq(other, segment));
     shared.forget(segment);
     for path in [segment.index_path(), segment.point_path(), segment.path.clone()] {
-        match shared.disk.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        kept::remove(&*shared.disk, &path)?;
     }
     Ok(())
 }

@@ -55,10 +55,11 @@ impl Index {
         self.last = header.last();
     }
 
-    /// A position at or before the batch that holds `offset`.
-    pub(crate) fn position_of(&self, offset: Offset) -> Option<u64> {
+    /// A place at or before the batch that holds `offset`: the offset that the batch there begins with, and its position.
+    pub(crate) fn place_of(&self, offset: Offset) -> Option<(Offset, u64)> {
         let after = self.entries.partition_point(|entry| entry.offset <= offset);
-        Some(self.entries.get(after.checked_sub(1)?)?.position)
+        let entry = self.entries.get(after.checked_sub(1)?)?;
+        Some((entry.offset, entry.position))
     }
 
     /// The offset at which the first interval starts whose records reach `time_us`.
@@ -163,7 +164,7 @@ mod tests {
             prop_assert_eq!(Index::decode(&index.encode(7), 7), Ok(index.clone()));
             prop_assert!(Index::decode(&index.encode(7), 8).is_err());
             for &(base, position, _) in &placed {
-                let found = index.position_of(base + 1).expect("an entry");
+                let (_, found) = index.place_of(base + 1).expect("an entry");
                 prop_assert!(found <= position && position - found < INTERVAL_BYTES + 100_040);
             }
             let first = placed.iter().find(|(_, _, t)| *t >= time);

@@ -28,6 +28,8 @@ mod handle;
 mod housekeeping;
 mod index;
 mod json;
+mod keeping;
+mod kept;
 mod log;
 mod mem_disk;
 mod mem_file;
@@ -38,6 +40,7 @@ mod point;
 mod reader;
 mod record;
 mod recovery;
+mod redact;
 mod segment;
 mod segment_header;
 mod shared;
@@ -55,11 +58,12 @@ pub use cursor::{Cursor, CursorError};
 pub use disk::{Disk, File, RealDisk, Space};
 pub use draft::{DRAFT_BYTES_MAX, Draft};
 pub use engine::{
-    Append, Chunk, Commit, CommitError, Fetched, Keep, KeepNothing, Read, ReadError, Refusal, Start,
-    Submission, Upkeep, Wait,
+    Append, Chunk, Commit, CommitError, Fetched, Keep, KeepNothing, Read, ReadError, RedactError, Redacted,
+    Refusal, Start, Submission, Upkeep, Wait,
 };
 pub use event::{Event, FIRST_OFFSET, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
 pub use json::{format_time, write_json};
+pub use kept::KeptNote;
 pub use log::{Log, LogConfig, OpenError, RecoveryReport};
 pub use mem_disk::{DiskCall, MemDisk};
 pub use note::Note;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::{Append, Commit, Read};
 use crate::event::Offset;
+use crate::kept::KeptNote;
 use crate::note::Note;
 
 /// What a log is opened with.
@@ -76,6 +77,8 @@ pub struct RecoveryReport {
     pub gaps: Vec<(Offset, Offset)>,
     /// Whole records before a torn one of the same batch, that were carried over into the new segment.
     pub carried_over: u64,
+    /// What was found amiss with the side file of kept records.
+    pub kept: Vec<KeptNote>,
     /// Bytes that were looked through.
     pub checked_bytes: u64,
     /// Whether there was room for the new epoch's first segment. If not, publishes are refused until there is.

@@ -16,6 +16,7 @@ use crate::folder::{Folder, Identity, file_error, is_full, open_error};
 use crate::handle::Handle;
 use crate::housekeeping::Housekeeping;
 use crate::index::Index;
+use crate::kept;
 use crate::log::{Log, LogConfig, OpenError, RecoveryReport};
 use crate::note::Note;
 use crate::recovery::{self, Recovered};
@@ -47,6 +48,9 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
     report.notes.extend(notes);
 
     let header = beginning.header;
+    let (kept, notes) = kept::load(&config.dir, &*disk, header.log_id, header.salt)
+        .map_err(|error| open_error(&config.dir, error))?;
+    report.kept = notes;
     let mut tail = Tail::new(config.tail_bytes, beginning.durable());
     if let Some(batch) = &beginning.carried {
         tail.pin(Arc::clone(batch));
@@ -60,6 +64,7 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
         previous_epoch_end: header.previous_epoch_end,
         head: AtomicU64::new(report.head),
         segments: RwLock::new(segments),
+        kept: RwLock::new(kept.map(Arc::new)),
         tail: Mutex::new(tail),
         writer: Mutex::new(writer),
         wants_upkeep: AtomicBool::new(true),
@@ -80,9 +85,10 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
     };
     report.begun = waiting.is_none();
     report.duration_us = shared.disk.monotonic_us().saturating_sub(started_us);
+    let housekeeping = Housekeeping::new(clock, waiting, shared.disk.monotonic_us());
     Ok(Log {
         append: Box::new(Appender::new(Arc::clone(&shared))),
-        commit: Box::new(Committer::new(Arc::clone(&shared), Housekeeping::new(clock, waiting))),
+        commit: Box::new(Committer::new(Arc::clone(&shared), housekeeping)),
         read: Arc::new(Handle(shared)),
         recovery: report,
     })

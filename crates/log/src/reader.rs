@@ -8,7 +8,7 @@ use crate::batch::{self, BATCH_HEADER_BYTES, Batch, BatchHeader, Piece};
 use crate::disk::File;
 use crate::engine::{Chunk, ReadError, Wait};
 use crate::event::Offset;
-use crate::segment::{Segment, lock};
+use crate::segment::{Opened, Segment, lock};
 use crate::segment_header::SEGMENT_HEADER_BYTES;
 use crate::shared::Shared;
 use crate::walk::{Step, Walk};
@@ -90,12 +90,14 @@ struct Reading<'a> {
 struct Place {
     file: Arc<dyn File>,
     position: u64,
+    /// The offset that the batch at this position begins with.
+    next: Offset,
     end: u64,
 }
 
 impl Reading<'_> {
     fn read(&self) -> io::Result<Chunk> {
-        let Place { file, mut position, end } = self.place()?;
+        let Place { file, mut position, next, end } = self.place()?;
         let mut buf = Vec::new();
         let mut want = self.bytes_max.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
         let mut taken = Taken { batches: Vec::new(), bytes: 0, next: None };
@@ -111,7 +113,7 @@ impl Reading<'_> {
                 Stop::Gap(next) if taken.batches.is_empty() => return Ok(Chunk::Gap { next, why: DAMAGED }),
                 Stop::Gap(_) => return Ok(Chunk::Batches(taken.batches)),
                 Stop::Damaged if taken.batches.is_empty() => {
-                    match self.search(&file, position, end, &taken)? {
+                    match self.search(&file, position, end, taken.next.unwrap_or(next))? {
                         Some((next, _)) if next > self.from => return Ok(Chunk::Gap { next, why: DAMAGED }),
                         Some((next, found)) => {
                             position = found;
@@ -134,13 +136,13 @@ impl Reading<'_> {
     }
 
     fn place(&self) -> io::Result<Place> {
-        let start = SEGMENT_HEADER_BYTES as u64;
-        let remembered = self.segment.remembered(self.from);
-        let live = self.segment.look(|opened| Place {
-            file: Arc::clone(&opened.file),
-            position: remembered.or_else(|| opened.index.position_of(self.from)).unwrap_or(start),
-            end: opened.index.len,
-        });
+        let remembered = self.segment.remembered(self.from).map(|position| (self.from, position));
+        let place = |opened: &Opened| {
+            let found = remembered.or_else(|| opened.index.place_of(self.from));
+            let (next, position) = found.unwrap_or((self.segment.first, SEGMENT_HEADER_BYTES as u64));
+            Place { file: Arc::clone(&opened.file), position, next, end: opened.index.len }
+        };
+        let live = self.segment.look(place);
         if let Some(place) = live {
             return Ok(place);
         }
@@ -149,8 +151,7 @@ impl Reading<'_> {
             (None, Wait::No) => return Err(ErrorKind::WouldBlock.into()),
             (None, Wait::Yes) => self.shared.open(self.segment)?,
         };
-        let position = remembered.or_else(|| opened.index.position_of(self.from)).unwrap_or(start);
-        Ok(Place { file: opened.file, position, end: opened.index.len })
+        Ok(place(&opened))
     }
 
     /// Reads up to `want` bytes; fewer only where the file ends.
@@ -236,18 +237,18 @@ impl Reading<'_> {
         None
     }
 
-    /// Looks behind damage for the next batch: its first offset and its position.
+    /// Looks behind damage, where the batch with `next` should begin, for the next batch: its first offset and its
+    /// position.
     fn search(
         &self,
         file: &Arc<dyn File>,
         position: u64,
         end: u64,
-        taken: &Taken,
+        next: Offset,
     ) -> io::Result<Option<(Offset, u64)>> {
         if self.wait == Wait::No {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let next = taken.next.unwrap_or(self.segment.first);
         let mut walk = Walk::new(Arc::clone(file), self.shared.salt, position, next, end);
         walk.last_max = self.last;
         loop {

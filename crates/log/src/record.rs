@@ -157,6 +157,16 @@ pub(crate) fn encode(out: &mut Vec<u8>, event: &Event<'_>, origin: &Origin<'_>) 
     Ok(())
 }
 
+/// A record of kind tombstone, with nothing in it.
+pub(crate) fn tombstone() -> Vec<u8> {
+    let mut body = vec![0; BODY_HEAD_BYTES + PUBLIC_FIXED_BYTES];
+    body[0] = TOMBSTONE;
+    let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+    bytes.append(&mut body);
+    bytes
+}
+
 /// The length, head included, of the record at the front of `bytes`, if it is whole: its CRC holds and, for a
 /// known kind, its parts fit.
 pub(crate) fn whole(bytes: &[u8]) -> Option<usize> {

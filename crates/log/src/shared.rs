@@ -9,6 +9,7 @@ use crate::disk::{Disk, File};
 use crate::engine::Upkeep;
 use crate::event::Offset;
 use crate::index::Index;
+use crate::kept::Kept;
 use crate::log::LogConfig;
 use crate::segment::{Opened, Segment, lock};
 use crate::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub head: AtomicU64,
     /// In order of their offsets, the active one last; never empty.
     pub segments: RwLock<Vec<Arc<Segment>>>,
+    /// The records that outlived their segments.
+    pub kept: RwLock<Option<Arc<Kept>>>,
     pub tail: Mutex<Tail>,
     pub writer: Mutex<Writer>,
     pub wants_upkeep: AtomicBool,
@@ -50,6 +53,14 @@ impl Shared {
 
     pub(crate) fn segments_mut(&self) -> RwLockWriteGuard<'_, Vec<Arc<Segment>>> {
         self.segments.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn kept(&self) -> Option<Arc<Kept>> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn kept_mut(&self) -> RwLockWriteGuard<'_, Option<Arc<Kept>>> {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The segment's file and index, if it was read lately.
@@ -77,6 +88,11 @@ impl Shared {
             opened.remove(0);
         }
         opened.push((Arc::clone(segment), found.clone()));
+        drop(opened);
+        // It may have gone meanwhile: then nobody closes it later.
+        if !self.segments().iter().any(|other| Arc::ptr_eq(other, segment)) {
+            self.forget(segment);
+        }
         Ok(found)
     }
 

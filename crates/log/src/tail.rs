@@ -82,6 +82,17 @@ impl Tail {
         self.batches.get(at).filter(|batch| batch.base() <= offset).cloned()
     }
 
+    /// Puts a tombstone where the record at `offset` stands, if it is here.
+    pub(crate) fn redact(&mut self, offset: Offset, salt: u32) {
+        let at = self.batches.partition_point(|batch| batch.last() < offset);
+        let Some(place) = self.batches.get_mut(at) else { return };
+        if let Some(redacted) = place.redacted(offset, salt) {
+            self.bytes -= place.bytes_len();
+            self.bytes += redacted.bytes_len();
+            *place = Arc::new(redacted);
+        }
+    }
+
     fn trim(&mut self) {
         if self.pinned {
             return;

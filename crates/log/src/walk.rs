@@ -9,7 +9,7 @@ use crate::event::Offset;
 use crate::window::Window;
 
 /// A record takes more bytes than this, so a damaged range cannot have held more records than its length over it.
-const RECORD_BYTES_MIN: u64 = 9;
+pub(crate) const RECORD_BYTES_MIN: u64 = 9;
 const SEARCH_BYTES: usize = 1 << 20;
 
 /// Walks from batch to batch.

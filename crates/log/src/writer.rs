@@ -217,7 +217,7 @@ impl Writer {
     }
 
     /// Goes on in a new segment, made ahead or made now.
-    fn roll(&mut self, shared: &Shared, now_us: i64) -> io::Result<()> {
+    pub(crate) fn roll(&mut self, shared: &Shared, now_us: i64) -> io::Result<()> {
         let (path, file) = match self.prepared.take() {
             Some(prepared) => prepared,
             None => self.make_file(shared)?,

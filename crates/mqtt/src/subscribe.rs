@@ -53,7 +53,11 @@ pub enum RetainHandling {
 }
 
 impl SubscribeOptions {
-    fn from_u8(byte: u8, version: Version) -> Result<Self, DecodeError> {
+    /// From the byte of a SUBSCRIBE.
+    ///
+    /// # Errors
+    /// What the version does not know: a QoS of 3, bits that are reserved, a retain handling of 3.
+    pub fn from_u8(byte: u8, version: Version) -> Result<Self, DecodeError> {
         let qos = QoS::from_u8(byte & 3).ok_or(DecodeError::QoS("subscription"))?;
         match version {
             // 3.1 does not use the other bits.
@@ -71,7 +75,8 @@ impl SubscribeOptions {
         Ok(Self { qos, no_local: byte & 4 != 0, retain_as_published: byte & 8 != 0, retain_handling })
     }
 
-    fn to_u8(self) -> u8 {
+    /// As the byte of a SUBSCRIBE of 5.0.
+    pub fn to_u8(self) -> u8 {
         self.qos as u8
             | u8::from(self.no_local) << 2
             | u8::from(self.retain_as_published) << 3

@@ -3,13 +3,35 @@
 //!
 //! Shards never wait for it: they leave [`Request`]s, and get [`Answer`]s through their mailboxes.
 
+mod backend;
+mod change;
+mod core;
+mod file;
+mod fire;
+mod known;
 mod names;
+mod open;
+mod page;
+mod queue;
+mod reader;
+mod record;
 mod request;
+mod sessions;
+mod store;
 mod stored;
+mod view;
+mod wills;
 
+pub use change::WillKey;
+pub use core::{State, StateNote, Turn};
+pub use fire::Firing;
 pub use names::StoredNames;
+pub use open::{StateError, StateReport};
+pub use queue::{Job, Queue, Redacted};
+pub use reader::{RetainedEntries, StateKeep, StateReader};
 pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Resumed, WillFate};
 pub use stored::{
     Progress, SessionName, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
     StoredWill,
 };
+pub use wills::{DueWill, WillOutcome};

@@ -53,6 +53,19 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// The hash of the session that it is about.
+    pub fn hash(&self) -> u64 {
+        match self {
+            Operation::Open(open) => open.name.hash,
+            Operation::Subscriptions { name, .. }
+            | Operation::Progress { name, .. }
+            | Operation::Forget { name, .. }
+            | Operation::Gone { name, .. } => name.hash,
+        }
+    }
+}
+
 /// A client connects.
 #[derive(Debug)]
 pub struct Open {

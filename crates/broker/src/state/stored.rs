@@ -91,6 +91,8 @@ pub struct StoredScan {
     pub as_of: Offset,
     /// The last topic that was looked at; none: the scan has not begun.
     pub after: Option<String>,
+    /// What comes before this topic was sent, although it comes behind `after`.
+    pub from: Option<String>,
 }
 
 /// A will, stored at CONNECT.

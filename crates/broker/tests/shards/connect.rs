@@ -6,7 +6,7 @@ use firehose_auth::{AnonymousMode, Identity};
 use firehose_broker::Limits;
 use firehose_broker::message::Message;
 use firehose_mqtt::{
-    Connect, Disconnect, Packet, PacketKind, Properties, PropertiesBuf, Property, QoS, Reason, Version, Will,
+    Connect, Disconnect, Packet, PacketKind, Properties, Property, QoS, Reason, Version, Will,
 };
 use firehose_topic::TopicName;
 use std::net::IpAddr;
@@ -54,9 +54,10 @@ fn connack_says_truthfully_what_is_not_there() {
     let client = world.arrive(packet, Identity::anonymous(), "c", None);
     let connack = &world.take(client)[0];
     assert_eq!(connack.reason(), Reason::Success);
-    for property in ["SessionExpiry(0)", "RetainAvailable(0)", "SharedAvailable(0)", "ReceiveMaximum(1000)"] {
+    for property in ["SessionExpiry(0)", "SharedAvailable(0)", "ReceiveMaximum(1000)"] {
         assert!(connack.has(property), "{property} in {connack:?}");
     }
+    assert!(!connack.has("RetainAvailable(0)"));
     for version in [Version::V31, Version::V311] {
         let client = world.client(version, "d");
         assert!(!world.clients[client].closed);
@@ -259,32 +260,6 @@ fn a_will_to_a_name_of_ours_is_refused_and_evicts_nobody() {
     let client = world.arrive(with_will(Version::V5, "a", "a/w", &forged), Identity::user("a"), "a", None);
     assert_eq!(world.take(client)[0].reason(), Reason::NotAuthorized);
     assert!(!world.clients[old].closed);
-}
-
-#[test]
-fn a_retained_will_is_refused_on_mqtt_5() {
-    let (mut world, _) = wills();
-    let properties = PropertiesBuf::new();
-    let will = Will {
-        qos: QoS::AtMostOnce,
-        retain: true,
-        topic: TopicName::new("a/w").unwrap(),
-        payload: b"",
-        properties: properties.as_properties(),
-    };
-    let connect = Connect {
-        version: Version::V5,
-        clean_start: true,
-        keep_alive_secs: 0,
-        client_id: "a",
-        will: Some(will),
-        user_name: None,
-        password: None,
-        properties: Properties::EMPTY,
-    };
-    let packet = bytes_of(&Packet::Connect(connect), Version::V5);
-    let client = world.arrive(packet, Identity::user("a"), "a", None);
-    assert_eq!(world.take(client)[0].reason(), Reason::RetainNotSupported);
 }
 
 #[test]

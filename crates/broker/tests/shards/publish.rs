@@ -224,16 +224,6 @@ fn more_in_flight_than_receive_maximum_closes_the_connection() {
 }
 
 #[test]
-fn a_retained_publish_is_refused_on_5_and_stored_with_its_flag_before() {
-    let mut world = World::open();
-    let (v5, v3) = (world.client(Version::V5, "5"), world.client(Version::V311, "3"));
-    world.send_packet(v5, &Packet::Publish(Publish { retain: true, ..publish("t", "x", 1, 1) }));
-    assert_eq!(world.take(v5)[0].reason(), Reason::RetainNotSupported);
-    world.send_packet(v3, &Packet::Publish(Publish { retain: true, ..publish("t", "x", 1, 1) }));
-    assert_eq!(world.take(v3)[0].kind, PacketKind::PubAck);
-}
-
-#[test]
 fn what_the_log_refuses_is_told_to_qos_1_and_2_and_seen_by_nobody() {
     let mut world = World::open();
     let reader = world.client(Version::V311, "r");

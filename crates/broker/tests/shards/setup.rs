@@ -6,6 +6,7 @@ use firehose_broker::sequencer::{Durability, Role};
 use firehose_topic::TopicFilter;
 
 /// What a world is made with.
+#[derive(Clone)]
 pub struct Setup {
     pub shards: usize,
     pub durability: Durability,

@@ -3,14 +3,16 @@
 use crate::client::{self, Got, take_packets};
 pub use crate::setup::Setup;
 use crate::setup::access;
+use crate::state::StateSide;
 use crate::wire::Client;
 use firehose_auth::{Access, Identity};
-use firehose_broker::arrival::{Arrival, Scope, Secret, home_shard};
+use firehose_broker::arrival::{Arrival, Scope, home_shard};
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Durability, Sequencer};
 use firehose_broker::shard::{Action, Appetite, Now, Shard, Shared};
 use firehose_broker::stats::ShardStats;
+use firehose_broker::sys::LatestSys;
 use firehose_log::{Chunk, Commit, LogConfig, MemDisk, Offset, Read, Wait, open};
 use firehose_mqtt::{Packet, PacketKind, Property, Reason, SubscribeOptions, Version};
 use std::cell::Cell;
@@ -50,14 +52,22 @@ pub struct World {
     pub has_commit_thread: bool,
     /// Whether questions wait.
     pub delays_reads: bool,
+    /// The last values of `$SYS`.
+    pub sys: Arc<LatestSys>,
+    pub state: StateSide,
+    pub setup: Setup,
     hosts: Vec<Host>,
     folder: tempfile::TempDir,
 }
 
 impl World {
     pub fn new(setup: Setup) -> World {
-        WALL_US.set(START_US);
-        let disk = MemDisk::new();
+        World::on(MemDisk::new(), Now { ms: 1_000_000, wall_us: START_US }, setup)
+    }
+
+    /// On what a disk has.
+    pub fn on(disk: MemDisk, now: Now, setup: Setup) -> World {
+        WALL_US.set(now.wall_us);
         let config = LogConfig {
             segment_bytes: setup.segment_bytes,
             tail_bytes: setup.tail_bytes,
@@ -65,28 +75,35 @@ impl World {
             disk_reserve_bytes: 0,
             ..LogConfig::new("/log")
         };
-        let log = open(config, Arc::new(disk.clone()), START_US).expect("opens");
+        let log = open(config, Arc::new(disk.clone()), now.wall_us).expect("opens");
         let folder = tempfile::tempdir().expect("a folder");
         let access = access(&setup, &folder);
         let (durability, bytes_max) = (setup.durability, setup.limits.mailbox_bytes_max);
         let sequencer = Sequencer::new(setup.shards, log.append, durability, setup.role, bytes_max, wall_us);
+        let limits = Arc::new(setup.limits.clone());
+        let state = StateSide::open(&disk, log.read.clone(), limits.clone(), now);
+        sequencer.set_state(state.state.queue().clone());
         let shared = Shared {
-            replays: Arc::new(Replays::new(&setup.limits)),
-            limits: Arc::new(setup.limits),
+            replays: Arc::new(Replays::new(&limits)),
+            limits,
             access: access.clone(),
-            unlogged: setup.unlogged.into(),
-            secret: Secret::default(),
-            stored: Arc::default(),
+            unlogged: setup.unlogged.clone().into(),
+            secret: state.state.secret().clone(),
+            sys: Arc::default(),
+            stored: state.state.names().clone(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: setup.durability == Durability::Sync,
         };
         let host = |_| {
             let stats = Arc::<ShardStats>::default();
-            Host { shard: Shard::new(shared.clone(), 0, stats.clone()), stats, clients: HashMap::new() }
+            Host {
+                shard: Shard::new(shared.clone(), sequencer.head(), stats.clone()),
+                stats,
+                clients: HashMap::new(),
+            }
         };
         let hosts = (0..setup.shards).map(host).collect();
-        let now = Now { ms: 1_000_000, wall_us: START_US };
         World {
             sequencer,
             read: log.read,
@@ -98,6 +115,9 @@ impl World {
             questions: VecDeque::new(),
             has_commit_thread: true,
             delays_reads: false,
+            sys: shared.sys,
+            state,
+            setup,
             hosts,
             folder,
         }
@@ -158,7 +178,7 @@ impl World {
     ) -> usize {
         let number = self.clients.len();
         let scope = Scope::of(&identity, address, false);
-        let host = home_shard(scope.hash_with(&Secret::default(), client_id), self.hosts.len());
+        let host = home_shard(scope.hash_with(self.state.state.secret(), client_id), self.hosts.len());
         let (connect, _) =
             firehose_mqtt::decode_connect(&input, usize::MAX).expect("a CONNECT").expect("whole");
         let version = connect.version;
@@ -269,7 +289,7 @@ impl World {
                 quiet &= !self.exchange(host);
                 quiet &= !self.flush(host);
             }
-            if quiet {
+            if quiet && !self.turn_of_state() {
                 return;
             }
         }
@@ -335,6 +355,10 @@ impl World {
             Action::Resolve { token, since } => {
                 Message::Resolved { token, start: self.read.resolve(&since, self.now.wall_us) }
             }
+            Action::Fetch { session, offsets } => {
+                Message::Fetched { session, events: self.fetched(&offsets) }
+            }
+            question @ Action::Retained { .. } => return self.state.ask(host, question),
             _ => unreachable!("only questions wait"),
         };
         self.sequencer.send(host, message);
@@ -353,7 +377,12 @@ impl World {
                     self.clients[client].session = None;
                 }
             }
-            question @ (Action::Read { .. } | Action::Resolve { .. }) if self.delays_reads => {
+            question @ (Action::Read { .. }
+            | Action::Resolve { .. }
+            | Action::Retained { .. }
+            | Action::Fetch { .. })
+                if self.delays_reads =>
+            {
                 self.questions.push_back((host, question));
             }
             Action::Read { lane, from, upto, bytes_max } => {
@@ -366,11 +395,13 @@ impl World {
                     chunk => self.hosts[host].shard.answer(lane, chunk),
                 }
             }
-            question @ Action::Resolve { .. } => {
+            question @ (Action::Resolve { .. } | Action::Retained { .. } | Action::Fetch { .. }) => {
                 self.questions.push_back((host, question));
                 self.answer(self.questions.len() - 1);
             }
-            Action::Retained { .. } | Action::Fetch { .. } | Action::State(_) => {}
+            Action::State(request) => {
+                self.state.state.queue().submit(host, request, self.sequencer.head());
+            }
             Action::Resume { session } => {
                 let appetite = self.hosts[host].shard.resume(session);
                 if let Some(client) = self.hosts[host].clients.get(&session).copied() {

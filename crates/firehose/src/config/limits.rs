@@ -42,6 +42,10 @@ pub struct Limits {
     pub session_expiry_secs_max: Age,
     /// Persistent anonymous sessions of one address.
     pub anonymous_sessions_per_address_max: usize,
+    /// Persistent anonymous sessions of all addresses.
+    pub anonymous_sessions_max: usize,
+    /// Persistent sessions of all clients.
+    pub sessions_max: usize,
     /// What one publisher may send; 0: no limit.
     pub publish_bytes_per_sec_max: Size,
     /// Replays that run at once, of all clients.
@@ -80,6 +84,8 @@ impl Default for Limits {
             subscription_bytes_per_client_max: Size(limits.subscription_bytes_per_client_max as u64),
             session_expiry_secs_max: Age::from_secs(limits.session_expiry_secs_max.into()),
             anonymous_sessions_per_address_max: limits.anonymous_sessions_per_address_max,
+            anonymous_sessions_max: limits.anonymous_sessions_max,
+            sessions_max: limits.sessions_max,
             publish_bytes_per_sec_max: Size(limits.publish_bytes_per_sec_max),
             replays_max: limits.replays_max,
             replays_per_address_max: limits.replays_per_address_max,
@@ -114,6 +120,8 @@ impl Limits {
                 .unwrap_or(usize::MAX),
             session_expiry_secs_max: u32::try_from(self.session_expiry_secs_max.secs).unwrap_or(u32::MAX),
             anonymous_sessions_per_address_max: self.anonymous_sessions_per_address_max,
+            anonymous_sessions_max: self.anonymous_sessions_max,
+            sessions_max: self.sessions_max,
             publish_bytes_per_sec_max: self.publish_bytes_per_sec_max.0,
             replays_max: self.replays_max,
             replays_per_address_max: self.replays_per_address_max,

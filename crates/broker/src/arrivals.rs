@@ -1,0 +1,155 @@
+//! Arrivals whose CONNECT waits for the state: their session outlives its connection, or may be stored from before.
+//!
+//! One of a name is asked for at a time, and others stand in line behind it: when it has begun, the next one takes it
+//! over. Before the question goes to the state stands a mark in the order, so that what an earlier connection of the
+//! same client published has its place, and the state knows its packet ids.
+
+use crate::arrival::Arrival;
+use crate::arrive::Entry;
+use crate::limits::AddressKey;
+use crate::shard::{Action, Shard};
+use crate::state::{Open, OpenRefusal, Opened, Operation, Request, SessionName, WillFate};
+use firehose_mqtt::Reason;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// A client whose CONNECT waits.
+struct Waiting {
+    /// None: it was told that the bus is not available, and what the state opens for it is closed again.
+    arrival: Option<Arrival>,
+    name: Arc<SessionName>,
+    clean: bool,
+    expiry_secs: u32,
+    since_secs: u32,
+}
+
+/// All that wait, by the hash of their names, each in line.
+#[derive(Default)]
+pub(crate) struct Arrivals {
+    lines: HashMap<u64, VecDeque<Waiting>>,
+    /// Marks in the order that stand before a question.
+    marks: HashMap<u64, u64>,
+}
+
+impl Arrivals {
+    /// Whether a client of this name waits.
+    pub(crate) fn contains(&self, hash: u64) -> bool {
+        self.lines.contains_key(&hash)
+    }
+
+    fn front(&self, hash: u64) -> Option<&Waiting> {
+        self.lines.get(&hash)?.front()
+    }
+
+    fn pop(&mut self, hash: u64) -> Option<Waiting> {
+        let line = self.lines.get_mut(&hash)?;
+        let first = line.pop_front();
+        if line.is_empty() {
+            self.lines.remove(&hash);
+        }
+        first
+    }
+
+    /// Takes the clients out that came before a time; those whose question is under way leave their place behind.
+    fn take_late(&mut self, before_secs: u32) -> Vec<Arrival> {
+        let mut late = Vec::new();
+        for line in self.lines.values_mut() {
+            late.extend(
+                line.iter_mut().filter(|it| it.since_secs < before_secs).filter_map(|it| it.arrival.take()),
+            );
+            let mut is_first = true;
+            line.retain(|it| std::mem::replace(&mut is_first, false) || it.arrival.is_some());
+        }
+        late
+    }
+}
+
+impl Shard {
+    /// Has the client wait for the state.
+    pub(crate) fn wait_for_state(
+        &mut self,
+        arrival: Arrival,
+        name: SessionName,
+        clean: bool,
+        expiry_secs: u32,
+    ) {
+        let hash = name.hash;
+        let since_secs = self.now.secs();
+        let waiting =
+            Waiting { arrival: Some(arrival), name: Arc::new(name), clean, expiry_secs, since_secs };
+        let line = self.arrivals.lines.entry(hash).or_default();
+        line.push_back(waiting);
+        if line.len() == 1 {
+            self.open_next(hash);
+        }
+    }
+
+    /// Ends the session that the next one in line takes over [MQTT-3.1.4-3], and asks for its place in the order.
+    fn open_next(&mut self, hash: u64) {
+        let Some(name) = self.arrivals.front(hash).map(|it| it.name.clone()) else { return };
+        self.take_over(hash, &name.scope, &name.client_id);
+        let token = self.next_token();
+        self.arrivals.marks.insert(token, hash);
+        self.outgoing.mark(token);
+    }
+
+    /// A mark came back: if it is that of an arrival, the state is asked. False: it is not.
+    pub(crate) fn ask_state(&mut self, token: u64) -> bool {
+        let Some(hash) = self.arrivals.marks.remove(&token) else { return false };
+        let Some(front) = self.arrivals.front(hash) else { return true };
+        let address = front.arrival.as_ref().and_then(|it| AddressKey::of(it.address));
+        let open = Open {
+            name: front.name.clone(),
+            clean: front.clean,
+            expiry_secs: front.expiry_secs,
+            address,
+            will: None,
+        };
+        let operations = vec![Operation::Open(Box::new(open))];
+        self.actions.push(Action::State(Request { token: question(hash), operations }));
+        true
+    }
+
+    /// The state has the session of the first in line, or says why not.
+    pub(crate) fn opened(&mut self, token: u64, outcome: Result<Opened, OpenRefusal>) {
+        let hash = if self.arrivals.contains(token) { token } else { 0 };
+        let Some(first) = self.arrivals.pop(hash) else { return };
+        let Waiting { arrival, name, expiry_secs, .. } = first;
+        match (arrival, outcome) {
+            (Some(arrival), Ok(opened)) => self.enter(arrival, Entry::Opened { name, expiry_secs, opened }),
+            (Some(arrival), Err(refusal)) => {
+                tracing::debug!(client = %name.client_id, ?refusal, "no session");
+                let reason = match refusal {
+                    OpenRefusal::TooMany { .. } => Reason::QuotaExceeded,
+                    OpenRefusal::Unavailable(_) => Reason::ServerUnavailable,
+                };
+                self.enter(arrival, Entry::Refused(reason));
+            }
+            (None, Ok(_)) => self.close_session(name, expiry_secs),
+            (None, Err(_)) => {}
+        }
+        if self.arrivals.contains(hash) {
+            self.open_next(hash);
+        }
+    }
+
+    /// Nobody came for the session that the state opened.
+    pub(crate) fn close_session(&mut self, name: Arc<SessionName>, expiry_secs: u32) {
+        let operations = vec![Operation::Gone { name, expiry_secs, will: WillFate::Dropped }];
+        self.actions.push(Action::State(Request { token: 0, operations }));
+    }
+
+    /// Tells clients that have waited for too long, or all if the bus stops, that it is not available.
+    pub(crate) fn sweep_arrivals(&mut self) {
+        let patience = u32::try_from(self.shared.limits.connect_timeout_secs).unwrap_or(u32::MAX);
+        let before_secs = if self.stopping { u32::MAX } else { self.now.secs().saturating_sub(patience) };
+        for arrival in self.arrivals.take_late(before_secs) {
+            self.enter(arrival, Entry::Refused(Reason::ServerUnavailable));
+        }
+    }
+}
+
+/// Names the question for a session; 0 would ask for no answer.
+fn question(hash: u64) -> u64 {
+    hash.max(1)
+}

@@ -1,0 +1,53 @@
+//! A client takes less than comes: what is queued for it is counted, and dropped where it is too much; its lanes go on
+//! from the log.
+
+use crate::shard::Shard;
+use firehose_log::Offset;
+
+impl Shard {
+    /// Counts what the connection's outbox keeps alive; over the limits its lanes go on from the log.
+    pub(crate) fn park(&mut self, session: u32) {
+        let limits = self.shared.limits.clone();
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let own_bytes = it.persistence.as_deref().map_or(0, |it| it.resend.bytes());
+        let Some(connection) = it.connection.as_deref_mut() else { return };
+        let mut parked = own_bytes;
+        if connection.outbox.has_messages() {
+            parked += connection.outbox.pinned_bytes();
+        }
+        let over = connection.outbox.bytes() > limits.outbox_bytes_max;
+        let before = std::mem::replace(&mut connection.parked_bytes, parked);
+        self.parked_bytes = self.parked_bytes + parked - before;
+        if parked > 0 && (over || self.parked_bytes > limits.parked_bytes_max) {
+            self.fall_back(session);
+        }
+    }
+
+    /// Drops what is queued; the lanes go on from the log, at the pace of the socket.
+    pub(crate) fn fall_back(&mut self, session: u32) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let Some(connection) = it.connection.as_deref_mut() else { return };
+        if let Some(persistence) = it.persistence.as_deref_mut() {
+            persistence.resend.drop_bytes();
+        }
+        let mut firsts: Vec<(u16, Offset)> = Vec::new();
+        if let Some(scans) = it.scans.as_deref_mut() {
+            scans.dropped(connection.outbox.first_retained_topic());
+        }
+        let lost = connection.outbox.drop_messages(|lane, offset| {
+            if !firsts.iter().any(|(known, _)| *known == lane) {
+                firsts.push((lane, offset));
+            }
+        });
+        self.parked_bytes -= std::mem::take(&mut connection.parked_bytes);
+        self.stats.messages_dropped.add(lost);
+        for (lane, offset) in firsts {
+            if let Some(lane) = it.lane_mut(lane) {
+                if lane.is_live() {
+                    self.stats.lanes_fallen_back.add(1);
+                }
+                lane.fall_back(offset);
+            }
+        }
+    }
+}

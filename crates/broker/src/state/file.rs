@@ -1,0 +1,147 @@
+//! The state file among its neighbours: made, set aside, written anew.
+
+use crate::state::store::{Meta, Store, StoreError};
+use firehose_log::{Disk, Offset};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Files that were set aside and are kept; older ones are removed.
+const SET_ASIDE_MAX: usize = 3;
+/// Free bytes without which no transaction is begun, besides what it writes: a transaction that fails half way costs a
+/// reopening, and reads go on without one.
+const ROOM_BYTES: u64 = 1 << 20;
+
+/// Where the state file is.
+pub(crate) struct StateFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl StateFile {
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: &Path) -> StateFile {
+        StateFile { disk, path: path.to_owned() }
+    }
+
+    /// Its path, as it is told.
+    pub(crate) fn path(&self) -> std::path::Display<'_> {
+        self.path.display()
+    }
+
+    /// Opens it; none if there is no such file.
+    pub(crate) fn open(&self, log_id: u64, head: Offset) -> Result<Option<(Store, Meta)>, StoreError> {
+        let _ = self.disk.remove(&self.beside("new"));
+        let file = match self.disk.open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unavailable(&error)),
+        };
+        if file.is_empty().map_err(|error| unavailable(&error))? {
+            return Err(StoreError::Damaged("it is empty".into()));
+        }
+        let store = Store::open(file)?;
+        let meta = store.meta()?;
+        if meta.log_id != log_id {
+            return Err(StoreError::Damaged("it belongs to another log".into()));
+        }
+        if meta.applied > head {
+            let why = format!("it holds up to event {}, but the log ends at {head}", meta.applied);
+            return Err(StoreError::Damaged(why));
+        }
+        Ok(Some((store, meta)))
+    }
+
+    /// Makes a new one. It gets its name when it is whole.
+    pub(crate) fn make(&self, meta: &Meta) -> Result<Store, StoreError> {
+        self.replace(|store| store.begin(meta))
+    }
+
+    /// Writes it anew, without what has this offset, and without the bytes of what is gone.
+    pub(crate) fn rewrite(&self, store: &Store, without: Offset) -> Result<Store, StoreError> {
+        self.replace(|new| store.copy_into(new, without))
+    }
+
+    fn replace(&self, fill: impl FnOnce(&Store) -> Result<(), StoreError>) -> Result<Store, StoreError> {
+        let new = self.beside("new");
+        let _ = self.disk.remove(&new);
+        let file = self.disk.create(&new).map_err(|error| unavailable(&error))?;
+        let store = Store::open(file)?;
+        fill(&store)?;
+        let renamed = self.disk.rename(&new, &self.path).and_then(|()| self.disk.sync_dir(self.dir()));
+        renamed.map_err(|error| unavailable(&error))?;
+        Ok(store)
+    }
+
+    /// Renames it to `<name>.damaged-<n>`; gives that name.
+    pub(crate) fn set_aside(&self) -> io::Result<String> {
+        let mut numbers = self.set_aside_numbers()?;
+        let number = numbers.last().map_or(1, |last| last + 1);
+        let to = self.beside(&format!("damaged-{number}"));
+        self.disk.rename(&self.path, &to)?;
+        self.disk.sync_dir(self.dir())?;
+        numbers.push(number);
+        let too_many = numbers.len().saturating_sub(SET_ASIDE_MAX);
+        for old in numbers.drain(..too_many) {
+            let _ = self.disk.remove(&self.beside(&format!("damaged-{old}")));
+        }
+        Ok(to.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    }
+
+    /// Removes every file that was set aside.
+    pub(crate) fn remove_set_aside(&self) -> Result<(), StoreError> {
+        let removed = self.set_aside_numbers().and_then(|numbers| {
+            for number in &numbers {
+                self.disk.remove(&self.beside(&format!("damaged-{number}")))?;
+            }
+            if numbers.is_empty() { Ok(()) } else { self.disk.sync_dir(self.dir()) }
+        });
+        removed.map_err(|error| unavailable(&error))
+    }
+
+    /// Says no when a transaction of so many bytes would fill the disk.
+    pub(crate) fn check_room(&self, bytes: usize) -> Result<(), StoreError> {
+        match self.disk.space(self.dir()) {
+            Ok(space) if space.free_bytes < ROOM_BYTES + bytes as u64 => {
+                Err(StoreError::NoRoom(format!("its disk has only {} bytes free", space.free_bytes)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Random bytes for the secret.
+    pub(crate) fn random(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for part in bytes.chunks_exact_mut(8) {
+            part.copy_from_slice(&self.disk.random().to_le_bytes());
+        }
+        bytes
+    }
+
+    fn set_aside_numbers(&self) -> io::Result<Vec<u64>> {
+        let prefix = format!("{}.damaged-", self.name());
+        let names = self.disk.list(self.dir())?;
+        let numbers = names.iter().filter_map(|name| name.strip_prefix(&prefix)?.parse().ok());
+        let mut numbers: Vec<u64> = numbers.collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    fn name(&self) -> std::borrow::Cow<'_, str> {
+        self.path.file_name().unwrap_or_default().to_string_lossy()
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        self.path.with_file_name(format!("{}.{suffix}", self.name()))
+    }
+}
+
+fn unavailable(error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,195 @@
+//! How the state begins: from its file, or anew when that cannot be opened.
+
+use crate::action::Now;
+use crate::arrival::Secret;
+use crate::limits::Limits;
+use crate::state::change::WillKey;
+use crate::state::core::{State, StateNote, Turn};
+use crate::state::file::StateFile;
+use crate::state::known::Known;
+use crate::state::record::Life;
+use crate::state::store::{Meta, Store, StoreError};
+use firehose_log::{Disk, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What was found when the state was opened.
+#[derive(Clone, Debug, Default)]
+pub struct StateReport {
+    /// How many sessions there are.
+    pub sessions: usize,
+    /// How many wills of connections that are gone.
+    pub wills: usize,
+    /// Up to which offset the file held.
+    pub applied: firehose_log::Offset,
+    /// What the operator has to know, a line each.
+    pub notes: Vec<StateNote>,
+}
+
+/// The state cannot begin: its folder cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateError(pub String);
+
+impl std::fmt::Display for StateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StateError {}
+
+impl State {
+    /// Opens the state file at `path`, whose folder is there, over the open log `read`. A file that cannot be opened is
+    /// set aside and made anew: its sessions are gone, and retained messages are gathered from the log. With a full disk the
+    /// state begins without a file, and tries again.
+    ///
+    /// # Errors
+    /// A file that cannot be opened cannot be set aside either.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        read: Arc<dyn Read>,
+        limits: Arc<Limits>,
+        now: Now,
+    ) -> Result<(State, StateReport), StateError> {
+        let file = StateFile::new(disk, path);
+        let secret = Secret::new(file.random());
+        let mut state = State::new(file, read, limits, secret);
+        let mut turn = Turn::default();
+        match state.load(now) {
+            Ok(()) => {}
+            Err(StoreError::Full(why)) => {
+                state.start_without(&StoreError::Full(why), now, &mut turn);
+            }
+            Err(error) => state.start_anew(&error, now, &mut turn)?,
+        }
+        let report = StateReport {
+            sessions: state.known.len(),
+            wills: state.wills.len(),
+            applied: state.stored_applied,
+            notes: turn.notes,
+        };
+        Ok((state, report))
+    }
+
+    /// Opens the file again after it failed.
+    pub(super) fn reopen(&mut self, now: Now, turn: &mut Turn) {
+        if self.shelf.store().is_some() || !self.may_retry(now) {
+            return;
+        }
+        if let Some(closing) = self.closing.take()
+            && let Err(busy) = Arc::try_unwrap(closing)
+        {
+            self.closing = Some(busy);
+            return;
+        }
+        let opened = match self.file.open(self.read.log_id(), self.read.head()) {
+            Ok(Some((store, meta))) if meta.secret == self.secret => {
+                self.shelf.put(Some(store));
+                return;
+            }
+            Ok(Some(_)) if self.known.len() == 0 => self.load(now),
+            Ok(Some(_)) => Err(StoreError::Damaged("it is not the file that was there before".into())),
+            Ok(None) => self.make(),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(()) => {}
+            Err(error @ StoreError::Damaged(_)) => {
+                if let Err(StateError(why)) = self.start_anew(&error, now, turn) {
+                    self.fail(&StoreError::Unavailable(why), now, turn);
+                }
+            }
+            Err(error) => self.fail(&error, now, turn),
+        }
+    }
+
+    /// Takes over what the file has; makes it if there is none.
+    fn load(&mut self, now: Now) -> Result<(), StoreError> {
+        let Some((store, meta)) = self.file.open(self.read.log_id(), self.read.head())? else {
+            return self.make();
+        };
+        self.index(&store, now)?;
+        self.secret = meta.secret;
+        self.stored_applied = meta.applied;
+        self.view_at = meta.applied;
+        self.shelf.set_applied(meta.applied);
+        self.shelf.put(Some(store));
+        Ok(())
+    }
+
+    /// Gathers what is known of all sessions and wills. Nobody is connected any more.
+    fn index(&mut self, store: &Store, now: Now) -> Result<(), StoreError> {
+        let mut unreadable = Vec::new();
+        store.sessions(|hash, found| {
+            let Some((record, life)) = found else { return unreadable.push(hash) };
+            let known = Known { anonymous: record.user.is_none(), address: record.address, life };
+            self.known.insert(hash, known);
+        })?;
+        let connected = self
+            .known
+            .hashes()
+            .filter(|hash| self.known.get(*hash).is_some_and(|known| known.life.left_us.is_none()));
+        for hash in connected.collect::<Vec<_>>() {
+            if let Some(known) = self.known.get(hash) {
+                let life = Life { left_us: Some(now.wall_us), ..known.life };
+                self.known.live(hash, life);
+                self.pending.session(hash).life = Some(life);
+            }
+        }
+        unreadable.into_iter().for_each(|hash| self.pending.wipe(hash));
+        let mut unreadable = Vec::new();
+        store.wills(|key: WillKey, found| match found {
+            Some(record) => {
+                let delay_secs = record.will.delay_secs.min(record.expiry_secs);
+                self.wills.due_at(key, now.ms + u64::from(delay_secs) * 1_000);
+            }
+            None => unreadable.push(key),
+        })?;
+        unreadable.into_iter().for_each(|key| drop(self.pending.wills.insert(key, None)));
+        self.known.hashes().chain(self.wills.sessions()).for_each(|hash| self.names.insert(hash));
+        Ok(())
+    }
+
+    fn make(&mut self) -> Result<(), StoreError> {
+        let meta = Meta { log_id: self.read.log_id(), applied: 0, secret: self.secret.clone() };
+        self.shelf.put(Some(self.file.make(&meta)?));
+        Ok(())
+    }
+
+    fn start_without(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
+        self.fail(error, now, turn);
+    }
+
+    /// Sets the file aside and begins a new one.
+    fn start_anew(&mut self, error: &StoreError, now: Now, turn: &mut Turn) -> Result<(), StateError> {
+        let path = self.file.path().to_string();
+        let kept = self.file.set_aside().map_err(|why| {
+            StateError(format!(
+                "the state file {path} cannot be opened ({error}), nor set aside ({why}): look at its folder's owner \
+                 and permissions"
+            ))
+        })?;
+        self.forget_all();
+        turn.notes.push(StateNote::Bad(format!(
+            "the state file {path} cannot be opened ({error}) and was set aside as {kept}: sessions and wills are gone; \
+             retained messages are rebuilt from the log"
+        )));
+        if let Err(error) = self.make() {
+            self.fail(&error, now, turn);
+        }
+        Ok(())
+    }
+
+    fn forget_all(&mut self) {
+        for hash in self.known.hashes().chain(self.wills.sessions()) {
+            self.names.remove(hash);
+        }
+        self.known = Default::default();
+        self.wills = Default::default();
+        self.pending = Default::default();
+        self.view_at = 0;
+        self.stored_applied = 0;
+        self.shelf.set_applied(0);
+    }
+}

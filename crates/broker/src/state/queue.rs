@@ -1,0 +1,154 @@
+//! What waits for the state's thread: requests, marked batches, jobs. Anyone may leave something; nobody waits here.
+
+use crate::bell::Bell;
+use crate::state::change::WillKey;
+use crate::state::request::Request;
+use crate::state::wills::WillOutcome;
+use crate::sync::{Mutex, lock};
+use firehose_log::{Batch, Offset};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of marked batches that may wait; beyond them the state reads the log.
+const MARKED_BYTES_MAX: usize = 8 << 20;
+
+/// Run by the state's thread once the view has come far enough. It must be short.
+pub type Job = Box<dyn FnOnce() + Send>;
+/// Called with how the redaction of the state file went.
+pub type Redacted = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+/// A request with its shard and the head at which it was made.
+pub(crate) struct Asked {
+    pub shard: usize,
+    pub head: Offset,
+    pub request: Request,
+}
+
+/// What the thread takes at a time.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub requests: Vec<Asked>,
+    pub jobs: Vec<(Offset, Job)>,
+    pub wills: Vec<(WillKey, WillOutcome)>,
+    pub redactions: Vec<(Offset, Redacted)>,
+}
+
+/// More came than may wait: the log has to be read.
+pub(crate) struct Overflowed;
+
+struct Marked {
+    /// Every marked batch from here on lies in `batches`.
+    from: Offset,
+    batches: VecDeque<Arc<Batch>>,
+    bytes: usize,
+}
+
+/// The state's queue.
+pub struct Queue {
+    taken: Mutex<Taken>,
+    marked: Mutex<Marked>,
+    wants_durable: AtomicU64,
+    bell: Bell,
+}
+
+impl Queue {
+    /// A queue that gets every marked batch above `head`.
+    pub(crate) fn new(head: Offset) -> Queue {
+        Queue {
+            taken: Mutex::default(),
+            marked: Mutex::new(Marked { from: head + 1, batches: VecDeque::new(), bytes: 0 }),
+            wants_durable: AtomicU64::new(0),
+            bell: Bell::default(),
+        }
+    }
+
+    /// Leaves a shard's request, made at `head`. It is carried out once the log is durable and the view has come up to
+    /// there; then the shard is answered.
+    pub fn submit(&self, shard: usize, request: Request, head: Offset) {
+        if request.token != 0 {
+            self.wants_durable.fetch_max(head, Ordering::AcqRel);
+        }
+        lock(&self.taken).requests.push(Asked { shard, head, request });
+        self.bell.ring();
+    }
+
+    /// The sequencer, in its section and in order: a batch that matters to the state took its place.
+    pub fn mark(&self, batch: &Arc<Batch>) {
+        let mut marked = lock(&self.marked);
+        let bytes = batch.bytes_len();
+        if marked.bytes + bytes > MARKED_BYTES_MAX {
+            *marked = Marked { from: batch.last() + 1, batches: VecDeque::new(), bytes: 0 };
+            return;
+        }
+        marked.bytes += bytes;
+        marked.batches.push_back(Arc::clone(batch));
+        let first = marked.batches.len() == 1;
+        drop(marked);
+        if first {
+            self.bell.ring();
+        }
+    }
+
+    /// Runs `job` on the state's thread once everything up to `as_of` is in the view and durable.
+    pub fn when_applied(&self, as_of: Offset, job: Job) {
+        self.wants_durable.fetch_max(as_of, Ordering::AcqRel);
+        lock(&self.taken).jobs.push((as_of, job));
+        self.bell.ring();
+    }
+
+    /// Says what became of a will that was due.
+    pub fn will_done(&self, key: WillKey, outcome: WillOutcome) {
+        lock(&self.taken).wills.push((key, outcome));
+        self.bell.ring();
+    }
+
+    /// Takes an event out of the state file, which is written anew without it; `done` is called then.
+    pub fn redact(&self, offset: Offset, done: Redacted) {
+        lock(&self.taken).redactions.push((offset, done));
+        self.bell.ring();
+    }
+
+    /// Up to where a commit of the log is wanted.
+    pub fn wants_durable(&self) -> Offset {
+        self.wants_durable.load(Ordering::Acquire)
+    }
+
+    /// What wakes the state's thread.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    pub(crate) fn take(&self) -> Taken {
+        std::mem::take(&mut *lock(&self.taken))
+    }
+
+    /// From where on every marked batch is here.
+    pub(crate) fn marked_from(&self) -> Offset {
+        lock(&self.marked).from
+    }
+
+    /// Takes the next marked batch that ends at or before `durable`; none if there is none. An error if batches of
+    /// `from` on were thrown away meanwhile.
+    pub(crate) fn take_marked(
+        &self,
+        from: Offset,
+        durable: Offset,
+    ) -> Result<Option<Arc<Batch>>, Overflowed> {
+        let mut marked = lock(&self.marked);
+        if marked.from != from {
+            return Err(Overflowed);
+        }
+        if marked.batches.front().is_none_or(|batch| batch.last() > durable) {
+            return Ok(None);
+        }
+        let batch = marked.batches.pop_front();
+        marked.bytes -= batch.as_ref().map_or(0, |batch| batch.bytes_len());
+        Ok(batch)
+    }
+
+    /// Whether a marked batch waits.
+    pub(crate) fn has_marked(&self) -> bool {
+        !lock(&self.marked).batches.is_empty()
+    }
+}

@@ -1,0 +1,240 @@
+//! What shards ask of the state: sessions come, are saved, go, and expire; wills are stored and come due.
+
+use crate::action::Now;
+use crate::state::change::WillKey;
+use crate::state::core::{Opening, State, StateNote, Turn};
+use crate::state::known::Known;
+use crate::state::record::{Life, SessionRecord, SubscriptionsRecord, WillRecord};
+use crate::state::request::{Answer, Open, OpenRefusal, Opened, Operation, Resumed, WillFate};
+use crate::state::store::StoreError;
+use crate::state::stored::SessionName;
+use firehose_log::Offset;
+
+/// Expired sessions that are forgotten in one turn.
+const EXPIRED_PER_TURN: usize = 256;
+
+impl State {
+    /// Carries out one operation of a request that was made at `head`. Says whether it is answered as an opening.
+    pub(super) fn operate(
+        &mut self,
+        shard: usize,
+        token: u64,
+        head: Offset,
+        operation: Operation,
+        now: Now,
+        turn: &mut Turn,
+    ) -> bool {
+        match operation {
+            Operation::Open(open) => {
+                match self.open_session(shard, token, *open, now, turn) {
+                    Ok(()) => {}
+                    Err(refusal) => {
+                        turn.answers.push((shard, Answer::Opened { token, outcome: Err(refusal) }));
+                    }
+                }
+                return true;
+            }
+            Operation::Subscriptions { name, cursors, subscriptions } => {
+                if self.known.contains(name.hash) {
+                    self.pending.session(name.hash).subscriptions =
+                        Some(SubscriptionsRecord { cursors, subscriptions });
+                }
+            }
+            Operation::Progress { name, progress } => {
+                if self.known.contains(name.hash) {
+                    self.pending.session(name.hash).progress = Some(progress);
+                }
+            }
+            Operation::Forget { name, packet_ids } => {
+                if self.known.contains(name.hash) {
+                    let change = self.pending.session(name.hash);
+                    packet_ids.into_iter().for_each(|packet_id| change.forget(packet_id, head));
+                }
+            }
+            Operation::Gone { name, expiry_secs, will } => self.left(name.hash, expiry_secs, will, now),
+        }
+        false
+    }
+
+    fn open_session(
+        &mut self,
+        shard: usize,
+        token: u64,
+        open: Open,
+        now: Now,
+        turn: &mut Turn,
+    ) -> Result<(), OpenRefusal> {
+        let hash = open.name.hash;
+        if self.has_expired(hash, now) {
+            self.end(hash, now);
+        }
+        let kept = self.known.contains(hash) && !open.clean;
+        if (open.clean || open.will.is_some() || (!kept && open.expiry_secs > 0))
+            && let Some(why) = self.unwritable()
+        {
+            return Err(OpenRefusal::Unavailable(why));
+        }
+        let resumed = if kept { self.resume(&open, now, turn)? } else { None };
+        let created = resumed.is_none();
+        if created {
+            self.create(&open, now)?;
+        } else {
+            self.live(hash, Life { expiry_secs: open.expiry_secs, left_us: None });
+            self.wills.delayed(hash).into_iter().for_each(|key| self.drop_will(key));
+        }
+        let will = open.will.map(|will| {
+            let key = self.wills.attach(hash);
+            let record =
+                WillRecord { client_id: open.name.client_id.clone(), expiry_secs: open.expiry_secs, will };
+            self.pending.wills.insert(key, Some(record));
+            key
+        });
+        if self.known.contains(hash) || will.is_some() {
+            self.names.insert(hash);
+        }
+        let outcome = Opened { resumed: resumed.map(Box::new), oldest: self.read.oldest() };
+        if self.failing.is_some() {
+            turn.answers.push((shard, Answer::Opened { token, outcome: Ok(outcome) }));
+        } else {
+            self.opening.push(Opening { shard, token, session: hash, outcome, created, will });
+        }
+        Ok(())
+    }
+
+    /// Loads a session; none if it cannot be read, and is forgotten for that.
+    fn resume(&mut self, open: &Open, now: Now, turn: &mut Turn) -> Result<Option<Resumed>, OpenRefusal> {
+        let hash = open.name.hash;
+        let loaded = match self.shelf.store() {
+            Some(store) => store.session(hash, self.pending.sessions.get(&hash)),
+            None => Err(StoreError::Unavailable("the state file is not open".into())),
+        };
+        match loaded {
+            Ok(Some((record, resumed))) if record.is_of(&open.name) => Ok(Some(resumed)),
+            Ok(found) => {
+                let why = if found.is_some() { "is of another client" } else { "cannot be read" };
+                let client_id = &open.name.client_id;
+                let line = format!("the stored session of client {client_id:?} {why}: it is forgotten");
+                turn.notes.push(StateNote::Bad(line));
+                self.end(hash, now);
+                Ok(None)
+            }
+            Err(error) => {
+                self.fail(&error, now, turn);
+                Err(OpenRefusal::Unavailable(error.to_string()))
+            }
+        }
+    }
+
+    /// A new session takes the place of what there was.
+    fn create(&mut self, open: &Open, now: Now) -> Result<(), OpenRefusal> {
+        let (hash, anonymous) = (open.name.hash, open.name.scope.user.is_none());
+        if open.expiry_secs > 0
+            && let Some(limit) = self.known.over(&self.limits, hash, anonymous, open.address)
+        {
+            return Err(OpenRefusal::TooMany { limit });
+        }
+        self.end(hash, now);
+        if open.expiry_secs == 0 {
+            return Ok(());
+        }
+        let life = Life { expiry_secs: open.expiry_secs, left_us: None };
+        self.known.insert(hash, Known { anonymous, address: open.address, life });
+        let change = self.pending.session(hash);
+        change.wiped = true;
+        change.record = Some(record_of(&open.name, open));
+        change.life = Some(life);
+        Ok(())
+    }
+
+    /// A session's connection ended.
+    fn left(&mut self, hash: u64, expiry_secs: u32, fate: WillFate, now: Now) {
+        if let Some(key) = self.wills.attached(hash) {
+            match fate {
+                WillFate::Dropped => self.drop_will(key),
+                WillFate::Due { delay_secs } => {
+                    self.wills.due_at(key, now.ms + u64::from(delay_secs.min(expiry_secs)) * 1_000);
+                }
+            }
+        }
+        if expiry_secs == 0 {
+            self.end(hash, now);
+        } else if self.known.contains(hash) {
+            self.live(hash, Life { expiry_secs, left_us: Some(now.wall_us) });
+        }
+    }
+
+    /// A session ends: nothing of it is left but its wills, and they are due.
+    pub(super) fn end(&mut self, hash: u64, now: Now) {
+        let delayed = self.wills.delayed(hash);
+        for key in delayed.into_iter().chain(self.wills.attached(hash)) {
+            self.wills.due_at(key, now.ms);
+        }
+        if self.known.contains(hash) {
+            self.known.remove(hash);
+            self.pending.wipe(hash);
+        }
+    }
+
+    /// What was opened could not be written, and the client is turned away.
+    pub(super) fn take_back(&mut self, hash: u64, created: bool, will: Option<WillKey>, now: Now) {
+        will.into_iter().for_each(|key| self.drop_will(key));
+        if created {
+            self.end(hash, now);
+        } else if let Some(known) = self.known.get(hash) {
+            self.live(hash, Life { left_us: Some(now.wall_us), ..known.life });
+        }
+    }
+
+    /// Forgets sessions whose time is over.
+    pub(super) fn sweep(&mut self, now: Now, turn: &mut Turn) {
+        if self.clock_is_held {
+            return;
+        }
+        for _ in 0..EXPIRED_PER_TURN {
+            let Some(hash) = self.known.expired(now.wall_us) else { return };
+            self.end(hash, now);
+        }
+        turn.again = true;
+    }
+
+    /// What a will says.
+    pub(super) fn load_will(&self, key: WillKey) -> Result<Option<WillRecord>, StoreError> {
+        if let Some(waiting) = self.pending.wills.get(&key) {
+            return Ok(waiting.clone());
+        }
+        match self.shelf.store() {
+            Some(store) => store.will(key),
+            None => Err(StoreError::Unavailable("it is not open".into())),
+        }
+    }
+
+    /// A will is not published any more.
+    pub(super) fn drop_will(&mut self, key: WillKey) {
+        self.wills.remove(key);
+        self.pending.wills.insert(key, None);
+    }
+
+    fn live(&mut self, hash: u64, life: Life) {
+        self.known.live(hash, life);
+        self.pending.session(hash).life = Some(life);
+    }
+
+    fn has_expired(&self, hash: u64, now: Now) -> bool {
+        let end_us = self.known.get(hash).and_then(|known| known.life.end_us());
+        !self.clock_is_held && end_us.is_some_and(|end_us| end_us <= now.wall_us)
+    }
+
+    fn unwritable(&self) -> Option<String> {
+        self.failing.as_ref().map(|failing| format!("the state file cannot be written: {}", failing.why))
+    }
+}
+
+fn record_of(name: &SessionName, open: &Open) -> SessionRecord {
+    SessionRecord {
+        user: name.scope.user.clone(),
+        scope_address: name.scope.address,
+        client_id: name.client_id.clone(),
+        assigned: name.assigned,
+        address: open.address,
+    }
+}

@@ -1,0 +1,236 @@
+//! A log and a state on one disk, and what a test does to them.
+
+use firehose_broker::action::Now;
+use firehose_broker::arrival::Scope;
+use firehose_broker::limits::{AddressKey, Limits};
+use firehose_broker::state::{
+    Answer, Open, OpenRefusal, Opened, Operation, Progress, Request, SessionName, State, StateNote,
+    StoredInflight, StoredLane, StoredState, StoredSubscription, StoredWill, Turn, WillFate,
+};
+use firehose_log::{
+    Attributes, Disk, Draft, Event, Flags, Log, LogConfig, MemDisk, Offset, Origin, Submission, WayIn,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where the state file is.
+pub fn path() -> PathBuf {
+    PathBuf::from("/data/state.redb")
+}
+
+/// A bus's log and state.
+pub struct Bed {
+    pub disk: MemDisk,
+    pub log: Log,
+    pub state: State,
+    pub notes: Vec<StateNote>,
+    pub now: Now,
+    pub limits: Arc<Limits>,
+    token: u64,
+}
+
+impl Bed {
+    pub fn new() -> Bed {
+        Bed::on(MemDisk::new(), Now { ms: 0, wall_us: 1_700_000_000_000_000 }, Limits::default())
+    }
+
+    pub fn with_limits(limits: Limits) -> Bed {
+        Bed::on(MemDisk::new(), Now { ms: 0, wall_us: 1_700_000_000_000_000 }, limits)
+    }
+
+    pub fn on(disk: MemDisk, now: Now, limits: Limits) -> Bed {
+        let state_disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        Bed::on_disks(disk, state_disk, now, limits)
+    }
+
+    /// The log on one disk, the state on another (which may be the same that fails on its way).
+    pub fn on_disks(disk: MemDisk, state_disk: Arc<dyn Disk>, now: Now, limits: Limits) -> Bed {
+        let config = LogConfig { segment_bytes: 256 << 10, ..LogConfig::new("/data/log") };
+        let log = firehose_log::open(config, Arc::new(disk.clone()), now.wall_us).expect("the log opens");
+        let limits = Arc::new(limits);
+        let (mut state, report) =
+            State::open(state_disk, &path(), log.read.clone(), limits.clone(), now).expect("a state");
+        state.set_patience_ms(0);
+        Bed { disk, log, state, notes: report.notes, now, limits, token: 0 }
+    }
+
+    /// The process dies and begins again; with `power` the power fails as well.
+    pub fn restart(self, power: bool) -> Bed {
+        let Bed { disk, log, state, now, limits, .. } = self;
+        if power {
+            disk.lose_power();
+        }
+        // What the old process still does goes to files that are nobody's.
+        let disk = disk.copy();
+        drop((log, state));
+        let now = Now { ms: 0, wall_us: now.wall_us + 1_000_000 };
+        Bed::on(disk, now, Limits::clone(&limits))
+    }
+
+    /// Time goes by.
+    pub fn pass(&mut self, secs: u64) {
+        self.now =
+            Now { ms: self.now.ms + secs * 1_000, wall_us: self.now.wall_us + secs as i64 * 1_000_000 };
+    }
+
+    /// Turns until nothing is left to do at once.
+    pub fn settle(&mut self) -> Turn {
+        self.log.commit.commit().expect("durable");
+        let mut all = Turn::default();
+        for _ in 0..1_000 {
+            let head = self.log.read.head();
+            let mut turn = self.state.turn(head, self.now);
+            all.answers.append(&mut turn.answers);
+            all.wills.append(&mut turn.wills);
+            all.notes.extend(turn.notes.iter().cloned());
+            self.notes.append(&mut turn.notes);
+            turn.jobs.drain(..).for_each(|job| job());
+            all.next_ms = turn.next_ms;
+            if !turn.again {
+                return all;
+            }
+        }
+        panic!("the state never comes to rest");
+    }
+
+    /// Appends an event, marks it as the sequencer does, and gives its offset.
+    pub fn append(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: u8,
+        retain: bool,
+        origin: Origin<'_>,
+    ) -> Offset {
+        let mut draft = Draft::new();
+        let flags = Flags::new(qos, retain, false);
+        let event = Event { flags, topic, attributes: Attributes::EMPTY, payload };
+        draft.push(&event, &origin).expect("fits");
+        let queue = self.state.queue().clone();
+        let mut submissions = vec![Submission { draft, ticket: 0, from: 0 }];
+        let mut last = 0;
+        self.log.append.append(self.now.wall_us, &mut submissions, &mut |_, _, placed| {
+            let batch = placed.expect("placed");
+            last = batch.last();
+            if batch.is_marked() {
+                queue.mark(&batch);
+            }
+        });
+        last
+    }
+
+    /// A retained publication.
+    pub fn retain(&mut self, topic: &str, payload: &[u8]) -> Offset {
+        self.append(topic, payload, 1, true, Origin::default())
+    }
+
+    /// A QoS 2 publication of a persistent session.
+    pub fn publish2(&mut self, name: &SessionName, packet_id: u16) -> Offset {
+        self.append("q2", b"x", 2, false, Origin { session: name.hash, packet_id, ..Origin::default() })
+    }
+
+    /// The record of a will that was published.
+    pub fn publish_will(&mut self, session: u64, serial: u16) -> Offset {
+        let origin = Origin { session, packet_id: serial, way_in: WayIn::Will, ..Origin::default() };
+        self.append("will", b"gone", 1, false, origin)
+    }
+
+    /// Submits operations and gives the token.
+    pub fn submit(&mut self, operations: Vec<Operation>) -> u64 {
+        self.token += 1;
+        let head = self.log.read.head();
+        self.state.queue().submit(0, Request { token: self.token, operations }, head);
+        self.token
+    }
+
+    /// Submits operations and waits for them.
+    pub fn save(&mut self, operations: Vec<Operation>) -> Turn {
+        let token = self.submit(operations);
+        let turn = self.settle();
+        let saved = turn
+            .answers
+            .iter()
+            .any(|(_, answer)| matches!(answer, Answer::Saved { token: at } if *at == token));
+        assert!(saved, "{:?}", turn.answers);
+        turn
+    }
+
+    /// Opens a session and gives the answer.
+    pub fn open(&mut self, open: Open) -> Result<Opened, OpenRefusal> {
+        let token = self.submit(vec![Operation::Open(Box::new(open))]);
+        let turn = self.settle();
+        opened(turn, token).expect("an answer")
+    }
+
+    /// The retained entries that match.
+    pub fn retained(&self, filter: &str) -> Vec<(String, Offset)> {
+        let filter = firehose_topic::TopicFilter::new(filter).expect("a filter");
+        let page = self.state.reader().retained(&filter, None, Offset::MAX, 1_000).expect("read");
+        page.entries.into_iter().map(|(topic, offset)| (topic.into(), offset)).collect()
+    }
+}
+
+/// The answer to an open.
+pub fn opened(turn: Turn, token: u64) -> Option<Result<Opened, OpenRefusal>> {
+    turn.answers.into_iter().find_map(|(_, answer)| match answer {
+        Answer::Opened { token: at, outcome } if at == token => Some(outcome),
+        _ => None,
+    })
+}
+
+/// The anonymous session of this client id; its hash is made of it.
+pub fn name(client_id: &str) -> Arc<SessionName> {
+    let hash = client_id.bytes().fold(7, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+    let scope = Scope { user: None, address: Some(1) };
+    Arc::new(SessionName { hash, scope, client_id: client_id.into(), assigned: false })
+}
+
+/// A session that lives on for 100 s.
+pub fn open(name: &Arc<SessionName>) -> Open {
+    Open { name: name.clone(), clean: false, expiry_secs: 100, address: None, will: None }
+}
+
+/// The key of an address.
+pub fn address(last: u8) -> Option<AddressKey> {
+    AddressKey::of(Some(std::net::IpAddr::from([203, 0, 113, last])))
+}
+
+/// A will.
+pub fn will(delay_secs: u32) -> StoredWill {
+    StoredWill {
+        topic: "will".into(),
+        payload: b"gone".to_vec(),
+        attributes: Vec::new(),
+        flags: 1,
+        delay_secs,
+        user: Some("u".into()),
+    }
+}
+
+/// The connection ended.
+pub fn gone(name: &Arc<SessionName>, expiry_secs: u32, will: WillFate) -> Operation {
+    Operation::Gone { name: name.clone(), expiry_secs, will }
+}
+
+/// How far a session got: all before `next`.
+pub fn progress(next: Offset) -> Progress {
+    let lanes = vec![StoredLane { number: 0, next, gap: None }];
+    Progress { lanes, next_id: 1, inflight: Vec::new(), scans: Vec::new() }
+}
+
+/// The same with a message in flight.
+pub fn progress_with(next: Offset, offset: Offset) -> Progress {
+    let sent = StoredInflight { packet_id: 1, state: StoredState::Sent2, offset, retain: false };
+    Progress { inflight: vec![sent], ..progress(next) }
+}
+
+/// A subscription.
+pub fn subscription(filter: &str) -> StoredSubscription {
+    StoredSubscription { filter: filter.into(), written: None, options: 1, id: 0, lane: 0, from: 1 }
+}
+
+/// All subscriptions of a session.
+pub fn subscriptions(name: &Arc<SessionName>, filters: &[&str]) -> Operation {
+    let subscriptions = filters.iter().map(|filter| subscription(filter)).collect();
+    Operation::Subscriptions { name: name.clone(), cursors: false, subscriptions }
+}
