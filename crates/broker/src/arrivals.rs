@@ -103,7 +103,7 @@ impl Shard {
             clean: front.clean,
             expiry_secs: front.expiry_secs,
             address,
-            will: None,
+            will: front.arrival.as_ref().and_then(Arrival::stored_will),
         };
         let operations = vec![Operation::Open(Box::new(open))];
         self.actions.push(Action::State(Request { token: question(hash), operations }));

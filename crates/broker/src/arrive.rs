@@ -3,15 +3,13 @@
 
 use crate::arrival::{Arrival, Scope};
 use crate::connack::{Granted, write_connack};
-use crate::connection::{Connection, Will};
+use crate::connection::Connection;
 use crate::lane::Lane;
 use crate::limits::Limits;
 use crate::persistence::Persistence;
-use crate::publish::{has_names_of_ours, keep_attributes};
 use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::{Opened, SessionName};
-use firehose_log::{AttributesBuf, Flags};
 use firehose_mqtt::{Connect, Reason, Version, decode_connect};
 use std::sync::Arc;
 
@@ -39,7 +37,8 @@ impl Shard {
         let expiry_secs = expiry_secs(&connect, &self.shared.limits);
         let scope = Scope::of(&arrival.identity, arrival.address, arrival.assigned);
         let hash = scope.hash_with(&self.shared.secret, &arrival.client_id);
-        if expiry_secs == 0 && !self.arrivals.contains(hash) && !self.shared.stored.contains(hash) {
+        let is_known = self.arrivals.contains(hash) || self.shared.stored.contains(hash);
+        if expiry_secs == 0 && connect.will.is_none() && !is_known {
             let live = self.find(hash, &scope, &arrival.client_id);
             let is_stored =
                 |live: u32| self.sessions.get(live as usize).is_some_and(|it| it.persistence.is_some());
@@ -74,7 +73,7 @@ impl Shard {
         let mut connection = Connection::new(connect.version, arrival.address, granted.sends_bytes_max);
         connection.aliases_max = granted.aliases_max;
         if refused.is_none() {
-            connection.will = will(&connect);
+            connection.will_delay_secs = connect.will.as_ref().map(crate::will::delay_secs);
         }
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         connection.asked_for_expiry = connect.properties.session_expiry().is_some_and(|secs| secs > 0);
@@ -127,14 +126,7 @@ impl Shard {
             // 0x8B is no reason code of CONNACK.
             return Some(Reason::ServerUnavailable);
         }
-        let will = connect.will.as_ref()?;
-        if !self.auth.may_have_will(&arrival.identity) {
-            return Some(Reason::NotAuthorized);
-        }
-        if firehose_auth::is_reserved(will.topic) || has_names_of_ours(will.properties) {
-            return Some(Reason::NotAuthorized);
-        }
-        None
+        self.will_refusal(connect, &arrival.identity)
     }
 
     /// Enters the session; an older one of the same name is taken over [MQTT-3.1.4-3].
@@ -194,7 +186,8 @@ impl Shard {
         v5: bool,
     ) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        if expiry_secs > 0 || opened.resumed.is_some() {
+        let has_will = it.connection.as_deref().is_some_and(|it| it.will_delay_secs.is_some());
+        if expiry_secs > 0 || opened.resumed.is_some() || has_will {
             it.persistence = Some(Box::new(Persistence::new(name, expiry_secs)));
         }
         match (opened.going_on(v5), &opened.resumed) {
@@ -231,16 +224,4 @@ fn expiry_secs(connect: &Connect<'_>, limits: &Limits) -> u32 {
         _ => u32::MAX,
     };
     asked.min(limits.session_expiry_secs_max)
-}
-
-fn will(connect: &Connect<'_>) -> Option<Box<Will>> {
-    let will = connect.will.as_ref()?;
-    let mut attributes = AttributesBuf::new();
-    let payload_utf8 = keep_attributes(&mut attributes, will.properties);
-    Some(Box::new(Will {
-        topic: will.topic.as_str().into(),
-        payload: will.payload.into(),
-        attributes,
-        flags: Flags::new(will.qos as u8, will.retain, payload_utf8),
-    }))
 }

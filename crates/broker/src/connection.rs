@@ -18,8 +18,8 @@ pub struct Connection {
     pub outbox: Outbox,
     /// What publishing needs, once it does.
     pub publisher: Option<Box<Publisher>>,
-    /// Its will.
-    pub will: Option<Box<Will>>,
+    /// The Will Delay Interval of the will that the state has of it; none: it has no will, or left properly.
+    pub will_delay_secs: Option<u32>,
     /// The largest packet it takes (MQTT 5), in bytes.
     pub packet_bytes_max: u32,
     /// The largest packet it may send.
@@ -57,7 +57,7 @@ impl Connection {
             input: Vec::new(),
             outbox: Outbox::default(),
             publisher: None,
-            will: None,
+            will_delay_secs: None,
             packet_bytes_max: u32::MAX,
             sends_bytes_max: sends_bytes_max.min(u32::MAX as usize) as u32,
             aliases_max: 0,
@@ -150,17 +150,4 @@ pub struct Publisher {
     pub allowance_bytes: u64,
     /// The second that the allowance is of.
     pub allowance_secs: u32,
-}
-
-/// A will, kept until the connection ends.
-#[derive(Debug)]
-pub struct Will {
-    /// The will's topic.
-    pub topic: Box<str>,
-    /// Its payload.
-    pub payload: Box<[u8]>,
-    /// Its attributes, encoded.
-    pub attributes: firehose_log::AttributesBuf,
-    /// QoS, retain, payload format.
-    pub flags: firehose_log::Flags,
 }

@@ -230,7 +230,7 @@ impl Shard {
         }
         let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
         if disconnect.reason != Reason::DisconnectWithWill {
-            connection.will = None;
+            connection.will_delay_secs = None;
         }
         self.end(session);
         Flow::Stop

@@ -21,6 +21,7 @@ mod resume;
 mod retained;
 mod subscribe;
 mod sync;
+mod will;
 
 pub mod action;
 pub mod arrival;

@@ -36,6 +36,16 @@ impl Flags {
         Flags(bits)
     }
 
+    /// As they stand in a record (docs/adr/0001-format-v1.md).
+    pub fn to_byte(self) -> u8 {
+        self.0
+    }
+
+    /// From a record's byte; bits that this version does not know are kept.
+    pub fn from_byte(byte: u8) -> Flags {
+        Flags(byte)
+    }
+
     /// The quality of service it was published with: 0, 1 or 2.
     pub fn qos(self) -> u8 {
         (self.0 & QOS_MASK).min(2)

@@ -92,6 +92,8 @@ pub enum WillFate {
         /// Will Delay Interval.
         delay_secs: u32,
     },
+    /// The bus stops, which is not the client's death: the will stays, and counts as one of a bus that was killed.
+    Kept,
 }
 
 /// The state's answer to a request that had a token.

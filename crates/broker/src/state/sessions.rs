@@ -65,6 +65,7 @@ impl State {
         turn: &mut Turn,
     ) -> Result<(), OpenRefusal> {
         let hash = open.name.hash;
+        self.wills.orphans(hash).into_iter().for_each(|key| self.drop_will(key));
         if self.has_expired(hash, now) {
             self.end(hash, now);
         }
@@ -80,7 +81,7 @@ impl State {
             self.create(&open, now)?;
         } else {
             self.live(hash, Life { expiry_secs: open.expiry_secs, left_us: None });
-            self.wills.delayed(hash).into_iter().for_each(|key| self.drop_will(key));
+            self.wills.delayed(hash, now.ms).into_iter().for_each(|key| self.drop_will(key));
         }
         let will = open.will.map(|will| {
             let key = self.wills.attach(hash);
@@ -154,9 +155,12 @@ impl State {
                 WillFate::Due { delay_secs } => {
                     self.wills.due_at(key, now.ms + u64::from(delay_secs.min(expiry_secs)) * 1_000);
                 }
+                WillFate::Kept => {}
             }
         }
-        if expiry_secs == 0 {
+        if expiry_secs == 0 && fate == WillFate::Kept {
+            self.forget(hash);
+        } else if expiry_secs == 0 {
             self.end(hash, now);
         } else if self.known.contains(hash) {
             self.live(hash, Life { expiry_secs, left_us: Some(now.wall_us) });
@@ -165,10 +169,14 @@ impl State {
 
     /// A session ends: nothing of it is left but its wills, and they are due.
     pub(super) fn end(&mut self, hash: u64, now: Now) {
-        let delayed = self.wills.delayed(hash);
+        let delayed = self.wills.delayed(hash, now.ms);
         for key in delayed.into_iter().chain(self.wills.attached(hash)) {
             self.wills.due_at(key, now.ms);
         }
+        self.forget(hash);
+    }
+
+    fn forget(&mut self, hash: u64) {
         if self.known.contains(hash) {
             self.known.remove(hash);
             self.pending.wipe(hash);

@@ -44,6 +44,8 @@ enum Stage {
 pub(crate) struct Wills {
     all: BTreeMap<WillKey, Stage>,
     due: BTreeSet<(u64, WillKey)>,
+    /// Those whose connection ended because the bus did, while they are not due.
+    orphans: BTreeSet<WillKey>,
 }
 
 impl Wills {
@@ -78,14 +80,27 @@ impl Wills {
         self.set(key, Stage::Due(due_ms));
     }
 
+    /// The bus ended, and with it the will's connection: it is due at this time unless the client comes back.
+    pub(crate) fn orphan(&mut self, key: WillKey, due_ms: u64) {
+        self.set(key, Stage::Due(due_ms));
+        self.orphans.insert(key);
+    }
+
+    /// Those whose connection ended because the bus did.
+    pub(crate) fn orphans(&self, session: u64) -> Vec<WillKey> {
+        let all = WillKey { session, serial: 0 }..=WillKey { session, serial: u16::MAX };
+        self.orphans.range(all).copied().collect()
+    }
+
     /// The will whose connection lives.
     pub(crate) fn attached(&self, session: u64) -> Option<WillKey> {
         self.of(session).find(|(_, stage)| **stage == Stage::Attached).map(|(key, _)| *key)
     }
 
-    /// Those whose connection is gone and that were not handed out.
-    pub(crate) fn delayed(&self, session: u64) -> Vec<WillKey> {
-        self.of(session).filter(|(_, stage)| matches!(stage, Stage::Due(_))).map(|(key, _)| *key).collect()
+    /// Those whose connection is gone and whose delay is not over.
+    pub(crate) fn delayed(&self, session: u64, now_ms: u64) -> Vec<WillKey> {
+        let is_delayed = |stage: &Stage| matches!(stage, Stage::Due(due_ms) if *due_ms > now_ms);
+        self.of(session).filter(|(_, stage)| is_delayed(stage)).map(|(key, _)| *key).collect()
     }
 
     /// Hands out the next that is due.
@@ -107,6 +122,7 @@ impl Wills {
 
     /// It is gone.
     pub(crate) fn remove(&mut self, key: WillKey) {
+        self.orphans.remove(&key);
         if let Some(Stage::Due(due_ms)) = self.all.remove(&key) {
             self.due.remove(&(due_ms, key));
         }

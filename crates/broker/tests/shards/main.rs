@@ -16,5 +16,6 @@ mod setup;
 mod slow;
 mod state;
 mod subscribe;
+mod wills;
 mod wire;
 mod world;
