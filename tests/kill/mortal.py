@@ -1,4 +1,8 @@
-"""Clients with wills: what becomes of each will is known exactly."""
+"""Clients with wills: what becomes of each will is known exactly.
+
+That the bus died does not mean that its clients did: their wills wait for `will_grace_secs` after the next start, and are
+dropped for those who come back before. That is one of two times here: none, or longer than any life of the bus.
+"""
 
 import time
 
@@ -18,7 +22,7 @@ class Mortal(Client):
     drops      without a word, while the bus lives
     leaves     properly; it comes back at once, and when it has been let in, that was carried out
     confesses  by DISCONNECT with 0x04 (MQTT 5), which asks for the will
-    yields     to another connection with its client id
+    yields     to another connection with its client id; the last one when the bus is killed
     delays     as `stays`, with a will delay of a second, in a session that it does not come back to
     returns    as `stays`, with a will delay of an hour, and comes back to its session in time
     """
@@ -28,10 +32,15 @@ class Mortal(Client):
         self.number = 0
         self.fates = {}  # number -> NEVER, ONCE or PERHAPS
         self.published = {}  # number -> how often it is in the history
+        self.cut = []  # wills, not published, that the end of the bus left to a client that comes back
         self.leaving = None  # the will that a DISCONNECT is to have dropped
 
-    def start(self, port):
+    def start(self, port, grace):
+        """`grace`: clients that come back do so before their wills are published."""
         self.leaving = None
+        if self.kind in ("leaves", "yields"):
+            self.cut = [number for number in self.fates if number not in self.published and self.fates[number] != NEVER]
+        self.grace = grace
         self.run_in_thread(lambda: self.work(port))
 
     def work(self, port):
@@ -88,6 +97,10 @@ class Mortal(Client):
         self.fates[number] = fate if fate == NEVER else PERHAPS
         connection = mqtt.Connection(port, client_id, self.version, "mortal", will=will, **session)
         self.fates[number] = fate
+        # It is back, and what the end of the bus had cut is forgiven.
+        for cut in self.cut:
+            self.fates[cut] = NEVER if self.grace else PERHAPS
+        self.cut = []
         return connection
 
     def pause(self):
