@@ -19,6 +19,7 @@ pub struct Got {
     pub retain: bool,
     pub user: Vec<(String, String)>,
     pub ids: Vec<u32>,
+    pub session_present: bool,
     /// The other properties, as they print.
     pub properties: Vec<String>,
 }
@@ -66,11 +67,12 @@ fn own(packet: &Packet<'_>) -> Got {
         retain: false,
         user: Vec::new(),
         ids: Vec::new(),
+        session_present: false,
         properties: Vec::new(),
     };
     let properties = match packet {
         Packet::ConnAck(connack) => {
-            assert!(!connack.session_present, "there are no sessions to be present yet");
+            got.session_present = connack.session_present;
             got.reasons = vec![connack.reason];
             connack.properties
         }
@@ -127,10 +129,15 @@ pub fn bytes_of(packet: &Packet<'_>, version: Version) -> Vec<u8> {
 }
 
 pub fn connect_packet(version: Version, client_id: &str, list: &[Property<'_>]) -> Vec<u8> {
+    start_packet(version, true, client_id, list)
+}
+
+/// A CONNECT that may ask for a session to go on.
+pub fn start_packet(version: Version, clean_start: bool, client_id: &str, list: &[Property<'_>]) -> Vec<u8> {
     let properties = properties(list);
     let connect = Connect {
         version,
-        clean_start: true,
+        clean_start,
         keep_alive_secs: 60,
         client_id,
         will: None,

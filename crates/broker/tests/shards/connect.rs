@@ -50,11 +50,11 @@ fn wills() -> (World, usize) {
 #[test]
 fn connack_says_truthfully_what_is_not_there() {
     let mut world = World::open();
-    let packet = connect_packet(Version::V5, "c", &[Property::SessionExpiry(3600)]);
+    let packet = connect_packet(Version::V5, "c", &[]);
     let client = world.arrive(packet, Identity::anonymous(), "c", None);
     let connack = &world.take(client)[0];
-    assert_eq!(connack.reason(), Reason::Success);
-    for property in ["SessionExpiry(0)", "SharedAvailable(0)", "ReceiveMaximum(1000)"] {
+    assert_eq!((connack.reason(), connack.session_present), (Reason::Success, false));
+    for property in ["SharedAvailable(0)", "ReceiveMaximum(1000)"] {
         assert!(connack.has(property), "{property} in {connack:?}");
     }
     assert!(!connack.has("RetainAvailable(0)"));

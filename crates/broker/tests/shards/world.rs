@@ -146,6 +146,19 @@ impl World {
         self.settle();
     }
 
+    /// Takes a user away and reloads.
+    pub fn remove_user(&mut self, user: &str) {
+        let path = self.folder.path().join("passwd");
+        let mut file = firehose_auth::PasswordFile::read(&path).expect("loads");
+        file.delete(user);
+        file.write(&path).expect("written");
+        self.access.reload().expect("reloads");
+        for shard in 0..self.hosts.len() {
+            self.sequencer.send(shard, Message::Reload);
+        }
+        self.settle();
+    }
+
     /// A client whose CONNECT is done, and its CONNACK looked at.
     pub fn client(&mut self, version: Version, name: &str) -> usize {
         self.client_with(version, name, &[])
@@ -177,12 +190,13 @@ impl World {
         address: Option<IpAddr>,
     ) -> usize {
         let number = self.clients.len();
-        let scope = Scope::of(&identity, address, false);
+        // The lobby knows ids that it drew.
+        let assigned = client_id.starts_with("auto-");
+        let scope = Scope::of(&identity, address, assigned);
         let host = home_shard(scope.hash_with(self.state.state.secret(), client_id), self.hosts.len());
         let (connect, _) =
             firehose_mqtt::decode_connect(&input, usize::MAX).expect("a CONNECT").expect("whole");
         let version = connect.version;
-        let assigned = connect.client_id.is_empty();
         self.clients.push(Client::new(version, host));
         let socket: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(number));
         let client_id = client_id.into();

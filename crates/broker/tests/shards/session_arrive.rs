@@ -1,0 +1,157 @@
+//! Arrivals that wait for the state: who goes first, who is refused, who does not have to wait.
+
+use crate::client::start_packet;
+use crate::session::{VERSIONS, again, arrive, connect, subscribed_and_left};
+use crate::world::{Setup, World};
+use firehose_auth::Identity;
+use firehose_broker::Limits;
+use firehose_broker::message::Message;
+use firehose_mqtt::{PacketKind, Property, Reason, Version};
+
+#[test]
+fn who_wants_no_session_and_has_none_does_not_wait_for_the_state() {
+    let mut world = World::open();
+    world.state.waits = true;
+    for version in VERSIONS {
+        world.client(version, "passing");
+    }
+}
+
+#[test]
+fn a_second_arrival_of_a_name_takes_over_the_first_which_still_waited() {
+    let mut world = World::open();
+    subscribed_and_left(&mut world, Version::V5, "s", "t", 1);
+    world.state.waits = true;
+    let clients: Vec<usize> =
+        (0..3).map(|_| arrive(&mut world, Version::V5, false, "s", &[])).collect();
+    world.settle();
+    assert!(clients.iter().all(|client| world.clients[*client].packets.is_empty()));
+    world.state.waits = false;
+    world.settle();
+    for (index, client) in clients.iter().enumerate() {
+        let packets = world.heard(*client);
+        assert!(packets[0].session_present);
+        assert_eq!(world.clients[*client].closed, index < 2);
+        if index < 2 {
+            assert_eq!(packets[1].reason(), Reason::SessionTakenOver);
+        }
+    }
+    let publisher = world.client(Version::V311, "publisher");
+    world.publish(publisher, "t", "x", 1, 1);
+    assert_eq!(world.payloads(clients[2]), ["x"]);
+}
+
+#[test]
+fn a_clean_one_that_comes_while_another_waits_stands_behind_it() {
+    let mut world = World::open();
+    subscribed_and_left(&mut world, Version::V5, "s", "t", 1);
+    world.state.waits = true;
+    let first = arrive(&mut world, Version::V5, false, "s", &[]);
+    let packet = start_packet(Version::V5, true, "s", &[]);
+    let second = world.arrive(packet, Identity::anonymous(), "s", None);
+    world.settle();
+    world.state.waits = false;
+    let connack = world.take(second).remove(0);
+    assert!(!connack.session_present && world.clients[first].closed);
+    world.hang_up(second);
+    let (_, connack) = connect(&mut world, Version::V5, "s", &[]);
+    assert!(!connack.session_present);
+}
+
+#[test]
+fn who_waits_too_long_is_told_that_the_bus_is_not_available() {
+    let limits = Limits { connect_timeout_secs: 10, ..Limits::default() };
+    let mut world = World::new(Setup { limits, ..Setup::default() });
+    subscribed_and_left(&mut world, Version::V311, "s", "t", 1);
+    world.state.waits = true;
+    let late = arrive(&mut world, Version::V311, false, "s", &[]);
+    let behind = arrive(&mut world, Version::V5, false, "s", &[]);
+    world.pass(9_000);
+    assert!(!world.clients[late].closed);
+    world.pass(3_000);
+    assert_eq!(world.heard(late)[0].reason(), Reason::ServerUnavailable);
+    assert_eq!(world.heard(behind)[0].reason(), Reason::ServerUnavailable);
+    assert!(world.clients[late].closed && world.clients[behind].closed);
+    let third = arrive(&mut world, Version::V311, false, "s", &[]);
+    world.state.waits = false;
+    assert!(world.take(third)[0].session_present, "nothing is lost by it");
+    world.hang_up(third);
+    again(&mut world, Version::V311, "s");
+}
+
+#[test]
+fn the_bus_stops_while_one_waits() {
+    let mut world = World::open();
+    subscribed_and_left(&mut world, Version::V311, "s", "t", 1);
+    world.state.waits = true;
+    let client = arrive(&mut world, Version::V311, false, "s", &[]);
+    world.settle();
+    world.sequencer.send(0, Message::Shutdown);
+    world.settle();
+    assert_eq!(world.heard(client)[0].reason(), Reason::ServerUnavailable);
+    assert!(world.shard(0).is_empty());
+    world.state.waits = false;
+    world.settle();
+    world.crash(true);
+    again(&mut world, Version::V311, "s");
+}
+
+#[test]
+fn over_a_cap_a_new_session_is_refused_and_an_old_one_goes_on() {
+    let limits = Limits { anonymous_sessions_per_address_max: 1, ..Limits::default() };
+    let mut world = World::new(Setup { limits, ..Setup::default() });
+    let from = Some("203.0.113.1".parse().unwrap());
+    let mut come = |version, id: &str| {
+        let list = [Property::SessionExpiry(100)];
+        let packet = start_packet(version, false, id, if version == Version::V5 { &list } else { &[] });
+        let client = world.arrive(packet, Identity::anonymous(), id, from);
+        (world.take(client).remove(0), world.clients[client].closed)
+    };
+    assert_eq!(come(Version::V5, "one").0.reason(), Reason::Success);
+    let (connack, closed) = come(Version::V5, "two");
+    assert_eq!((connack.reason(), closed), (Reason::QuotaExceeded, true));
+    // Return code 3.
+    let (connack, closed) = come(Version::V311, "two");
+    assert_eq!((connack.reason(), closed), (Reason::ServerUnavailable, true));
+    assert!(come(Version::V5, "one").0.session_present);
+}
+
+#[test]
+fn an_anonymous_session_is_its_address_s_but_one_with_a_drawn_id_roams() {
+    let mut world = World::open();
+    let mut come = |id: &str, from: &str| {
+        let packet = start_packet(Version::V5, false, id, &[Property::SessionExpiry(100)]);
+        let client = world.arrive(packet, Identity::anonymous(), id, Some(from.parse().unwrap()));
+        world.take(client).remove(0).session_present
+    };
+    assert!(!come("s", "203.0.113.1"));
+    assert!(!come("s", "203.0.113.2"));
+    assert!(come("s", "203.0.113.1"));
+    assert!(!come("auto-1", "203.0.113.1"));
+    assert!(come("auto-1", "203.0.113.2"));
+}
+
+#[test]
+fn a_user_who_goes_while_waiting_is_refused() {
+    let mut world = World::new(Setup { users: vec!["a", "b"], ..Setup::default() });
+    world.state.waits = true;
+    let packet = start_packet(Version::V311, false, "s", &[]);
+    let client = world.arrive(packet, Identity::user("a"), "s", None);
+    world.settle();
+    world.remove_user("a");
+    world.state.waits = false;
+    assert_eq!(world.take(client)[0].reason(), Reason::NotAuthorized);
+    assert!(world.clients[client].closed);
+}
+
+#[test]
+fn what_follows_connect_is_looked_at_once_the_session_is_there() {
+    let mut world = World::open();
+    subscribed_and_left(&mut world, Version::V5, "s", "t", 0);
+    let mut bytes = start_packet(Version::V5, false, "s", &[Property::SessionExpiry(100)]);
+    let publish = firehose_mqtt::Packet::Publish(crate::client::publish("t", "x", 0, 0));
+    bytes.extend(crate::client::bytes_of(&publish, Version::V5));
+    let client = world.arrive(bytes, Identity::anonymous(), "s", None);
+    let got: Vec<_> = world.take(client).into_iter().map(|it| it.kind).collect();
+    assert_eq!(got, [PacketKind::ConnAck, PacketKind::Publish]);
+}
