@@ -27,9 +27,9 @@ class Client:
                 work()
             except mqtt.Closed as error:
                 if not ENDING.is_set():
-                    self.error = error
+                    self.error = self.error or error
             except (Exception, Failed) as error:  # Told by whoever waits for something.
-                self.error = error
+                self.error = self.error or error
 
         self.thread = threading.Thread(target=run, daemon=True)
         self.thread.start()

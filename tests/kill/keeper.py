@@ -9,7 +9,11 @@ FILTER = "+/retained/#"
 
 
 class Keeper(Publisher):
-    """Its messages go round its topics; every third time a topic is cleared."""
+    """Its messages go round its topics; every third time a topic is cleared. No two of those in flight are on one topic."""
+
+    def __init__(self, name, version, qos, chance):
+        super().__init__(name, version, qos, True, chance)
+        self.window = TOPICS
 
     def message(self, number):
         topic = f"{self.name}/retained/{number % TOPICS}"

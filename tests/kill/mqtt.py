@@ -33,7 +33,7 @@ class Connection:
 
     def __init__(self, port, client_id, version, user=None, *, clean=True, expiry_secs=0, receive_maximum=0, will=None):
         self.version, self.client_id = version, client_id
-        self.input, self.sending = bytearray(), threading.Lock()
+        self.input, self.early, self.sending = bytearray(), [], threading.Lock()
         try:
             self.socket = socket.create_connection(("127.0.0.1", port), 10)
         except OSError as error:
@@ -76,6 +76,8 @@ class Connection:
 
     def buffered(self):
         """The next packet, if all of it has been read already."""
+        if self.early:
+            return self.early.pop(0)
         length, at = 0, 1
         while True:
             if at >= len(self.input):
@@ -102,13 +104,19 @@ class Connection:
         if self.version == 5:
             body += with_length(pairs(user_properties))
         self.send(SUBSCRIBE, 2, body + text(topic_filter) + bytes([qos]))
-        kind, _, body = self.read()
+        kind, flags, body = self.read()
+        # Messages may come before the SUBACK; they are read after it.
+        early = []
+        while kind != SUBACK:
+            early.append((kind, flags, body))
+            kind, flags, body = self.read()
+        self.early = early
         reasons, carried = body[2:], {}
         if self.version == 5:
             told, at = read_properties(body, 2)
             reasons, carried = body[at:], user_properties_of(told)
-        if kind != SUBACK or reasons != bytes([qos]):
-            raise Refused(f"SUBACK for {topic_filter} {user_properties}: {kind} {body.hex()}")
+        if reasons != bytes([qos]):
+            raise Refused(f"SUBACK for {topic_filter} {user_properties}: {body.hex()}")
         return carried
 
     def message(self):

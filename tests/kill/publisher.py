@@ -18,6 +18,7 @@ class Publisher(Client):
 
     def __init__(self, name, version, qos, persistent, chance):
         self.name, self.version, self.qos, self.persistent, self.chance = name, version, qos, persistent, chance
+        self.window = WINDOW[qos]
         self.number = self.packet_id = 0
         self.known = False  # The bus has said that it has a session of this name.
         self.inflight = {}  # packet id -> [number, state], in the order of sending
@@ -50,9 +51,10 @@ class Publisher(Client):
         expected = [self.known] if self.known or not self.persistent else [False, True]
         check(connection.session_present in expected, f"session present is {connection.session_present}")
         self.known = self.persistent
-        window = min(WINDOW[self.qos], connection.receive_maximum)
+        window = min(self.window, connection.receive_maximum)
         check(window >= len(self.inflight), f"Receive Maximum {window} is below {len(self.inflight)} in flight")
         self.room, closed = threading.Semaphore(window - len(self.inflight)), threading.Event()
+        self.released_again = {packet_id for packet_id, (_, state) in self.inflight.items() if state == UNRELEASED}
         resending = [(packet_id, *rest) for packet_id, rest in self.inflight.items()]
         acks = threading.Thread(target=self.hear, args=(connection, closed), daemon=True)
         acks.start()
@@ -61,7 +63,7 @@ class Publisher(Client):
                 self.send_again(connection, packet_id, number, state)
             self.send_new(connection, closed)
             while self.inflight:
-                check_open(closed)
+                self.check_open(closed)
                 time.sleep(0.005)
         finally:
             connection.close()
@@ -78,7 +80,7 @@ class Publisher(Client):
     def send_new(self, connection, closed):
         while not self.finishing:
             if not self.room.acquire(timeout=0.05):
-                check_open(closed)
+                self.check_open(closed)
                 continue
             self.number += 1
             self.packet_id = next_free(self.packet_id, self.inflight)
@@ -98,8 +100,9 @@ class Publisher(Client):
                 kind, _, body = connection.read()
                 if kind in (mqtt.PUBACK, mqtt.PUBREC, mqtt.PUBCOMP):
                     self.acknowledge(connection, kind, body)
-        except mqtt.Closed:
-            pass
+                check(kind != mqtt.DISCONNECT, f"DISCONNECT {body.hex()}")
+        except mqtt.Closed as error:
+            self.ended = str(error)
         except (Exception, SystemExit) as error:
             self.error = error
         finally:
@@ -107,7 +110,9 @@ class Publisher(Client):
 
     def acknowledge(self, connection, kind, body):
         packet_id = body[0] << 8 | body[1]
-        if self.version == 5 and len(body) > 2 and body[2] >= 0x80:
+        # 0x92, Packet Identifier not found, is no error where a PUBREL is sent again [MQTT 5, 3.7.2.1].
+        known = kind == mqtt.PUBCOMP and packet_id in self.released_again and body[2:3] == b"\x92"
+        if self.version == 5 and len(body) > 2 and body[2] >= 0x80 and not known:
             raise mqtt.Refused(f"acknowledgement {kind} {body.hex()}")
         entry = self.inflight.get(packet_id)
         check(entry is not None, f"acknowledgement {kind} of packet id {packet_id}, which is not in flight")
@@ -127,8 +132,13 @@ class Publisher(Client):
             connection.send_bytes(mqtt.ack(mqtt.PUBREL, packet_id))
 
     def complete(self, packet_id):
+        self.released_again.discard(packet_id)
         del self.inflight[packet_id]
         self.room.release()
+
+    def check_open(self, closed):
+        if closed.is_set():
+            raise mqtt.Closed(f"the acknowledgements ended: {self.ended}")
 
     def stored(self, numbers):
         """Its part of what came to the history, in order; gives how many were there already."""
@@ -160,8 +170,3 @@ def next_free(packet_id, taken):
         packet_id = packet_id % 65_535 + 1
         if packet_id not in taken:
             return packet_id
-
-
-def check_open(closed):
-    if closed.is_set():
-        raise mqtt.Closed("the acknowledgements ended")

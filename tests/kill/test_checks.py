@@ -101,7 +101,7 @@ class Publishers(unittest.TestCase):
 
 class Others(unittest.TestCase):
     def test_numbers_of_clearings_are_found(self):
-        keeper, kept = Keeper("k", 4, 1, True, random.Random(1)), {}
+        keeper, kept = Keeper("k", 4, 1, random.Random(1)), {}
         topic = "k/retained/3"
         events = [(topic, ("k", 3)), (topic, ("k", 23)), (topic, (topic, 0)), (topic, (topic, 0)), (topic, ("k", 63))]
         self.assertEqual(keeper.numbers(events[:3], kept), [3, 23, 43])
