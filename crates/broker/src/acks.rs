@@ -40,6 +40,16 @@ impl Shard {
             return;
         };
         let (sent, place) = &mut self.deposits.sent[index];
+        let outcome = match outcome {
+            // It was on its way while the log failed.
+            Ok(offset) if self.commit_has_failed && sent.wants_sync && offset > self.durable => {
+                Err(never_durable())
+            }
+            outcome => outcome,
+        };
+        if outcome.is_err() {
+            self.stats.messages_refused_disk.add(sent.events.into());
+        }
         *place = Some(outcome);
         for (session, generation, bytes) in &sent.publishers {
             let Some(it) = self.sessions.get_mut(*session as usize) else { continue };
@@ -54,6 +64,22 @@ impl Shard {
                     connection.pauses.set(Pause::Unplaced, false);
                     self.actions.push(Action::Resume { session: *session });
                 }
+            }
+        }
+        self.release();
+    }
+
+    /// Nothing that waits for the disk will be durable: it is refused, so that its publishers hear of it. It may have
+    /// been delivered, and may be there after a restart; who publishes it again does no harm.
+    pub(crate) fn commit_failed(&mut self) {
+        self.commit_has_failed = true;
+        for (sent, place) in &mut self.deposits.sent {
+            if let Some(Ok(offset)) = place
+                && sent.wants_sync
+                && *offset > self.durable
+            {
+                *place = Some(Err(never_durable()));
+                self.stats.messages_refused_disk.add(sent.events.into());
             }
         }
         self.release();
@@ -103,7 +129,6 @@ impl Shard {
 
     /// Sends the acknowledgements of everything up to a deposit.
     fn acknowledge(&mut self, session: u32, ticket: u64, refusal: Option<&Refusal>) {
-        let mut refused = 0;
         let mut close = None;
         let Some(connection) =
             self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
@@ -117,7 +142,6 @@ impl Shard {
             let mut reason = ack.reason;
             if refusal.is_some() && ack.ticket == ticket && !ack.decided {
                 reason = Reason::QuotaExceeded;
-                refused += 1;
             }
             if reason.is_error() {
                 publisher.received.remove(&ack.packet_id);
@@ -129,13 +153,16 @@ impl Shard {
             write_ack(connection.outbox.control(), connection.version, ack.packet_id, ack.kind, reason);
         }
         mark_dirty(&mut self.dirty, session, &mut connection.dirty);
-        self.stats.messages_refused.add(refused);
         if let Some(reason) = close {
             self.disconnect(session, reason, "a publish could not be stored or is not allowed");
         } else {
             self.limit_replies(session);
         }
     }
+}
+
+fn never_durable() -> Refusal {
+    Refusal::ReadOnly("it could not be made durable".into())
 }
 
 fn write_ack(out: &mut Vec<u8>, version: Version, packet_id: u16, kind: AckKind, reason: Reason) {

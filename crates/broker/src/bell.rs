@@ -1,4 +1,4 @@
-//! Wakes the commit thread.
+//! Wakes a thread: the commit thread, or the section's.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};

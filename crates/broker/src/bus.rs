@@ -2,16 +2,21 @@
 
 use crate::arrival::Secret;
 use crate::commit;
+use crate::errand::Errands;
 use crate::limits::Limits;
 use crate::message::Message;
+use crate::redaction::Redacts;
 use crate::replays::Replays;
+use crate::section;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
 use crate::shard::{Shard, Shared};
+use crate::state::{Queue, State, StateReader};
+use crate::state_thread;
 use crate::stats::ShardStats;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, MutexGuard, lock};
 use firehose_auth::Access;
 use firehose_log::{
-    Attribute, AttributesBuf, Batch, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
+    Attribute, AttributesBuf, Batch, Commit, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
 };
 use firehose_topic::TopicFilter;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,8 +77,16 @@ struct Inside {
     shared: Shared,
     stats: Box<[Arc<ShardStats>]>,
     rouse: OnceLock<Rouse>,
+    section_stopping: AtomicBool,
     stopping: AtomicBool,
+    section_thread: Mutex<Option<JoinHandle<()>>>,
     commit_thread: Mutex<Option<JoinHandle<()>>>,
+    errands: Errands,
+    redacts: Mutex<Vec<Box<dyn Redacts>>>,
+    state: Arc<Queue>,
+    state_reader: StateReader,
+    state_stopping: AtomicBool,
+    state_thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A handle to the bus; clones share it.
@@ -81,8 +94,9 @@ struct Inside {
 pub struct Bus(Arc<Inside>);
 
 impl Bus {
-    /// Takes an open log and starts the commit thread. The shards are made by [`Bus::shard`], one each for `net` to run.
-    pub fn start(config: BusConfig, log: Log, access: Access) -> Bus {
+    /// Takes an open log and the state over it, and starts their threads. The shards are made by [`Bus::shard`], one each
+    /// for `net` to run.
+    pub fn start(config: BusConfig, log: Log, state: State, access: Access) -> Bus {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = if config.shards == 0 { cores } else { config.shards }.min(SHARDS_MAX);
         let mailbox_bytes_max = config.limits.mailbox_bytes_max;
@@ -91,25 +105,36 @@ impl Bus {
             limits: Arc::new(config.limits),
             access,
             unlogged: config.unlogged.into(),
-            secret: Secret::default(),
+            secret: state.secret().clone(),
             sys: Arc::default(),
-            stored: Arc::default(),
+            stored: state.names().clone(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: config.durability == Durability::Sync,
         };
         let sequencer =
             Sequencer::new(shards, log.append, config.durability, config.role, mailbox_bytes_max, wall_us);
+        sequencer.set_state(state.queue().clone());
         let bus = Bus(Arc::new(Inside {
             sequencer,
             read: log.read,
             shared,
             stats: (0..shards).map(|_| Arc::default()).collect(),
             rouse: OnceLock::new(),
+            section_stopping: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            section_thread: Mutex::new(None),
             commit_thread: Mutex::new(None),
+            errands: Errands::default(),
+            redacts: Mutex::new(Vec::new()),
+            state: state.queue().clone(),
+            state_reader: state.reader(),
+            state_stopping: AtomicBool::new(false),
+            state_thread: Mutex::new(None),
         }));
-        *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit);
+        *lock(&bus.0.section_thread) = section::spawn(bus.clone());
+        *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit, state.keep());
+        *lock(&bus.0.state_thread) = state_thread::spawn(bus.clone(), state);
         bus
     }
 
@@ -126,6 +151,21 @@ impl Bus {
     /// Reads the log.
     pub fn read(&self) -> &Arc<dyn Read> {
         &self.0.read
+    }
+
+    /// Where requests to the state are left.
+    pub fn state(&self) -> &Arc<Queue> {
+        &self.0.state
+    }
+
+    /// Reads the state.
+    pub fn state_reader(&self) -> &StateReader {
+        &self.0.state_reader
+    }
+
+    /// Filters of what is delivered but not stored.
+    pub fn unlogged(&self) -> &[TopicFilter] {
+        &self.0.shared.unlogged
     }
 
     /// The access rules.
@@ -191,20 +231,49 @@ impl Bus {
         events: &[PortEvent],
         done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
     ) -> Result<(), usize> {
-        let draft = draft_of(principal, WayIn::Source, events)?;
-        let sequencer = &self.0.sequencer;
+        self.publish_by(WayIn::Source, principal, events, done)
+    }
+
+    /// Publishes what the bus itself has to say, as [`Bus::publish`].
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub fn publish_own(
+        &self,
+        events: &[PortEvent],
+        done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
+    ) -> Result<(), usize> {
+        self.publish_by(WayIn::Bus, "", events, done)
+    }
+
+    fn publish_by(
+        &self,
+        way_in: WayIn,
+        principal: &str,
+        events: &[PortEvent],
+        done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
+    ) -> Result<(), usize> {
+        let draft = draft_of(principal, way_in, events)?;
         if draft.is_empty() {
-            done(Ok(sequencer.head()));
-            return Ok(());
+            done(Ok(self.0.sequencer.head()));
+        } else {
+            self.publish_draft(draft, done);
         }
+        Ok(())
+    }
+
+    /// Publishes records that were made already, as one batch.
+    pub(crate) fn publish_draft(
+        &self,
+        draft: Draft,
+        done: impl FnOnce(Result<Offset, Refusal>) + Send + 'static,
+    ) {
+        let sequencer = &self.0.sequencer;
         let slot = sequencer.port_slot();
-        let mut sleepers = Sleepers::default();
         sequencer.ports().submit(Box::new(done), |ticket| {
             sequencer.leave(slot, [Deposit::Batch { ticket, draft, wants_sync: true }]);
         });
-        sleepers.merge(sequencer.run());
-        self.rouse(sleepers);
-        Ok(())
+        self.rouse(sequencer.run());
     }
 
     /// Publishes `$SYS`: it is delivered but not stored, and new subscriptions get the last values.
@@ -220,14 +289,53 @@ impl Bus {
         Ok(())
     }
 
-    /// Ends the commit thread after a last commit. Shards and listeners are stopped by `net` before.
+    /// Ends the state's thread, which saves what it was asked, the section's thread, and the commit thread after a last
+    /// commit. Shards and listeners are stopped by `net` before.
     pub fn stop(&self) {
+        self.0.state_stopping.store(true, Ordering::Release);
+        self.0.state.bell().ring();
+        let thread = lock(&self.0.state_thread).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+        self.0.section_stopping.store(true, Ordering::Release);
+        self.0.sequencer.section_bell().ring();
+        let thread = lock(&self.0.section_thread).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
         self.0.stopping.store(true, Ordering::Release);
         self.0.sequencer.bell().ring();
         let thread = lock(&self.0.commit_thread).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+    }
+
+    pub(crate) fn is_section_stopping(&self) -> bool {
+        self.0.section_stopping.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn state_is_stopping(&self) -> bool {
+        self.0.state_stopping.load(Ordering::Acquire)
+    }
+
+    /// Has the commit thread do something with the log's committing side, and waits for it. `None`: the bus has stopped.
+    pub fn on_commit_thread<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut dyn Commit) -> T + Send + 'static,
+    ) -> Option<T> {
+        let result = self.0.errands.leave(errand);
+        self.0.sequencer.bell().ring();
+        result.recv().ok()
+    }
+
+    pub(crate) fn errands(&self) -> &Errands {
+        &self.0.errands
+    }
+
+    pub(crate) fn redacts(&self) -> MutexGuard<'_, Vec<Box<dyn Redacts>>> {
+        lock(&self.0.redacts)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -1,20 +1,26 @@
-//! The commit thread: `fdatasync`, then lets acknowledgements go; has the sequencer's section while the disk is slow;
-//! makes segments ahead of need and deletes old ones; publishes `$SYS`.
+//! The commit thread: `fdatasync`, then lets acknowledgements go; makes segments ahead of need and deletes old ones; publishes `$SYS`.
 
 use crate::bus::{Bus, wall_us};
 use crate::sequencer::Durability;
+use crate::state::StateKeep;
 use crate::sys::Sys;
-use firehose_log::{Commit, KeepNothing};
+use firehose_log::{Commit, Refusal, Upkeep};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A log that got only QoS 0 is synced this often, and housekeeping is done.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// After an `fdatasync` that took this long or longer the next one waits for those who were just acknowledged: else
+/// half of the publishers would wait for every other one.
+const SLOW_SYNC: Duration = Duration::from_millis(2);
+/// It waits for a fifth of what that took, but no longer than this, and looks a few times meanwhile.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+const GATHER_LOOKS: u32 = 5;
 
 /// Starts the thread; none if the system has no thread to give (then nothing is ever acknowledged, and `serve` fails).
-pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>) -> Option<JoinHandle<()>> {
+pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>, keep: StateKeep) -> Option<JoinHandle<()>> {
     let thread =
-        std::thread::Builder::new().name("commit".into()).spawn(move || Turns::new(bus, commit).run());
+        std::thread::Builder::new().name("commit".into()).spawn(move || Turns::new(bus, commit, keep).run());
     match thread {
         Ok(thread) => Some(thread),
         Err(error) => {
@@ -24,18 +30,34 @@ pub(crate) fn spawn(bus: Bus, commit: Box<dyn Commit>) -> Option<JoinHandle<()>>
     }
 }
 
+/// The last commit.
+#[derive(Clone, Copy)]
+struct Synced {
+    ended: Instant,
+    took: Duration,
+    /// Events that it made durable, or that came meanwhile.
+    in_flight: u64,
+}
+
 struct Turns {
     bus: Bus,
     commit: Box<dyn Commit>,
+    keep: StateKeep,
     sys: Sys,
     housekept: Instant,
+    /// The log makes nothing durable any more.
     failing: bool,
+    synced: Synced,
+    /// What did not work when upkeep was done last.
+    failures: Vec<Upkeep>,
 }
 
 impl Turns {
-    fn new(bus: Bus, commit: Box<dyn Commit>) -> Turns {
+    fn new(bus: Bus, commit: Box<dyn Commit>, keep: StateKeep) -> Turns {
         let sys = Sys::new(Instant::now());
-        Turns { bus, commit, sys, housekept: Instant::now(), failing: false }
+        let (now, took) = (Instant::now(), Duration::ZERO);
+        let synced = Synced { ended: now, took, in_flight: 0 };
+        Turns { bus, commit, keep, sys, housekept: now, failing: false, synced, failures: Vec::new() }
     }
 
     fn run(mut self) {
@@ -48,18 +70,13 @@ impl Turns {
         }
         self.turn();
         self.sync();
+        self.bus.errands().close();
     }
 
     fn turn(&mut self) {
+        self.bus.errands().run(&mut *self.commit);
         let sequencer = self.bus.sequencer();
-        if sequencer.commit_thread_has_role() {
-            self.bus.rouse(sequencer.run_round());
-            if !sequencer.commit_thread_has_role() {
-                // It goes back. Deposits that were left to us before are placed here; later ones see that it has.
-                self.bus.rouse(sequencer.run_section());
-            }
-        }
-        if sequencer.durability() == Durability::Sync && sequencer.wants_commit() {
+        if sequencer.wants_commit() {
             self.sync();
         }
         if self.housekept.elapsed() >= HOUSEKEEPING {
@@ -76,23 +93,54 @@ impl Turns {
         if self.bus.sequencer().durable() >= self.bus.sequencer().head() {
             return;
         }
+        self.gather();
+        let (began, before) = (Instant::now(), self.bus.sequencer().durable());
         match self.commit.commit() {
             Ok(durable) => {
                 self.failing = false;
+                self.synced = Synced {
+                    ended: Instant::now(),
+                    took: began.elapsed(),
+                    in_flight: self.bus.sequencer().head() - before,
+                };
                 let sleepers = self.bus.sequencer().set_durable(durable);
                 self.bus.rouse(sleepers);
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%error, "nothing that waits is acknowledged");
+                    tracing::error!(%error, "nothing that waits is acknowledged, and publishes are refused");
+                    if self.bus.sequencer().durability() == Durability::Sync {
+                        let refusal = Refusal::ReadOnly(error.0);
+                        self.bus.rouse(self.bus.sequencer().set_commit_failed(&refusal));
+                    }
                 }
             }
         }
     }
 
-    fn upkeep(&mut self) {
-        for note in self.commit.upkeep(wall_us(), &mut KeepNothing) {
-            tracing::warn!("{note}");
+    /// Waits a little for as many events as were on their way when the last commit ended, if that was slow.
+    fn gather(&self) {
+        let Synced { ended, took, in_flight } = self.synced;
+        let until = ended + (took / 5).min(GATHER_MAX);
+        let sequencer = self.bus.sequencer();
+        while took >= SLOW_SYNC
+            && Instant::now() < until
+            && sequencer.head() - sequencer.durable() < in_flight
+            && !self.bus.is_stopping()
+        {
+            std::thread::sleep(GATHER_MAX / GATHER_LOOKS);
         }
+    }
+
+    fn upkeep(&mut self) {
+        let notes = self.commit.upkeep(wall_us(), &mut self.keep);
+        for note in &notes {
+            // What does not work is tried again and again; it is told when it begins.
+            if !self.failures.contains(note) {
+                tracing::warn!("{note}");
+            }
+        }
+        self.failures = notes;
+        self.failures.retain(|note| matches!(note, Upkeep::Failed { .. }));
     }
 }

@@ -212,6 +212,7 @@ impl Shard {
         hold.message_bytes -= message_bytes;
         self.held_bytes -= message_bytes;
         connection.outbox.control().extend_from_slice(&replies);
+        connection.window_shut = false;
         messages.into_iter().for_each(|frame| persistence.resend.queue(frame));
         if persistence.hold.listed {
             self.to_save.push((session, generation));
@@ -252,7 +253,6 @@ impl Shard {
         hold.message_bytes += taken;
         self.held_bytes += taken;
         if taken == 0 {
-            connection.window_shut = !waits && window.room() == 0;
             return false;
         }
         hold.wish.progress = true;

@@ -14,6 +14,10 @@ pub struct Limits {
     pub connect_timeout_secs: u64,
     /// Password checks that may wait or run at once; more are answered "server busy".
     pub password_checks_max: usize,
+    /// And so many of one address.
+    pub password_checks_per_address_max: usize,
+    /// Sent by all clients whose CONNECT has not come whole; beyond it those who sent the most are closed.
+    pub connecting_bytes_max: usize,
     /// The largest packet a user may send.
     pub packet_bytes_max: usize,
     /// The largest packet an anonymous client may send (also before CONNECT is read).
@@ -70,6 +74,8 @@ impl Default for Limits {
             connections_per_address_max: 200,
             connect_timeout_secs: 10,
             password_checks_max: 64,
+            password_checks_per_address_max: 8,
+            connecting_bytes_max: 8 << 20,
             packet_bytes_max: 16 << 20,
             packet_anonymous_bytes_max: 64 << 10,
             outbox_bytes_max: 256 << 10,

@@ -38,6 +38,8 @@ pub enum Message {
     },
     /// Everything up to this offset is durable.
     Durable(Offset),
+    /// The log failed: nothing of what waits for its durability will be durable.
+    CommitFailed,
     /// A client that finished its CONNECT.
     Arrival(Box<Arrival>),
     /// The log answers a lane's question that could not be answered at once.

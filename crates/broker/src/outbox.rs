@@ -188,6 +188,17 @@ impl Outbox {
         self.control.len()
     }
 
+    /// Whether the event at `offset` of the log is queued, as far as the ranges of queued frames tell.
+    pub fn queues(&self, offset: Offset) -> bool {
+        self.items.iter().any(|item| {
+            let at = |index: u32| item.range.frames.get(index).map(|frame| frame.offset);
+            let (first, last) = (at(item.range.first), at(item.range.end.saturating_sub(1)));
+            item.logged
+                && first.is_some_and(|first| first <= offset)
+                && last.is_some_and(|last| offset <= last)
+        })
+    }
+
     /// Drops all queued messages. For each lane that lost logged ones `from` gets the offset of the first; returns how
     /// many messages that are in no log were lost. A frame that is half out stays.
     pub fn drop_messages(&mut self, mut from: impl FnMut(u16, Offset)) -> u64 {

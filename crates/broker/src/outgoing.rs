@@ -23,6 +23,8 @@ pub struct Sent {
     pub wants_sync: bool,
     /// Who published in it: (session, generation, bytes).
     pub publishers: Vec<(u32, u32, usize)>,
+    /// How many events it has.
+    pub events: u32,
 }
 
 /// Deposits and who waits for them.
@@ -67,9 +69,10 @@ impl OutgoingBuilder {
         let next_ticket = &mut self.next_ticket;
         let sent = self.open_sent.get_or_insert_with(|| {
             *next_ticket += 1;
-            Sent { ticket: *next_ticket, wants_sync: false, publishers: Vec::new() }
+            Sent { ticket: *next_ticket, wants_sync: false, publishers: Vec::new(), events: 0 }
         });
         sent.wants_sync |= wants_sync;
+        sent.events += 1;
         match sent.publishers.last_mut() {
             Some((session, generation, sum)) if (*session, *generation) == publisher => *sum += bytes,
             _ => sent.publishers.push((publisher.0, publisher.1, bytes)),

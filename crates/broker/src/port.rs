@@ -19,6 +19,8 @@ struct Waiting {
 struct Inside {
     next_ticket: u64,
     waiting: VecDeque<Waiting>,
+    /// Why nothing behind this offset will be durable.
+    failed: Option<(Offset, Refusal)>,
 }
 
 /// The deposits of all ports that are not complete yet.
@@ -45,9 +47,26 @@ impl Ports {
             self.wants_durable.fetch_max(offset, Ordering::AcqRel);
         }
         let mut inside = lock(&self.inside);
+        let outcome = match (outcome, &inside.failed) {
+            (Ok(offset), Some((durable, why))) if offset > *durable => Err(why.clone()),
+            (outcome, _) => outcome,
+        };
         if let Some(waiting) = inside.waiting.iter_mut().find(|waiting| waiting.ticket == ticket) {
             waiting.outcome = Some(outcome);
         }
+    }
+
+    /// Nothing behind `durable` will be durable: who waits for it is refused, now and later.
+    pub fn fail(&self, durable: Offset, why: &Refusal) {
+        let mut inside = lock(&self.inside);
+        inside.failed = Some((durable, why.clone()));
+        for waiting in &mut inside.waiting {
+            if waiting.outcome.as_ref().is_some_and(|it| it.as_ref().is_ok_and(|offset| *offset > durable)) {
+                waiting.outcome = Some(Err(why.clone()));
+            }
+        }
+        drop(inside);
+        self.complete(durable);
     }
 
     /// The newest offset of any port.

@@ -144,6 +144,9 @@ impl Shard {
             it.gate() != Gate::Shut && it.connection.as_deref().is_some_and(|connection| !connection.closing);
         if opened && self.front_may_leave(session) {
             self.dirty(session);
+        } else if let Some(connection) = self.connection(session) {
+            // What is queued waits for the state or for the window: no more is read from the log meanwhile.
+            connection.window_shut |= connection.outbox.has_messages();
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// A write that took longer than this moves the section to the commit thread.
+/// A write that took longer than this moves the section to its own thread.
 const SLOW_WRITE: Duration = Duration::from_millis(1);
 /// So many quick writes in a row there, and it moves back.
 const QUICK_WRITES: u32 = 32;
@@ -32,10 +32,10 @@ pub enum Durability {
 /// Who runs the section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Whoever deposits; the commit thread while the disk is slow. The default.
+    /// Whoever deposits; the section's own thread while the disk is slow. The default.
     Depositor,
-    /// Always the commit thread: a sequencer thread, as `bench/` compares it with the default (ADR 2).
-    CommitThread,
+    /// Always the section's own thread, as `bench/` compares it with the default (ADR 2).
+    Thread,
 }
 
 /// What lies in a slot.
@@ -118,9 +118,12 @@ pub struct Sequencer {
     durable: AtomicU64,
     durability: Durability,
     role: Role,
-    /// The commit thread has the section because the disk is slow.
+    /// The section's thread has it because the disk is slow.
     slow: AtomicBool,
+    section_bell: Bell,
     bell: Bell,
+    /// The log can make nothing durable any more.
+    commit_failed: AtomicBool,
     /// The log used up the segment that was made ahead.
     upkeep_wish: AtomicBool,
     mailbox_bytes_max: usize,
@@ -156,7 +159,9 @@ impl Sequencer {
             durability,
             role,
             slow: AtomicBool::new(false),
+            section_bell: Bell::default(),
             bell: Bell::default(),
+            commit_failed: AtomicBool::new(false),
             upkeep_wish: AtomicBool::new(false),
             mailbox_bytes_max,
             clock,
@@ -182,24 +187,23 @@ impl Sequencer {
         self.turnstile.deposit(slot, deposits.into_iter().map(|deposit| (slot, deposit)));
     }
 
-    /// Sees to it that what lies in the slots gets its place: runs the section, or leaves it to the commit thread if
+    /// Sees to it that what lies in the slots gets its place: runs the section, or leaves it to its own thread if
     /// that has it. Gives the shards that have to be run or woken.
     pub fn run(&self) -> Sleepers {
-        if self.role == Role::CommitThread || self.slow.load(Ordering::Acquire) {
-            self.bell.ring();
+        if self.thread_has_section() {
+            self.section_bell.ring();
             return Sleepers::default();
         }
         self.run_section()
     }
 
     /// Runs the section if it is free, until nothing lies in a slot; but not for another write once one was slow, since
-    /// whoever calls has better to do: then the commit thread goes on.
+    /// whoever calls has better to do: then the section's thread goes on.
     pub fn run_section(&self) -> Sleepers {
         self.run_while(|| !self.slow.load(Ordering::Acquire))
     }
 
-    /// The commit thread, while it has the section: one round, so that what it has to do besides, commits first of all,
-    /// gets its turn however fast deposits come. For what is left it finds its bell rung.
+    /// The section's thread, while it has it: one round. For what is left it finds its bell rung.
     pub(crate) fn run_round(&self) -> Sleepers {
         self.run_while(|| false)
     }
@@ -211,8 +215,11 @@ impl Sequencer {
             ring |= self.place(section, deposits, &mut sleepers);
             if go_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        if ring || (left.is_break() && !self.turnstile.is_empty()) {
+        if ring {
             self.bell.ring();
+        }
+        if left.is_break() && !self.turnstile.is_empty() {
+            self.section_bell.ring();
         }
         // With `sync` too: the commit thread may have been quicker than the answer to a deposit.
         self.ports.complete(match self.durability {
@@ -267,9 +274,14 @@ impl Sequencer {
         &self.ports
     }
 
-    /// Whether the commit thread has the section.
-    pub fn commit_thread_has_role(&self) -> bool {
-        self.role == Role::CommitThread || self.slow.load(Ordering::Acquire)
+    /// What wakes the section's thread.
+    pub fn section_bell(&self) -> &Bell {
+        &self.section_bell
+    }
+
+    /// Whether the section's thread has it.
+    pub fn thread_has_section(&self) -> bool {
+        self.role == Role::Thread || self.slow.load(Ordering::Acquire)
     }
 
     /// Whether the log wants its upkeep before the next second; taken once.
@@ -282,9 +294,16 @@ impl Sequencer {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Whether an acknowledgement waits for a commit.
+    /// Whether an acknowledgement waits for a commit, or the state does.
     pub fn wants_commit(&self) -> bool {
         let durable = self.durable();
+        if self.state.get().is_some_and(|state| state.wants_durable() > durable) {
+            return true;
+        }
+        self.durability == Durability::Sync && self.waits_for_commit(durable)
+    }
+
+    fn waits_for_commit(&self, durable: Offset) -> bool {
         self.desks.iter().any(|desk| desk.wants_durable.load(Ordering::Acquire) > durable)
             || self.ports.wants_durable() > durable
     }
@@ -301,6 +320,25 @@ impl Sequencer {
             }
         }
         self.ports.complete(durable);
+        if let Some(state) = self.state.get().filter(|state| state.wants_durable() > before) {
+            state.bell().ring();
+        }
+        sleepers
+    }
+
+    /// The commit thread: nothing that waits will ever be durable. It is refused, and whatever comes later is by the log.
+    pub fn set_commit_failed(&self, why: &Refusal) -> Sleepers {
+        self.commit_failed.store(true, Ordering::SeqCst);
+        let durable = self.durable();
+        let mut sleepers = Sleepers::default();
+        for (shard, desk) in self.desks.iter().enumerate() {
+            if desk.wants_durable.load(Ordering::SeqCst) > durable
+                && self.send(shard, Message::CommitFailed) == Reader::Asleep
+            {
+                sleepers.insert(shard);
+            }
+        }
+        self.ports.fail(durable, why);
         sleepers
     }
 
@@ -422,6 +460,8 @@ impl Sequencer {
         if durable >= offset {
             // Its deposit's own message follows, and tells whether it sleeps.
             self.send(shard, Message::Durable(durable));
+        } else if self.commit_failed.load(Ordering::SeqCst) {
+            self.send(shard, Message::CommitFailed);
         }
     }
 

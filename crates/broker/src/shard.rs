@@ -78,6 +78,8 @@ pub struct Shard {
     pub(crate) trie: Trie<Interest>,
     pub(crate) stand: Offset,
     pub(crate) durable: Offset,
+    /// The log makes nothing durable any more.
+    pub(crate) commit_has_failed: bool,
     pub(crate) outgoing: OutgoingBuilder,
     pub(crate) deposits: Deposits,
     pub(crate) pending: HashMap<u64, PendingSubscribe>,
@@ -103,6 +105,8 @@ pub struct Shard {
     pub(crate) starving: VecDeque<u32>,
     pub(crate) scratch: Scratch,
     pub(crate) attributes: firehose_log::AttributesBuf,
+    /// Events that were taken back, until the turn's frames are sealed.
+    pub(crate) redacted: Vec<Offset>,
     pub(crate) swept_secs: u32,
     pub(crate) stopping: bool,
     /// Counters; read by others through [`ShardStats`].
@@ -141,6 +145,7 @@ impl Shard {
             trie: Trie::default(),
             stand: head,
             durable: head,
+            commit_has_failed: false,
             outgoing: OutgoingBuilder::default(),
             deposits: Deposits::default(),
             pending: HashMap::new(),
@@ -160,6 +165,7 @@ impl Shard {
             starving: VecDeque::new(),
             scratch: Scratch::default(),
             attributes: firehose_log::AttributesBuf::default(),
+            redacted: Vec::new(),
             swept_secs: 0,
             stopping: false,
             stats,
@@ -184,6 +190,7 @@ impl Shard {
             self.look_at(message);
         }
         self.frames.seal();
+        self.drop_redacted();
     }
 
     /// What is asked of whoever runs the shard, in order.
@@ -321,6 +328,7 @@ impl Shard {
                 self.durable = self.durable.max(durable);
                 self.release();
             }
+            Message::CommitFailed => self.commit_failed(),
             Message::Mark { token, head } => {
                 self.stand = self.stand.max(head);
                 self.sequenced(token, head);
@@ -333,7 +341,7 @@ impl Shard {
             Message::State(Answer::Saved { token }) => self.saved(token),
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
             Message::Retained { scan, page } => self.retained(scan, page),
-            Message::Redacted { .. } => {}
+            Message::Redacted { offset } => self.redacted.push(offset),
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }

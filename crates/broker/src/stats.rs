@@ -59,8 +59,10 @@ counters! {
     received_bytes,
     /// Publications that are in no log and were dropped for a slow reader.
     messages_dropped,
-    /// Publications refused: not allowed, or the log took none.
+    /// Publications refused: not allowed.
     messages_refused,
+    /// Publications that were allowed and that the log did not take, at any QoS: its disk is full, or failed.
+    messages_refused_disk,
     /// Connections closed for a malformed packet or a protocol error.
     protocol_errors,
     /// Times a live lane went on from the log, since its reader was slow.

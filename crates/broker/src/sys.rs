@@ -76,6 +76,8 @@ fn topics(bus: &Bus, uptime_secs: u64) -> Vec<(&'static str, String)> {
         ("publish/messages/received", stats.messages_received.get().to_string()),
         ("publish/messages/sent", stats.messages_sent.get().to_string()),
         ("publish/messages/dropped", stats.messages_dropped.get().to_string()),
+        ("publish/messages/refused", stats.messages_refused.get().to_string()),
+        ("publish/messages/refused/disk", stats.messages_refused_disk.get().to_string()),
         ("bytes/received", stats.received_bytes.get().to_string()),
     ]
 }

@@ -5,6 +5,7 @@ use firehose_broker::arrival::Arrival;
 use firehose_broker::message::Message;
 use firehose_broker::outbox::Wire;
 use firehose_broker::shard::{Now, Shard};
+use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig};
 use firehose_log::{LogConfig, MemDisk};
 use firehose_mqtt::{Connect, Packet, Properties, Version, encode};
@@ -28,7 +29,9 @@ fn shard_with_a_client() -> (Shard, Bus) {
     let access =
         Access::new(AuthConfig { password_file: None, acl_file: None, anonymous: AnonymousMode::Full })
             .unwrap();
-    let bus = Bus::start(BusConfig { shards: 1, ..BusConfig::default() }, log, access);
+    let config = BusConfig { shards: 1, ..BusConfig::default() };
+    let state = State::in_memory(log.read.clone(), &config.limits);
+    let bus = Bus::start(config, log, state, access);
     let connect = Connect {
         version: Version::V311,
         clean_start: true,

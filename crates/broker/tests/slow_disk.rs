@@ -1,8 +1,9 @@
-//! A disk that is slow at every write, and publishers that never pause: nobody but the commit thread is kept by it, and
-//! the commit thread still commits.
+//! A disk that is slow at every write, and publishers that never pause: nobody but the section's thread is kept by it, and
+//! the commit thread commits beside it, however long that takes.
 
 use firehose_auth::{Access, AnonymousMode, AuthConfig};
 use firehose_broker::sequencer::Deposit;
+use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Durability, Role};
 use firehose_log::{
     Append, Attributes, Batch, Commit, CommitError, Draft, Event, Flags, Keep, Log, LogConfig, MemDisk,
@@ -63,10 +64,13 @@ impl Append for SlowAppend {
 struct Said {
     commit: Box<dyn Commit>,
     says: Sender<Offset>,
+    /// Held by a test: an `fdatasync` that takes as long as it likes.
+    gate: Arc<Mutex<()>>,
 }
 
 impl Commit for Said {
     fn commit(&mut self) -> Result<Offset, CommitError> {
+        drop(self.gate.lock());
         let durable = self.commit.commit()?;
         // Nobody listens any more once the test is over.
         let _ = self.says.send(durable);
@@ -87,19 +91,24 @@ fn deposit() -> Deposit {
 }
 
 fn start(role: Role) -> (Bus, Arc<Publisher>, Receiver<Offset>) {
+    start_behind(role, &Arc::default())
+}
+
+fn start_behind(role: Role, gate: &Arc<Mutex<()>>) -> (Bus, Arc<Publisher>, Receiver<Offset>) {
     let log = firehose_log::open(LogConfig::new("/log"), Arc::new(MemDisk::default()), 0).unwrap();
     let publisher = Arc::<Publisher>::default();
     let (says, commits) = channel();
     let log = Log {
         append: Box::new(SlowAppend { append: log.append, publisher: publisher.clone() }),
-        commit: Box::new(Said { commit: log.commit, says }),
+        commit: Box::new(Said { commit: log.commit, says, gate: gate.clone() }),
         ..log
     };
     let access =
         Access::new(AuthConfig { password_file: None, acl_file: None, anonymous: AnonymousMode::Full })
             .unwrap();
     let config = BusConfig { shards: 2, durability: Durability::Sync, role, ..BusConfig::default() };
-    let bus = Bus::start(config, log, access);
+    let state = State::in_memory(log.read.clone(), &config.limits);
+    let bus = Bus::start(config, log, state, access);
     publisher.bus.set(bus.clone()).ok().unwrap();
     (bus, publisher, commits)
 }
@@ -110,7 +119,7 @@ fn stop(bus: &Bus, publisher: &Publisher) {
 }
 
 #[test]
-fn a_depositor_is_kept_by_one_slow_write_and_the_commit_thread_does_the_others() {
+fn a_depositor_is_kept_by_one_slow_write_and_the_sections_thread_does_the_others() {
     let (bus, publisher, commits) = start(Role::Depositor);
     let _ = bus.sequencer().deposit(0, [deposit()]);
     while commits.recv_timeout(PATIENCE).unwrap() < 3 {}
@@ -122,10 +131,27 @@ fn a_depositor_is_kept_by_one_slow_write_and_the_commit_thread_does_the_others()
 
 #[test]
 fn commits_go_on_while_deposits_come_faster_than_the_disk_writes_them() {
-    let (bus, publisher, commits) = start(Role::CommitThread);
+    let (bus, publisher, commits) = start(Role::Thread);
     let _ = bus.sequencer().deposit(0, [deposit()]);
     let first = commits.recv_timeout(PATIENCE).unwrap();
     let second = commits.recv_timeout(PATIENCE).unwrap();
     assert!(first < second);
     stop(&bus, &publisher);
+}
+
+#[test]
+fn events_take_their_places_while_an_fdatasync_takes_as_long_as_it_likes() {
+    let gate = Arc::<Mutex<()>>::default();
+    let (bus, publisher, commits) = start_behind(Role::Depositor, &gate);
+    let _ = bus.sequencer().deposit(0, [deposit()]);
+    commits.recv_timeout(PATIENCE).unwrap();
+    let shut = gate.lock().unwrap();
+    let head = bus.sequencer().head();
+    while bus.sequencer().head() < head + 10 {
+        std::thread::sleep(SLOW);
+    }
+    assert!(bus.sequencer().durable() <= head, "at most the commit that was under way has ended");
+    drop(shut);
+    stop(&bus, &publisher);
+    assert_eq!(bus.sequencer().durable(), bus.sequencer().head(), "and in the end all is durable");
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firehose_auth::{Access, AnonymousMode, AuthConfig};
+use firehose_broker::action::Now;
 use firehose_broker::bus::wall_us;
+use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Durability, Role};
 use firehose_http::{Connection, Door, HttpConfig, Service};
 use firehose_log::{Log, LogConfig, RealDisk};
@@ -47,7 +49,9 @@ impl Running {
         let mut addresses: Vec<_> =
             listeners.addresses().iter().map(|(p, at)| (p.to_string(), at.to_string())).collect();
         let log = open_log(config)?;
-        let bus = Bus::start(bus_config(config), log, access.clone());
+        let bus_config = bus_config(config);
+        let state = open_state(config, &bus_config, &log)?;
+        let bus = Bus::start(bus_config, log, state, access.clone());
         let mut http = HttpConfig::new(bus.read().clone(), access);
         http.head_timeout = Duration::from_secs(config.limits.connect_timeout_secs.secs);
         let http = Arc::new(Service::start(http)?);
@@ -175,11 +179,31 @@ fn open_log(config: &Config) -> Result<Log, Failure> {
     Ok(log)
 }
 
+/// The state's file stands beside the log's folder.
+fn open_state(config: &Config, bus: &BusConfig, log: &Log) -> Result<State, Failure> {
+    let path = config.data_dir().join("state.redb");
+    let limits = Arc::new(bus.limits.clone());
+    let now = Now { ms: 0, wall_us: wall_us() };
+    let (state, report) = State::open(Arc::new(RealDisk::new()), &path, log.read.clone(), limits, now)
+        .map_err(Failure::runtime)?;
+    tracing::info!(
+        sessions = report.sessions,
+        wills = report.wills,
+        applied = report.applied,
+        "the state is open"
+    );
+    for note in &report.notes {
+        tracing::error!("{note}");
+    }
+    Ok(state)
+}
+
 fn log_config(config: &Config, folder: PathBuf) -> LogConfig {
     let mut log = LogConfig::new(folder.join("log"));
     log.retention_age_secs = Some(config.log.retention_age.secs).filter(|secs| *secs > 0);
     log.retention_bytes = Some(config.log.retention_bytes.0).filter(|bytes| *bytes > 0);
     log.disk_reserve_bytes = config.log.disk_reserve_bytes.0;
+    log.disk_check_secs = config.log.disk_check_secs.secs;
     log
 }
 
@@ -191,7 +215,7 @@ fn handoff(http: &Arc<Service>) -> HttpHandoff {
             HttpStream::Tcp(stream) => Connection::Tcp(stream),
             HttpStream::Unix(stream) => Connection::Unix(stream),
         };
-        http.serve(stream, Vec::new(), Door::Public, connection.place);
+        http.serve(stream, connection.address, Vec::new(), Door::Public, connection.place);
     })
 }
 

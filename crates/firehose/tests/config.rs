@@ -27,7 +27,7 @@ fn mistakes_are_told_with_file_line_and_key() {
         (
             "[log]\nretention_ag = \"1d\"\n",
             "f.toml:2: log.retention_ag: unknown field `retention_ag`, expected one of `durability`, `retention_age`, \
-             `retention_bytes`, `disk_reserve_bytes`, `unlogged`",
+             `retention_bytes`, `disk_reserve_bytes`, `disk_check_secs`, `unlogged`",
         ),
         (
             "# age\n\n[log]\nretention_age = \"1x\"\n",

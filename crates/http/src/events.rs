@@ -1,20 +1,23 @@
 //! `GET /v1/events`: a page of history.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Query, State as FromState};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use firehose_auth::{Auth, Identity, Verdict};
 use firehose_log::{Cursor, Since, SinceError, format_time};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Problem;
 use crate::link;
 use crate::query::EventsQuery;
 use crate::router::{CURSOR, HEAD, State, now_us, set_cursor};
 use crate::scan::{self, ScanError};
+use crate::shares::Peer;
 
 /// How long a request waits for its turn at the log before it is sent away with 429.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,6 +25,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers with one page.
 pub(crate) async fn list(
     FromState(state): FromState<State>,
+    Extension(peer): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -29,11 +33,11 @@ pub(crate) async fn list(
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri)
         .map_err(|error| Problem::bad_request(format!("the query cannot be read: {error}")))?;
     let query = EventsQuery::parse(&pairs, now_us)?;
-    let reader = state.login.identify(&headers).await?;
+    let reader = state.login.identify(&headers, peer).await?;
     let rules = state.login.access().current();
     check_filters(&rules, &reader, &query)?;
     // First the memory, then the log: else every request that waits would hold a page already.
-    let share = share_of_memory(&state).await?;
+    let share = share_of_memory(&state, peer).await?;
     let turn = tokio::time::timeout(TURN_TIMEOUT, state.pages.clone().acquire_owned()).await;
     let Ok(Ok(turn)) = turn else {
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many pages are being read: try again"));
@@ -67,7 +71,13 @@ const PAGE_KIB: u32 = ((2 * scan::PAGE_BYTES_MAX) >> 10) as u32;
 /// A page with its share of the memory that all of them may take, until it is sent.
 struct Unsent {
     body: Vec<u8>,
-    _share: OwnedSemaphorePermit,
+    _share: Share,
+}
+
+/// Memory of its address, and of all.
+struct Share {
+    of_address: Option<OwnedSemaphorePermit>,
+    of_all: OwnedSemaphorePermit,
 }
 
 impl AsRef<[u8]> for Unsent {
@@ -76,20 +86,32 @@ impl AsRef<[u8]> for Unsent {
     }
 }
 
-/// The memory of the largest page; waits until there is so much.
-async fn share_of_memory(state: &State) -> Result<OwnedSemaphorePermit, Problem> {
-    let share = state.unsent_kib.clone().acquire_many_owned(PAGE_KIB);
-    match tokio::time::timeout(TURN_TIMEOUT, share).await {
+/// The memory of the largest page; waits until there is so much: first of the address's own, holding nothing else.
+async fn share_of_memory(state: &State, peer: Peer) -> Result<Share, Problem> {
+    let of_address = match state.unsent_kib_of.of(peer) {
+        Some(own) => {
+            Some(acquire_page(own, "too many pages are being sent to your address: try again").await?)
+        }
+        None => None,
+    };
+    let of_all = state.unsent_kib.clone();
+    let of_all = acquire_page(of_all, "too many pages are being sent: try again").await?;
+    Ok(Share { of_address, of_all })
+}
+
+async fn acquire_page(kib: Arc<Semaphore>, why_not: &'static str) -> Result<OwnedSemaphorePermit, Problem> {
+    match tokio::time::timeout(TURN_TIMEOUT, kib.acquire_many_owned(PAGE_KIB)).await {
         Ok(Ok(share)) => Ok(share),
-        _ => Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many pages are being sent: try again")),
+        _ => Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why_not)),
     }
 }
 
 /// The body, with as much of the share as it needs until it is sent.
-fn hold(mut share: OwnedSemaphorePermit, body: Vec<u8>) -> Bytes {
+fn hold(mut share: Share, body: Vec<u8>) -> Bytes {
     let kib = (body.len() >> 10) + 1;
-    let unneeded = share.split(share.num_permits().saturating_sub(kib));
-    drop(unneeded);
+    for permit in share.of_address.iter_mut().chain([&mut share.of_all]) {
+        drop(permit.split(permit.num_permits().saturating_sub(kib)));
+    }
     Bytes::from_owner(Unsent { body, _share: share })
 }
 

@@ -7,11 +7,14 @@ use firehose_auth::{Access, Identity, Refused};
 use tokio::sync::Semaphore;
 
 use crate::Problem;
+use crate::shares::{Peer, Shares};
 
 /// How many passwords are checked at once: each costs some 50 ms of a core and, with argon2, tens of MiB.
 const CHECKS_MAX: usize = 2;
 /// How many requests may wait for a check.
 const WAITING_MAX: usize = 64;
+/// And how many of one address.
+const WAITING_PER_ADDRESS_MAX: usize = 8;
 
 /// Checks credentials beside the async thread, a few at a time.
 #[derive(Debug)]
@@ -19,12 +22,18 @@ pub struct Login {
     access: Access,
     checks: Semaphore,
     waiting: Semaphore,
+    waiting_of: Shares,
 }
 
 impl Login {
     /// By these rules.
     pub fn new(access: Access) -> Self {
-        Login { access, checks: Semaphore::new(CHECKS_MAX), waiting: Semaphore::new(WAITING_MAX) }
+        Login {
+            access,
+            checks: Semaphore::new(CHECKS_MAX),
+            waiting: Semaphore::new(WAITING_MAX),
+            waiting_of: Shares::new(WAITING_PER_ADDRESS_MAX),
+        }
     }
 
     /// The rules.
@@ -32,17 +41,16 @@ impl Login {
         &self.access
     }
 
-    /// Who makes a request with these headers.
-    pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+    /// Who makes a request with these headers, from there.
+    pub(crate) async fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Identity, Problem> {
         let Some((user, password)) = credentials(headers)? else {
             return self.access.current().authenticate(None, None).map_err(problem);
         };
-        let Ok(_waiting) = self.waiting.try_acquire() else {
-            return Err(Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too many passwords are being checked: try again",
-            ));
-        };
+        let too_many =
+            || Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many passwords are being checked: try again");
+        let own = self.waiting_of.of(peer);
+        let _own = own.map(|own| own.try_acquire_owned().map_err(|_| too_many())).transpose()?;
+        let _waiting = self.waiting.try_acquire().map_err(|_| too_many())?;
         let _check =
             self.checks.acquire().await.map_err(|_| Problem::unavailable("the server is stopping"))?;
         let rules = self.access.current();

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::login::Login;
 use crate::service::HttpConfig;
+use crate::shares::Shares;
 use crate::{Problem, events};
 
 /// The place up to which the answer's reader has seen everything.
@@ -23,6 +24,9 @@ pub(crate) static HEAD: HeaderName = HeaderName::from_static("firehose-head");
 
 /// How much memory all pages that are not sent yet may take, in KiB.
 pub(crate) const UNSENT_KIB_MAX: u32 = 64 << 10;
+
+/// How much of it those to one address may take, in KiB: two pages of the largest size.
+pub(crate) const UNSENT_KIB_PER_ADDRESS_MAX: u32 = 16 << 10;
 
 /// What the answers are made from.
 #[derive(Clone)]
@@ -35,6 +39,8 @@ pub(crate) struct State {
     pub pages: Arc<Semaphore>,
     /// So many KiB of pages wait for clients that read them slowly.
     pub unsent_kib: Arc<Semaphore>,
+    /// And so many of each address.
+    pub unsent_kib_of: Arc<Shares>,
 }
 
 impl State {
@@ -45,6 +51,7 @@ impl State {
             login: Arc::new(Login::new(config.access.clone())),
             pages: Arc::new(Semaphore::new(config.pages_max.max(1))),
             unsent_kib: Arc::new(Semaphore::new(UNSENT_KIB_MAX as usize)),
+            unsent_kib_of: Arc::new(Shares::new(UNSENT_KIB_PER_ADDRESS_MAX as usize)),
         }
     }
 }
@@ -72,11 +79,11 @@ async fn livez() -> Response {
     ([(header::CACHE_CONTROL, "no-store")], "ok\n").into_response()
 }
 
-async fn not_found(request: Request) -> Problem {
+pub(crate) async fn not_found(request: Request) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
 }
 
-async fn method_not_allowed(request: Request) -> Problem {
+pub(crate) async fn method_not_allowed(request: Request) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not possible here", request.method()))
 }
 

@@ -1,7 +1,8 @@
 //! The thread that HTTP runs on.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,13 +11,16 @@ use axum::Router;
 use firehose_auth::Access;
 use firehose_log::Read;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::connection::Connection;
+use crate::operator::{self, Operator};
 use crate::router::{self, State};
+use crate::shares::Peer;
 
 /// The largest head of a request.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -98,18 +102,19 @@ impl Service {
         Ok(Service { shared, runtime: handle, stop, thread: Some(thread) })
     }
 
-    /// Serves one accepted connection; `read_before` are the bytes that were taken from it already. `held` is dropped when
-    /// the connection ends.
+    /// Serves one accepted connection from `address` (none: a unix socket); `read_before` are the bytes that were taken from
+    /// it already. `held` is dropped when the connection ends.
     pub fn serve(
         &self,
         connection: impl Into<Connection>,
+        address: Option<IpAddr>,
         read_before: Vec<u8>,
         door: Door,
         held: impl Send + 'static,
     ) {
         let (shared, connection) = (self.shared.clone(), connection.into());
         self.runtime.spawn(async move {
-            serve(shared, connection, read_before, door).await;
+            serve(shared, connection, Peer(address), read_before, door).await;
             drop(held);
         });
     }
@@ -122,6 +127,19 @@ impl Service {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         self.runtime.spawn(accept(self.shared.clone(), listener, door));
         Ok(address)
+    }
+
+    /// Serves the operator by this socket until the service ends; who may connect is the operator.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn listen_to_operator(&self, listener: UnixListener, operator: Arc<dyn Operator>) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let _inside = self.runtime.enter();
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let (stopping, alive) = (self.shared.stopping.clone(), self.shared.alive.clone());
+        self.runtime.spawn(operator::accept(listener, operator, stopping, alive));
+        Ok(())
     }
 
     /// Takes no more requests, lets those that are being answered end, at most for `grace`, and ends the thread.
@@ -149,7 +167,7 @@ async fn run_until(mut stopping: watch::Receiver<bool>, mut all_gone: mpsc::Rece
 }
 
 /// Waits until the service is to stop, or is gone.
-async fn until(stopping: &mut watch::Receiver<bool>) {
+pub(crate) async fn until(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
@@ -160,8 +178,10 @@ async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, door: Do
             accepted = listener.accept() => accepted,
             () = until(&mut stopping) => return,
         };
-        match accepted.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => drop(tokio::spawn(serve(shared.clone(), stream.into(), Vec::new(), door))),
+        match accepted.and_then(|(stream, from)| Ok((stream.into_std()?, Peer(Some(from.ip()))))) {
+            Ok((stream, peer)) => {
+                drop(tokio::spawn(serve(shared.clone(), stream.into(), peer, Vec::new(), door)))
+            }
             Err(error) => {
                 // out of file descriptors, or a peer that is gone again: never a reason to stop accepting
                 tracing::debug!(%error, "an HTTP connection was not accepted");
@@ -171,7 +191,7 @@ async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, door: Do
     }
 }
 
-async fn serve(shared: Arc<Shared>, connection: Connection, read_before: Vec<u8>, door: Door) {
+async fn serve(shared: Arc<Shared>, connection: Connection, peer: Peer, read_before: Vec<u8>, door: Door) {
     let Ok(_place) = shared.connections.clone().try_acquire_owned() else {
         tracing::debug!("an HTTP connection was closed: there are too many");
         return;
@@ -185,12 +205,19 @@ async fn serve(shared: Arc<Shared>, connection: Connection, read_before: Vec<u8>
         Door::Public => shared.public.clone(),
         Door::Admin => shared.admin.clone(),
     };
+    let router = TowerToHyperService::new(router);
     let mut stopping = shared.stopping.clone();
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(move |mut request| {
+                request.extensions_mut().insert(peer);
+                router.call(request)
+            }),
+        );
     drop(shared);
     tokio::pin!(serving);
     let ended = tokio::select! {

@@ -4,6 +4,7 @@ mod bus;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bus::{Bus, FIRST_SECS};
@@ -165,6 +166,32 @@ fn pages_that_nobody_reads_do_not_keep_others_from_reading() {
 }
 
 #[test]
+fn who_asks_for_many_pages_and_reads_none_holds_up_no_other_address() {
+    let mut bus = Bus::open();
+    let large = format!("\"{}\"", "x".repeat(3 << 20));
+    bus.append(&[("large", &large), ("large", &large), ("small", "1")]);
+    let dial = |address: &str, path: &str| {
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+        write!(ours, "GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").expect("it can be sent");
+        let service = bus.service.as_ref().expect("it runs");
+        service.serve(theirs, address.parse().ok(), Vec::new(), firehose_http::Door::Public, ());
+        ours
+    };
+    let page = |mut stream: UnixStream| {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    let mut unread: Vec<_> =
+        (0..13).map(|number| dial(&format!("2001:db8::{number}"), "/v1/events?topic=large")).collect();
+    // The first of them are being sent.
+    unread[0].read_exact(&mut [0]).expect("the answer begins");
+    assert!(page(dial("203.0.113.1", "/v1/events?topic=small")).starts_with("HTTP/1.1 200 "));
+    assert!(page(dial("2001:db8:0:1::1", "/v1/events?topic=small")).starts_with("HTTP/1.1 200 "));
+    assert_eq!(bus.get("/v1/events?topic=small").payloads(), ["1"]);
+}
+
+#[test]
 fn what_is_not_understood_is_a_problem() {
     let bus = numbered(1);
     for query in
@@ -291,7 +318,7 @@ fn a_connection_whose_first_bytes_were_taken_is_served() {
     let (accepted, _) = listener.accept().expect("a connection");
     client.write_all(b"z HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").expect("it can be sent");
     let service = bus.service.as_ref().expect("it runs");
-    service.serve(accepted, b"GET /live".to_vec(), firehose_http::Door::Admin, ());
+    service.serve(accepted, None, b"GET /live".to_vec(), firehose_http::Door::Admin, ());
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");

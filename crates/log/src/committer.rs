@@ -93,6 +93,9 @@ impl Commit for Committer {
     }
 
     fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
+        if self.housekeeping.waiting.is_some() {
+            return Err(RedactError::Failed("there is no room on the log's disk".into()));
+        }
         let shared = Arc::clone(&self.shared);
         redact::redact(&shared, self, offset, now_us)
     }

@@ -83,6 +83,18 @@ pub trait Commit: Send {
     /// deletes is still needed.
     fn upkeep(&mut self, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep>;
 
+    /// Takes an event back: when this returns a tombstone stands durably at its offset, and no file of the log, nor
+    /// its memory, holds its bytes. Appending goes on meanwhile; a batch that was handed out before stays as it is.
+    /// `now_us` is the wall clock. A record that cannot be read is taken back too: its bytes go, and it stays a
+    /// declared gap.
+    ///
+    /// # Errors
+    /// [`RedactError`]: it is not there, or the disk failed.
+    fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
+        let (_, _) = (offset, now_us);
+        Err(RedactError::Unsupported)
+    }
+
     /// The last commit before a clean stop; also leaves what makes the next start short.
     ///
     /// # Errors
@@ -99,18 +111,6 @@ pub trait Commit: Send {
     fn accept_clock(&mut self, now_us: i64) -> io::Result<bool> {
         let _ = now_us;
         Ok(false)
-    }
-
-    /// Takes an event back: when this returns a tombstone stands durably at its offset, and no file of the log, nor
-    /// its memory, holds its bytes. Appending goes on meanwhile; a batch that was handed out before stays as it is.
-    /// `now_us` is the wall clock. A record that cannot be read is taken back too: its bytes go, and it stays a
-    /// declared gap.
-    ///
-    /// # Errors
-    /// [`RedactError`]: it is not there, or the disk failed.
-    fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
-        let (_, _) = (offset, now_us);
-        Err(RedactError::Unsupported)
     }
 }
 
@@ -239,6 +239,11 @@ pub enum Upkeep {
         /// The reserve.
         reserve_bytes: u64,
     },
+    /// A write found the disk full: publishes are refused until there is room.
+    DiskFull {
+        /// Free bytes, by what the file system says.
+        free_bytes: u64,
+    },
     /// There is room again: publishes are taken.
     DiskRecovered {
         /// Free bytes.
@@ -289,6 +294,9 @@ impl std::fmt::Display for Upkeep {
                 f,
                 "the log's disk has {free_bytes} bytes free, below its reserve of {reserve_bytes}; publishes are refused"
             ),
+            Upkeep::DiskFull { free_bytes } => {
+                write!(f, "the log's disk is full ({free_bytes} bytes free); publishes are refused")
+            }
             Upkeep::DiskRecovered { free_bytes } => {
                 write!(f, "the log's disk has room again ({free_bytes} bytes free); publishes are taken")
             }

@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::batch::{Batch, BatchHeader};
 use crate::disk::File;
@@ -29,8 +30,12 @@ pub(crate) struct Beginning {
     pub unsettled: Vec<Unsettled>,
     /// The last segment, and where it is cut once the new one stands.
     pub torn: Option<(Arc<dyn File>, u64)>,
-    /// Segments that were never begun.
-    pub unbegun: Vec<Arc<Segment>>,
+    /// Files that must be gone before anything is appended.
+    pub leftover: Vec<PathBuf>,
+    /// Files that get another name before anything is appended.
+    pub aside: Vec<(PathBuf, PathBuf)>,
+    /// Earlier generations of segments, which go.
+    pub outdated: Vec<Arc<Segment>>,
     /// How many files were made.
     pub made: u64,
 }
@@ -44,6 +49,19 @@ pub(crate) struct Unsettled {
 }
 
 impl Beginning {
+    pub(crate) fn new(header: SegmentHeader) -> Beginning {
+        Beginning {
+            header,
+            carried: None,
+            unsettled: Vec::new(),
+            torn: None,
+            leftover: Vec::new(),
+            aside: Vec::new(),
+            outdated: Vec::new(),
+            made: 0,
+        }
+    }
+
     /// The last offset there is.
     pub(crate) fn head(&self) -> Offset {
         self.carried.as_ref().map_or(self.header.previous_end, |batch| batch.last())
@@ -69,9 +87,28 @@ impl Beginning {
             unsettled.settle()?;
             self.unsettled.pop();
         }
+        while let Some((from, to)) = self.aside.last() {
+            gone(shared.disk.rename(from, to))?;
+            self.aside.pop();
+        }
         let named = shared.path(&self.header.file_name());
         let file = self.write_first(shared, &named)?;
+        self.remove_leftover(shared)?;
         self.install(shared, named, file);
+        Ok(())
+    }
+
+    /// Only once the new segment says which epoch it is: what goes may be the last that knew of an epoch. And durably:
+    /// a segment that came back after events of its offsets were recorded would hide them.
+    fn remove_leftover(&mut self, shared: &Shared) -> io::Result<()> {
+        if self.leftover.is_empty() {
+            return Ok(());
+        }
+        for path in &self.leftover {
+            gone(shared.disk.remove(path))?;
+        }
+        shared.disk.sync_dir(&shared.config.dir)?;
+        self.leftover.clear();
         Ok(())
     }
 
@@ -121,6 +158,7 @@ impl Beginning {
             let replaced = segments.pop_if(|last| last.first == self.header.first);
             segments.push(Arc::clone(&segment));
             drop(segments);
+            shared.segments_end.store(Offset::MAX, Ordering::Release);
             *writer = Writer::new(segment, file, self.head());
             writer.position = position;
             writer.made = self.made;
@@ -131,11 +169,9 @@ impl Beginning {
             // The new header says where it ends, so that this only saves room.
             let _ = file.truncate(len);
         }
-        for gone in self.unbegun.drain(..).chain(replaced) {
-            shared.forget(&gone);
-            if gone.path != shared.path(&self.header.file_name()) {
-                remove_segment(&*shared.disk, &gone);
-            }
+        for outdated in self.outdated.drain(..).chain(replaced) {
+            shared.forget(&outdated);
+            remove_segment(&*shared.disk, &outdated);
         }
     }
 }
@@ -161,6 +197,14 @@ impl Unsettled {
             at += bytes.len() as u64;
         }
         self.file.sync_data()
+    }
+}
+
+/// It does not matter if it was not there.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

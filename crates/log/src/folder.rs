@@ -27,8 +27,13 @@ pub(crate) struct Folder<'a> {
     /// In order of their offsets.
     pub segments: Vec<Arc<Segment>>,
     pub notes: Vec<Note>,
-    /// Segments that were never begun. They go once the new epoch has.
-    pub unbegun: Vec<Arc<Segment>>,
+    /// Earlier generations of segments. They go once the names of the later ones are durable.
+    pub outdated: Vec<Arc<Segment>>,
+    /// Files that must be gone before anything is appended, since they would stand in the way of what is: segments that
+    /// were never begun.
+    pub leftover: Vec<PathBuf>,
+    /// Files that get another name before anything is appended: the old path and the new.
+    pub aside: Vec<(PathBuf, PathBuf)>,
     /// The latest generation of each first offset for which there is or was a file.
     pub generations: BTreeMap<Offset, u32>,
     names: BTreeSet<String>,
@@ -51,7 +56,9 @@ impl<'a> Folder<'a> {
             disk,
             segments: Vec::new(),
             notes: Vec::new(),
-            unbegun: Vec::new(),
+            outdated: Vec::new(),
+            leftover: Vec::new(),
+            aside: Vec::new(),
             generations: BTreeMap::new(),
             names,
         };
@@ -67,6 +74,7 @@ impl<'a> Folder<'a> {
         }
         folder.adopt_next()?;
         folder.sweep();
+        folder.remove_outdated();
         Ok(folder)
     }
 
@@ -108,28 +116,30 @@ impl<'a> Folder<'a> {
     }
 
     /// Keeps the last segment's file under a name that is not read.
-    pub(crate) fn set_aside(&mut self, why: String) -> Result<(), OpenError> {
-        let Some(segment) = self.segments.pop() else { return Ok(()) };
+    pub(crate) fn set_aside(&mut self, why: String) {
+        let Some(segment) = self.segments.pop() else { return };
         let file = segment.name();
         let numbered = (2..).map(|n| format!("{file}{ASIDE}.{n}"));
         let mut free = std::iter::once(format!("{file}{ASIDE}")).chain(numbered);
         let to = free.find(|name| !self.has(name)).unwrap_or_default();
-        match self.disk.rename(&segment.path, &self.dir.join(&to)) {
-            // It is found and set aside again at the next start; until then nothing reads it.
-            Err(error) if is_full(&error) => {}
-            other => other.map_err(|error| self.error(error))?,
-        }
-        self.names.insert(to.clone());
+        self.aside.push((segment.path.clone(), self.dir.join(&to)));
         self.notes.push(Note::SetAside { file, to, why });
-        Ok(())
+    }
+
+    /// Takes the last segment, which was never begun, from the list.
+    pub(crate) fn drop_unbegun(&mut self) {
+        let Some(segment) = self.segments.pop() else { return };
+        self.notes.push(Note::Unbegun { file: segment.name() });
+        self.leftover.extend(segment.paths());
     }
 
     /// The latest epoch of which this log's files that were set aside are, now or earlier, and the number of those
     /// that do not say it.
     pub(crate) fn epochs_aside(&self, identity: Identity) -> (u32, u32) {
         let (mut latest, mut unknown) = (0, 0);
-        for name in self.names.iter().filter(|name| name.contains(ASIDE)) {
-            match self.header_of(&self.dir.join(name)) {
+        let earlier = self.names.iter().filter(|name| name.contains(ASIDE)).map(|name| self.dir.join(name));
+        for path in earlier.chain(self.aside.iter().map(|(from, _)| from.clone())) {
+            match self.header_of(&path) {
                 Ok(Decoded::Header(header)) if header.log_id == identity.log_id => {
                     latest = latest.max(header.epoch);
                 }
@@ -145,12 +155,12 @@ impl<'a> Folder<'a> {
     }
 
     /// The latest generation that has a header; those that it replaced go.
-    fn newest_generation(&self, first: Offset, generations: &[u32]) -> Result<Arc<Segment>, OpenError> {
+    fn newest_generation(&mut self, first: Offset, generations: &[u32]) -> Result<Arc<Segment>, OpenError> {
         let mut chosen: Option<Segment> = None;
         for &generation in generations.iter().rev() {
             let segment = Segment::found(self.dir, first, generation);
             if chosen.is_some() {
-                remove_segment(self.disk, &segment);
+                self.outdated.push(Arc::new(segment));
             } else if generations.len() == 1 || self.is_headed(&segment)? {
                 chosen = Some(segment);
             }
@@ -201,7 +211,10 @@ impl<'a> Folder<'a> {
     fn adopt(&mut self, path: &Path, header: SegmentHeader) -> Result<(), OpenError> {
         match self.disk.rename(path, &self.dir.join(header.file_name())) {
             // Nothing in it was durable.
-            Err(error) if is_full(&error) => return Ok(()),
+            Err(error) if is_full(&error) => {
+                self.leftover.push(path.to_owned());
+                return Ok(());
+            }
             other => other.map_err(|error| self.error(error))?,
         }
         self.names.insert(header.file_name());
@@ -211,13 +224,19 @@ impl<'a> Folder<'a> {
         let adopted = Arc::new(Segment::found(self.dir, header.first, header.generation));
         match self.segments.get_mut(at).filter(|segment| segment.first == header.first) {
             Some(other) if other.generation < header.generation => {
-                let replaced = std::mem::replace(other, adopted);
-                remove_segment(self.disk, &replaced);
+                self.outdated.push(std::mem::replace(other, adopted));
             }
-            Some(_) => remove_segment(self.disk, &adopted),
+            Some(_) => self.outdated.push(adopted),
             None => self.segments.insert(at, adopted),
         }
         Ok(())
+    }
+
+    /// Removes earlier generations. If the folder cannot be synced now they go when the epoch has begun.
+    fn remove_outdated(&mut self) {
+        if !self.outdated.is_empty() && self.disk.sync_dir(self.dir).is_ok() {
+            self.outdated.drain(..).for_each(|segment| remove_segment(self.disk, &segment));
+        }
     }
 
     /// Removes side files that were not finished, and those whose segment is gone.
@@ -235,8 +254,7 @@ impl<'a> Folder<'a> {
 /// Removes a segment and its side files. What cannot be removed is replaced by name or by generation, and goes at a
 /// later start.
 pub(crate) fn remove_segment(disk: &dyn Disk, segment: &Segment) {
-    let paths: [PathBuf; 3] = [segment.index_path(), segment.point_path(), segment.path.clone()];
-    for path in paths {
+    for path in segment.paths() {
         let _ = disk.remove(&path);
     }
 }

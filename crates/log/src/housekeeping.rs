@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Clock;
-use crate::engine::{Keep, Refusal, Upkeep};
+use crate::engine::{Keep, Upkeep};
 use crate::epoch::Beginning;
 use crate::event::Offset;
 use crate::folder::is_full;
 use crate::keeping::Keeping;
 use crate::kept;
 use crate::note::Note;
+use crate::room::Room;
 use crate::segment::{Segment, lock};
 use crate::shared::Shared;
 
@@ -20,14 +21,15 @@ pub(crate) struct Housekeeping {
     pub clock: Clock,
     /// The epoch, as long as there is no room for it to begin.
     pub waiting: Option<Beginning>,
-    disk_low: bool,
+    room: Room,
     keeping: Keeping,
 }
 
 impl Housekeeping {
     /// `waiting`: the epoch, if there was no room for it to begin.
     pub(crate) fn new(clock: Clock, waiting: Option<Beginning>, monotonic_us: u64) -> Housekeeping {
-        Housekeeping { clock, disk_low: waiting.is_some(), waiting, keeping: Keeping::new(monotonic_us) }
+        let room = waiting.as_ref().map_or_else(Room::default, |waiting| Room::full(waiting.head()));
+        Housekeeping { clock, room, waiting, keeping: Keeping::new(monotonic_us) }
     }
 
     pub(crate) fn run(&mut self, shared: &Shared, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep> {
@@ -39,7 +41,8 @@ impl Housekeeping {
         };
         attempt("make the next segment ahead", prepare(shared));
         attempt("write a segment's index", seal(shared));
-        match self.check_space(shared) {
+        let waiting = &mut self.waiting;
+        match self.room.check(shared, |is_room| Self::begin(waiting, shared, is_room)) {
             Ok(notice) => done.extend(notice),
             Err(error) => {
                 done.push(Upkeep::Failed { what: "see how much room there is", why: error.to_string() })
@@ -52,33 +55,14 @@ impl Housekeeping {
         done
     }
 
-    fn check_space(&mut self, shared: &Shared) -> io::Result<Option<Upkeep>> {
-        let space = shared.disk.space(&shared.config.dir)?;
-        let reserve_bytes = shared.config.disk_reserve_bytes.min(space.total_bytes / 20);
-        let low =
-            space.free_bytes < reserve_bytes || !self.begin(shared, space.free_bytes >= reserve_bytes)?;
-        let mut writer = lock(&shared.writer);
-        match (low, &writer.refusing) {
-            (true, None) => writer.refusing = Some(Refusal::DiskFull),
-            (false, Some(Refusal::DiskFull)) => writer.refusing = None,
-            _ => {}
-        }
-        let was_low = std::mem::replace(&mut self.disk_low, low);
-        Ok(match (was_low, low) {
-            (false, true) => Some(Upkeep::DiskLow { free_bytes: space.free_bytes, reserve_bytes }),
-            (true, false) => Some(Upkeep::DiskRecovered { free_bytes: space.free_bytes }),
-            _ => None,
-        })
-    }
-
     /// Begins the epoch that waits for room, if one does; gives whether it has begun.
-    fn begin(&mut self, shared: &Shared, is_room: bool) -> io::Result<bool> {
-        let Some(waiting) = &mut self.waiting else { return Ok(true) };
+    fn begin(waiting: &mut Option<Beginning>, shared: &Shared, is_room: bool) -> io::Result<bool> {
+        let Some(beginning) = waiting else { return Ok(true) };
         if !is_room {
             return Ok(false);
         }
-        match waiting.attempt(shared) {
-            Ok(()) => self.waiting = None,
+        match beginning.attempt(shared) {
+            Ok(()) => *waiting = None,
             Err(error) if is_full(&error) => return Ok(false),
             Err(error) => return Err(error),
         }

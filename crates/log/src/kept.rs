@@ -11,6 +11,7 @@ use crate::disk::{Disk, File};
 use crate::engine::{Fetched, Wait};
 use crate::event::Offset;
 use crate::fetch::{self, Events, Pages};
+use crate::note::Note;
 use crate::segment::read_header;
 use crate::segment_header::{Decoded, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::shared::{Shared, write_fully};
@@ -48,39 +49,7 @@ impl Run {
     }
 }
 
-/// What was found amiss with the side file of kept records at a start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeptNote {
-    /// Records that cannot be read and are left out.
-    Damaged {
-        /// Name of the file.
-        file: String,
-        /// How many records it should have and has not.
-        records: u64,
-    },
-    /// The file cannot be read; it was given a name that is not read.
-    SetAside {
-        /// Name it had.
-        file: String,
-        /// Why.
-        why: String,
-    },
-}
-
-impl std::fmt::Display for KeptNote {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            KeptNote::Damaged { file, records } => {
-                write!(f, "{file} is damaged: {records} kept events cannot be read and are left out")
-            }
-            KeptNote::SetAside { file, why } => write!(
-                f,
-                "{file} was set aside as {file}{ASIDE}: {why}; retained messages that only it held are gone"
-            ),
-        }
-    }
-}
-
+/// What the name of a file ends with that is kept and not read.
 const ASIDE: &str = ".damaged";
 const NEW: &str = ".new";
 
@@ -127,34 +96,39 @@ impl Kept {
 }
 
 /// Opens the latest side file of this log in the folder; those that it replaced go, those that cannot be read are set
-/// aside.
+/// aside. What can be neither now is met again at the next start.
 pub(crate) fn load(
     dir: &Path,
     disk: &dyn Disk,
     log_id: u64,
     salt: u32,
-) -> io::Result<(Option<Kept>, Vec<KeptNote>)> {
-    let mut notes = Vec::new();
+    notes: &mut Vec<Note>,
+) -> io::Result<Option<Kept>> {
     let mut chosen = None;
     for (_, name) in generations(dir, disk)? {
         let path = dir.join(&name);
         if chosen.is_some() {
-            disk.remove(&path)?;
+            let _ = disk.remove(&path);
             continue;
         }
         match read(&path, disk, log_id, salt) {
-            Ok((kept, 0)) => chosen = Some(kept),
-            Ok((kept, records)) => {
-                notes.push(KeptNote::Damaged { file: name, records });
+            Ok((kept, missing)) => {
+                if missing > 0 {
+                    notes.push(Note::KeptDamaged { file: name, events: missing });
+                }
                 chosen = Some(kept);
             }
             Err(why) => {
-                disk.rename(&path, &dir.join(format!("{name}{ASIDE}")))?;
-                notes.push(KeptNote::SetAside { file: name, why });
+                let names = disk.list(dir)?;
+                let numbered = (2..).map(|n| format!("{name}{ASIDE}.{n}"));
+                let mut free = std::iter::once(format!("{name}{ASIDE}")).chain(numbered);
+                let to = free.find(|free| !names.contains(free)).unwrap_or_default();
+                let _ = disk.rename(&path, &dir.join(&to));
+                notes.push(Note::SetAside { file: name, to, why });
             }
         }
     }
-    Ok((chosen, notes))
+    Ok(chosen)
 }
 
 /// The side files, the latest first. One that was not finished goes.
@@ -164,7 +138,7 @@ fn generations(dir: &Path, disk: &dyn Disk) -> io::Result<Vec<(u32, String)>> {
         if let Some(generation) = parse_name(&name) {
             found.push((generation, name));
         } else if name.strip_suffix(NEW).and_then(parse_name).is_some() {
-            disk.remove(&dir.join(name))?;
+            let _ = disk.remove(&dir.join(name));
         }
     }
     found.sort_by(|one, other| other.cmp(one));
@@ -182,13 +156,13 @@ fn file_name(generation: u32) -> String {
 
 /// A side file, and how many of its records are missing; or why it cannot be used.
 fn read(path: &Path, disk: &dyn Disk, log_id: u64, salt: u32) -> Result<(Kept, u64), String> {
-    let say = |error: io::Error| error.to_string();
+    let say = |error: io::Error| format!("cannot be read ({error})");
     let file = disk.open(path).map_err(say)?;
     let header = match read_header(&*file).map_err(say)? {
         Decoded::Header(header) if header.log_id == log_id => header,
-        Decoded::Header(_) => return Err("it is of another log".into()),
-        Decoded::Newer(version) => return Err(format!("it is of format {version}, of a later firehose")),
-        Decoded::None => return Err("its header is damaged".into()),
+        Decoded::Header(_) => return Err("belongs to another log".into()),
+        Decoded::Newer(version) => return Err(format!("is of format {version}, of a later firehose")),
+        Decoded::None => return Err("has a damaged header".into()),
     };
     let bytes = file.len().map_err(say)?;
     let (runs, whole) = walk(&file, salt, bytes).map_err(say)?;

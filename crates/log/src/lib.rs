@@ -41,6 +41,7 @@ mod reader;
 mod record;
 mod recovery;
 mod redact;
+mod room;
 mod segment;
 mod segment_header;
 mod shared;
@@ -63,7 +64,6 @@ pub use engine::{
 };
 pub use event::{Event, FIRST_OFFSET, Flags, Offset, Origin, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX, WayIn};
 pub use json::{format_time, write_json};
-pub use kept::KeptNote;
 pub use log::{Log, LogConfig, OpenError, RecoveryReport};
 pub use mem_disk::{DiskCall, MemDisk};
 pub use note::Note;

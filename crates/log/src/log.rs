@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::engine::{Append, Commit, Read};
 use crate::event::Offset;
-use crate::kept::KeptNote;
 use crate::note::Note;
 
 /// What a log is opened with.
@@ -21,6 +20,8 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// Free space below which publishes are refused; never more than 5 % of the file system.
     pub disk_reserve_bytes: u64,
+    /// How often the free space is looked at, in seconds; 0: at each upkeep.
+    pub disk_check_secs: u64,
     /// Bytes of recent batches that are kept in memory for readers.
     pub tail_bytes: usize,
     /// Bytes of durable batches after which the index of the segment that is written is stored, so that a start has
@@ -29,8 +30,8 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
-    /// The defaults, in the folder `dir`: segments of 128 MiB, a year, 20 GiB, 256 MiB reserve, 4 MiB tail, an index
-    /// point every 4 MiB.
+    /// The defaults, in the folder `dir`: segments of 128 MiB, a year, 20 GiB, 256 MiB reserve, looked at every
+    /// second, 4 MiB tail, an index point every 4 MiB.
     pub fn new(dir: impl Into<PathBuf>) -> LogConfig {
         LogConfig {
             dir: dir.into(),
@@ -38,6 +39,7 @@ impl LogConfig {
             retention_age_secs: Some(365 * 86_400),
             retention_bytes: Some(20 << 30),
             disk_reserve_bytes: 256 << 20,
+            disk_check_secs: 1,
             tail_bytes: 4 << 20,
             index_point_bytes: 4 << 20,
         }
@@ -77,8 +79,6 @@ pub struct RecoveryReport {
     pub gaps: Vec<(Offset, Offset)>,
     /// Whole records before a torn one of the same batch, that were carried over into the new segment.
     pub carried_over: u64,
-    /// What was found amiss with the side file of kept records.
-    pub kept: Vec<KeptNote>,
     /// Bytes that were looked through.
     pub checked_bytes: u64,
     /// Whether there was room for the new epoch's first segment. If not, publishes are refused until there is.

@@ -40,6 +40,13 @@ pub enum Note {
         /// What was wrong with it.
         why: &'static str,
     },
+    /// Some of the events that were kept beyond retention cannot be read, and are left out.
+    KeptDamaged {
+        /// The file's name.
+        file: String,
+        /// How many.
+        events: u64,
+    },
     /// The last segment's index point was of no use; the whole segment was looked through.
     PointIgnored {
         /// The segment's name.
@@ -87,6 +94,9 @@ impl std::fmt::Display for Note {
             }
             Note::IndexMadeAnew { file, why } => {
                 write!(f, "the index of segment {file} {why}: it was made anew")
+            }
+            Note::KeptDamaged { file, events } => {
+                write!(f, "{file} is damaged: {events} events that were kept beyond retention are lost")
             }
             Note::PointIgnored { file, why } => {
                 write!(f, "the index point of segment {file} {why}: the whole segment was looked through")

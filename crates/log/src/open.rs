@@ -40,17 +40,16 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
     let end = recover_last(&mut folder, &mut report)?;
     report.created = end.created;
     let held = folder.has(HOLD_FILE);
-    let Folder { segments, notes, generations, unbegun, .. } = folder;
+    let Folder { segments, notes, generations, leftover, aside, outdated, .. } = folder;
     let mut beginning = beginning(end, &segments, &generations, now_us);
-    beginning.unbegun = unbegun;
+    (beginning.leftover, beginning.aside, beginning.outdated) = (leftover, aside, outdated);
     report.epoch = beginning.header.epoch;
     report.head = beginning.head();
     report.notes.extend(notes);
 
     let header = beginning.header;
-    let (kept, notes) = kept::load(&config.dir, &*disk, header.log_id, header.salt)
+    let kept = kept::load(&config.dir, &*disk, header.log_id, header.salt, &mut report.notes)
         .map_err(|error| open_error(&config.dir, error))?;
-    report.kept = notes;
     let mut tail = Tail::new(config.tail_bytes, beginning.durable());
     if let Some(batch) = &beginning.carried {
         tail.pin(Arc::clone(batch));
@@ -63,6 +62,7 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
         epoch: header.epoch,
         previous_epoch_end: header.previous_epoch_end,
         head: AtomicU64::new(report.head),
+        segments_end: AtomicU64::new(header.previous_end),
         segments: RwLock::new(segments),
         kept: RwLock::new(kept.map(Arc::new)),
         tail: Mutex::new(tail),
@@ -84,8 +84,8 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
         Err(error) => return Err(open_error(&shared.config.dir, error)),
     };
     report.begun = waiting.is_none();
-    report.duration_us = shared.disk.monotonic_us().saturating_sub(started_us);
     let housekeeping = Housekeeping::new(clock, waiting, shared.disk.monotonic_us());
+    report.duration_us = shared.disk.monotonic_us().saturating_sub(started_us);
     Ok(Log {
         append: Box::new(Appender::new(Arc::clone(&shared))),
         commit: Box::new(Committer::new(Arc::clone(&shared), housekeeping)),
@@ -144,7 +144,7 @@ fn beginning(
     };
     let torn = end.torn.filter(|_| !replaces);
     let (carried, unsettled) = (carried.map(Arc::new), end.unsettled);
-    Beginning { header, carried, unsettled, torn, unbegun: Vec::new(), made: 0 }
+    Beginning { carried, unsettled, torn, ..Beginning::new(header) }
 }
 
 /// Looks through the last segment that holds anything. Cuts nothing: what is torn stays until the new segment stands.
@@ -163,11 +163,9 @@ fn recover_last(folder: &mut Folder<'_>, report: &mut RecoveryReport) -> Result<
         let holds_any = recovered.index.last >= segment.first || recovered.carried.is_some();
         if header.is_none() && !holds_any {
             if recovered.end > SEGMENT_HEADER_BYTES as u64 {
-                folder.set_aside("has no header, and nothing whole in it".into())?;
+                folder.set_aside("has no header, and nothing whole in it".into());
             } else {
-                folder.notes.push(Note::Unbegun { file: segment.name() });
-                folder.segments.pop();
-                folder.unbegun.push(segment);
+                folder.drop_unbegun();
                 epochs_unknown += 1;
             }
             continue;
@@ -189,7 +187,7 @@ fn recover_last(folder: &mut Folder<'_>, report: &mut RecoveryReport) -> Result<
     }
     // Of segments of which none has a header nothing can be read.
     while !folder.segments.is_empty() {
-        folder.set_aside("has no header, nor has any other segment".into())?;
+        folder.set_aside("has no header, nor has any other segment".into());
     }
     let identity = Identity { log_id: folder.disk.random(), salt: (folder.disk.random() >> 32) as u32 };
     let (unsettled, torn) = (Vec::new(), None);
@@ -210,7 +208,7 @@ fn header_of_last(
         Some(_) => return Ok(Some(None)),
         None => "is a folder".into(),
     };
-    folder.set_aside(why)?;
+    folder.set_aside(why);
     Ok(None)
 }
 

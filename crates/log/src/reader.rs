@@ -65,7 +65,10 @@ pub(crate) fn locate(shared: &Shared, from: Offset) -> Located {
     let Some(segment) = after.checked_sub(1).and_then(|at| segments.get(at)) else {
         return Located::Gap(segments.first().map_or(from + 1, |oldest| oldest.first));
     };
-    let last = segments.get(after).map_or_else(|| shared.head.load(Ordering::Acquire), |next| next.first - 1);
+    let last = segments.get(after).map_or_else(
+        || shared.head.load(Ordering::Acquire).min(shared.segments_end.load(Ordering::Acquire)),
+        |next| next.first - 1,
+    );
     Located::In(Arc::clone(segment), last)
 }
 
@@ -103,11 +106,16 @@ impl Reading<'_> {
         let mut taken = Taken { batches: Vec::new(), bytes: 0, next: None };
         while position < end {
             let left = usize::try_from(end - position).unwrap_or(usize::MAX);
-            self.fill(&*file, &mut buf, position, want.min(left))?;
+            let filled = self.fill(&*file, &mut buf, position, want.min(left))?;
+            // A file that ends before its index says holds no more of its last batch, however often it is read.
+            let left = if filled == Filled::Ended { buf.len() } else { left };
             let (used, stop) = self.take(&buf, left, &mut taken);
             position += used as u64;
             match stop {
                 Stop::Done => break,
+                Stop::More(_) if taken.batches.is_empty() && filled == Filled::Blocked => {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
                 Stop::More(bytes) if taken.batches.is_empty() => want = bytes.max(READ_BYTES_MIN),
                 Stop::More(_) => break,
                 Stop::Gap(next) if taken.batches.is_empty() => return Ok(Chunk::Gap { next, why: DAMAGED }),
@@ -154,10 +162,11 @@ impl Reading<'_> {
         Ok(place(&opened))
     }
 
-    /// Reads up to `want` bytes; fewer only where the file ends.
-    fn fill(&self, file: &dyn File, buf: &mut Vec<u8>, position: u64, want: usize) -> io::Result<()> {
+    /// Reads up to `want` bytes; fewer where the file ends, or where the disk would have to be waited for.
+    fn fill(&self, file: &dyn File, buf: &mut Vec<u8>, position: u64, want: usize) -> io::Result<Filled> {
         buf.resize(want, 0);
         let mut done = 0;
+        let mut filled = Filled::Whole;
         while done < want {
             let at = position + done as u64;
             let read = match self.wait {
@@ -165,18 +174,20 @@ impl Reading<'_> {
                 Wait::No => match file.read_at_nowait(&mut buf[done..], at) {
                     // What is there may do.
                     Err(error) if error.kind() == ErrorKind::WouldBlock && done >= BATCH_HEADER_BYTES => {
+                        filled = Filled::Blocked;
                         break;
                     }
                     other => other,
                 },
             }?;
             if read == 0 {
+                filled = Filled::Ended;
                 break;
             }
             done += read;
         }
         buf.truncate(done);
-        Ok(())
+        Ok(filled)
     }
 
     /// Takes batches from the front of `buf`, which stands `left` bytes before the end. Gives how many bytes were
@@ -259,6 +270,16 @@ impl Reading<'_> {
             }
         }
     }
+}
+
+/// Whether a buffer got what was wanted.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Filled {
+    Whole,
+    /// The file ends.
+    Ended,
+    /// The disk would have to be waited for.
+    Blocked,
 }
 
 /// What a read has so far.

@@ -14,8 +14,8 @@ use crate::index::Index;
 use crate::kept;
 use crate::reader::{self, Located, locate};
 use crate::record::Kind;
-use crate::segment::{Opened, Segment, lock};
-use crate::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader, parse_file_name};
+use crate::segment::{Opened, Segment, lock, read_header};
+use crate::segment_header::{Decoded, SEGMENT_HEADER_BYTES, SegmentHeader, parse_file_name};
 use crate::shared::{Shared, write_fully};
 use crate::walk::{RECORD_BYTES_MIN, Step, Walk};
 use crate::writer::NEXT;
@@ -149,6 +149,7 @@ fn rewrite(
     last: Offset,
     redacted: Option<Offset>,
 ) -> io::Result<()> {
+    check_file(shared, segment)?;
     let opened = shared.open(segment)?;
     let path = lock(&shared.writer).next_path(shared);
     let file = shared.disk.create(&path)?;
@@ -184,8 +185,20 @@ fn rewrite(
     }
     segment.close();
     shared.forget(segment);
-    kept::remove(&*shared.disk, &segment.index_path())?;
+    for side in [segment.index_path(), segment.point_path()] {
+        kept::remove(&*shared.disk, &side)?;
+    }
     kept::remove(&*shared.disk, &segment.path)
+}
+
+/// Fails if the file under the segment's name is not the segment: nobody can tell what it holds.
+fn check_file(shared: &Shared, segment: &Segment) -> io::Result<()> {
+    let why = match read_header(&*shared.disk.open(&segment.path)?)? {
+        Decoded::Header(header) => segment.foreign(&header, shared.log_id),
+        Decoded::Newer(version) => Some(format!("is of format {version}, of a later firehose")),
+        Decoded::None => None,
+    };
+    why.map_or(Ok(()), |why| Err(io::Error::other(format!("segment {} {why}", segment.name()))))
 }
 
 /// The header of the segment's next generation. If its own is damaged, what its batches and its neighbours say.
@@ -231,9 +244,11 @@ fn sweep(shared: &Shared) -> io::Result<bool> {
         writer.prepared.as_ref().is_some_and(|(path, _)| path.file_name().is_some_and(|it| it == name))
     };
     let is_old = |name: &str| {
-        parse_file_name(name.trim_end_matches(".index")).is_some_and(|(first, generation)| {
-            segments.iter().any(|segment| segment.first == first && segment.generation > generation)
-        })
+        parse_file_name(name.trim_end_matches(".index").trim_end_matches(".point")).is_some_and(
+            |(first, generation)| {
+                segments.iter().any(|segment| segment.first == first && segment.generation > generation)
+            },
+        )
     };
     let mut swept = kept::sweep(shared)?;
     for name in shared.disk.list(&shared.config.dir)? {

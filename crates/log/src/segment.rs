@@ -275,6 +275,11 @@ impl Segment {
         disk.rename(&written, path)
     }
 
+    /// Its side files and its file.
+    pub(crate) fn paths(&self) -> [PathBuf; 3] {
+        [self.index_path(), self.point_path(), self.path.clone()]
+    }
+
     pub(crate) fn index_path(&self) -> PathBuf {
         self.path.with_extension("log.index")
     }
@@ -326,9 +331,12 @@ impl Segment {
             match walk.step()? {
                 Step::Batch(position, header) => index.push(&header, position),
                 Step::Lost(..) => {}
-                Step::End => return Ok(index),
+                Step::End => break,
             }
         }
+        // The file may be cut within its last batch.
+        index.len = index.len.min(len);
+        Ok(index)
     }
 }
 

@@ -29,7 +29,10 @@ pub(crate) struct Shared {
     pub previous_epoch_end: Offset,
     /// Offset of the newest record that is written.
     pub head: AtomicU64,
-    /// In order of their offsets, the active one last; never empty.
+    /// The last offset that the segments hold while the epoch waits for room to begin; what is above stands in the
+    /// tail. `Offset::MAX` once it has begun.
+    pub segments_end: AtomicU64,
+    /// In order of their offsets, the active one last; empty only while the first epoch waits for room to begin.
     pub segments: RwLock<Vec<Arc<Segment>>>,
     /// The records that outlived their segments.
     pub kept: RwLock<Option<Arc<Kept>>>,

@@ -141,6 +141,8 @@ impl Writer {
         match self.write_batches(shared, now_us, &batches) {
             Ok(()) => self.publish(shared, &batches),
             Err(refusal) => {
+                // A full disk is told, and whatever else the failure left to do is done.
+                shared.wants_upkeep.store(true, Ordering::Relaxed);
                 for answer in answers {
                     if answer.2.as_ref().is_ok_and(|batch| batch.is_logged()) {
                         answer.2 = Err(refusal.clone());

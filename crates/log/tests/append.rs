@@ -274,3 +274,57 @@ fn below_the_reserve_publishes_are_refused_and_reading_goes_on() {
     assert!(matches!(log.commit.upkeep(NOW_US, &mut KeepNothing)[..], [Upkeep::DiskRecovered { .. }]));
     assert_eq!(append(&mut log, &["b"]), 2);
 }
+
+#[test]
+fn the_room_is_looked_at_every_disk_check_secs_and_one_notice_says_when_it_begins_and_ends() {
+    let disk = MemDisk::new();
+    let config = firehose_log::LogConfig { disk_reserve_bytes: 1_000, disk_check_secs: 10, ..config() };
+    let mut log = try_open(&disk, config).expect("opens");
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), [], "the first look");
+    disk.set_free_bytes(Some(1));
+    disk.pass(9_999_999);
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), []);
+    append(&mut log, &["a"]);
+    disk.pass(1);
+    assert_eq!(
+        log.commit.upkeep(NOW_US, &mut KeepNothing),
+        [Upkeep::DiskLow { free_bytes: 1, reserve_bytes: 1_000 }]
+    );
+    assert!(append_at(&mut log, NOW_US, &[&["b"]])[0].is_err());
+    disk.set_free_bytes(Some(5_000));
+    disk.pass(9_999_999);
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), []);
+    assert!(append_at(&mut log, NOW_US, &[&["b"]])[0].is_err());
+    disk.pass(1);
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), [Upkeep::DiskRecovered { free_bytes: 5_000 }]);
+    assert_eq!(append(&mut log, &["b"]), 2);
+}
+
+#[test]
+fn a_write_that_finds_the_disk_full_is_told_once_and_its_end_when_one_went_through() {
+    let disk = MemDisk::new();
+    disk.set_free_bytes(Some(5_000));
+    let mut log = try_open(&disk, firehose_log::LogConfig { disk_check_secs: 1, ..config() }).expect("opens");
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), []);
+    let refused = |log: &mut firehose_log::Log| {
+        disk.fail(DiskCall::Write, ErrorKind::StorageFull);
+        assert!(append_at(log, NOW_US, &[&["x"]])[0].is_err());
+    };
+    refused(&mut log);
+    assert!(log.append.wants_upkeep(), "it is told at once");
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), [Upkeep::DiskFull { free_bytes: 5_000 }]);
+    for _ in 0..3 {
+        // There seems to be room, and there is none: as with a quota.
+        disk.pass(1_000_000);
+        assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), []);
+        refused(&mut log);
+        assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), []);
+    }
+    disk.pass(1_000_000);
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), []);
+    disk.pass(1_000_000);
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), [], "nobody has tried");
+    append(&mut log, &["a"]);
+    disk.pass(1_000_000);
+    assert_eq!(log.commit.upkeep(NOW_US, &mut KeepNothing), [Upkeep::DiskRecovered { free_bytes: 5_000 }]);
+}

@@ -1,13 +1,11 @@
 //! Records that are still needed when retention deletes their segment.
 
-mod cut;
 mod fixture;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use cut::CutDisk;
-use firehose_log::{Disk, Fetched, Keep, KeptNote, Log, LogConfig, MemDisk, Offset, Upkeep, Wait, open};
+use firehose_log::{Disk, Fetched, Keep, Log, LogConfig, MemDisk, Note, Offset, Upkeep, Wait};
 use fixture::*;
 
 const MINUTE_US: u64 = 60_000_000;
@@ -96,7 +94,7 @@ fn what_is_needed_outlives_its_segment_and_is_found_by_fetch_alone() {
         assert_eq!(kept_files(&disk).len(), 1);
         drop(log);
         log = try_open(&disk, small()).expect("opens");
-        assert_eq!(log.recovery.kept, []);
+        assert_eq!(log.recovery.notes, []);
         assert_eq!(log.read.oldest(), oldest);
     }
     // More of it, in a next generation.
@@ -184,7 +182,7 @@ fn a_damaged_record_is_left_out_and_noted() {
         disk.set_bytes(&path, &bytes);
         let mut log = try_open(&disk, small()).expect("opens");
         let file = "kept.0.log".to_owned();
-        assert_eq!(log.recovery.kept, [KeptNote::Damaged { file, records: lost.len() as u64 }]);
+        assert_eq!(log.recovery.notes, [Note::KeptDamaged { file, events: lost.len() as u64 }]);
         let left: Vec<Offset> = NEEDED.into_iter().filter(|offset| !lost.contains(offset)).collect();
         assert_eq!(fetch(&log, &NEEDED), left);
         // The next generation has what is left, and is whole.
@@ -193,7 +191,7 @@ fn a_damaged_record_is_left_out_and_noted() {
         log.commit.upkeep(NOW_US, &mut Needs(vec![1]));
         drop(log);
         let log = try_open(&disk, small()).expect("opens");
-        assert_eq!((log.recovery.kept.as_slice(), fetch(&log, &NEEDED)), ([].as_slice(), vec![1]));
+        assert_eq!((log.recovery.notes.as_slice(), fetch(&log, &NEEDED)), ([].as_slice(), vec![1]));
         drop(log);
         disk.remove(&kept_files(&disk)[0]).expect("removes");
     }
@@ -219,62 +217,56 @@ fn a_file_that_is_not_of_this_log_or_format_is_set_aside_with_one_line() {
     damaged[2048 + 20] ^= 1;
     let foreign = other.bytes(&kept_files(&other)[0]).expect("there");
     let cases = [
-        (newer, "it is of format 2, of a later firehose"),
-        (damaged, "its header is damaged"),
-        (foreign, "it is of another log"),
-        (Vec::new(), "its header is damaged"),
+        (newer, "is of format 2, of a later firehose"),
+        (damaged, "has a damaged header"),
+        (foreign, "belongs to another log"),
+        (Vec::new(), "has a damaged header"),
     ];
     for (bytes, why) in cases {
         disk.set_bytes(&path, &bytes);
         let log = try_open(&disk, small()).expect("opens");
-        let note = KeptNote::SetAside { file: "kept.0.log".into(), why: why.into() };
-        assert_eq!(log.recovery.kept, [note]);
+        let to =
+            disk.list(Path::new("/log")).expect("lists").into_iter().filter(|name| name.contains(".damaged"));
+        let to = to.max().expect("set aside");
+        let note = Note::SetAside { file: "kept.0.log".into(), to: to.clone(), why: why.into() };
+        assert_eq!(log.recovery.notes, [note]);
         assert_eq!((fetch(&log, &NEEDED), log.read.kept()), (vec![], vec![]));
-        assert_eq!(disk.bytes(Path::new("/log/kept.0.log.damaged")), Some(bytes));
+        assert_eq!(disk.bytes(&Path::new("/log").join(to)), Some(bytes));
         drop(log);
     }
 }
 
 #[test]
 fn wherever_the_power_fails_what_is_needed_is_found_after_the_start() {
-    let mut cuts = 0;
-    for calls in 0.. {
-        let disk = MemDisk::new();
-        let cutting = CutDisk::new(disk.clone());
-        let mut log = open(small(), Arc::new(cutting.clone()), NOW_US).expect("opens");
-        fill(&mut log);
-        log.commit.upkeep(NOW_US, &mut Unsure);
-        // One generation is there, and is followed by the next.
-        let half = LogConfig { retention_bytes: Some(100 << 10), ..small() };
-        drop(log);
-        let mut log = open(half, Arc::new(cutting.clone()), NOW_US).expect("opens");
-        log.commit.upkeep(NOW_US, &mut Needs(NEEDED.to_vec()));
-        drop(log);
-        let mut log = open(small(), Arc::new(cutting.clone()), NOW_US).expect("opens");
-        let needed: Vec<Offset> = NEEDED.into_iter().skip(1).chain([90, 91]).collect();
-        cutting.cut_after(calls);
-        log.commit.upkeep(NOW_US, &mut Needs(needed.clone()));
-        let over = !cutting.is_off();
-        cuts += u32::from(!over);
-        drop(log);
-        for lost in [false, true] {
-            let disk = if lost {
-                disk.lose_power();
-                disk.clone()
-            } else {
-                disk.copy()
-            };
+    let needed: Vec<Offset> = NEEDED.into_iter().skip(1).chain([90, 91]).collect();
+    for how in 0..STOPS {
+        for calls in 0.. {
+            let disk = MemDisk::new();
+            // One generation is there, and is followed by the next.
+            let half = LogConfig { retention_bytes: Some(100 << 10), ..small() };
+            let mut log = try_open(&disk, half).expect("opens");
+            fill(&mut log);
+            log.commit.upkeep(NOW_US, &mut Needs(NEEDED.to_vec()));
+            drop(log);
             let mut log = try_open(&disk, small()).expect("opens");
-            assert_eq!(fetch(&log, &needed), needed, "cut at call {calls}, lost {lost}");
-            assert_eq!(log.recovery.kept, [], "cut at call {calls}");
+            disk.fail_after(calls, ErrorKind::Other);
             log.commit.upkeep(NOW_US, &mut Needs(needed.clone()));
-            assert_eq!(fetch(&log, &needed), needed, "cut at call {calls}, lost {lost}");
+            let over = !disk.is_failing();
+            drop(log);
+
+            let disk = stop(disk, how);
+            let mut log = try_open(&disk, small()).expect("opens");
+            assert_eq!(fetch(&log, &needed), needed, "cut at call {calls}, {how}");
+            let is_amiss = |note: &Note| matches!(note, Note::KeptDamaged { .. } | Note::SetAside { .. });
+            assert!(!log.recovery.notes.iter().any(is_amiss), "cut at call {calls}, {how}");
+            log.commit.upkeep(NOW_US, &mut Needs(needed.clone()));
+            assert_eq!(fetch(&log, &needed), needed, "cut at call {calls}, {how}");
             assert_eq!(log.read.kept(), needed);
             assert_eq!(kept_files(&disk).len(), 1);
-        }
-        if over {
-            break;
+            if over {
+                assert!(calls > 10, "{calls}");
+                break;
+            }
         }
     }
-    assert!(cuts > 10, "{cuts}");
 }

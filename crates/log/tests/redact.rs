@@ -1,17 +1,15 @@
 //! Taking events back.
 
-mod cut;
 mod fixture;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use cut::CutDisk;
 use firehose_log::{
-    Disk, DiskCall, Fetched, Keep, Kind, Log, LogConfig, MemDisk, Offset, RedactError, Since, Wait, open,
+    Disk, DiskCall, Fetched, Keep, Kind, Log, LogConfig, MemDisk, Offset, RedactError, Since, Wait,
 };
 use fixture::*;
-use std::io::ErrorKind;
 
 fn small(tail_bytes: usize) -> LogConfig {
     LogConfig { segment_bytes: 16 << 10, tail_bytes, ..config() }
@@ -146,67 +144,68 @@ fn what_is_not_there_is_not_redacted_and_the_error_says_why() {
     assert_eq!(log.commit.redact(5, NOW_US), Err(RedactError::Gone { offset: 5 }));
 }
 
+/// Needs everything.
+struct All;
+
+impl Keep for All {
+    fn wanted(&mut self, first: Offset, last: Offset) -> Option<Vec<Offset>> {
+        Some((first..=last).collect())
+    }
+}
+
+/// A log with events, the first half of them only among the kept if `kept`.
+fn filled(disk: &MemDisk, kept: bool) -> Log {
+    let config = LogConfig { retention_bytes: kept.then_some(30 << 10), ..small(0) };
+    let mut log = try_open(disk, config).expect("opens");
+    fill(&mut log);
+    if kept {
+        log.commit.upkeep(NOW_US, &mut All);
+        assert!(log.read.oldest() > EVENTS / 2);
+    }
+    log
+}
+
 #[test]
 fn wherever_the_power_fails_the_event_is_there_or_a_tombstone_and_a_second_time_finishes_it() {
-    for (offset, kept) in [(12, false), (EVENTS - 1, false), (5, true)] {
-        let mut cuts = 0;
+    let all: Vec<Offset> = (1..=EVENTS).collect();
+    for ((offset, kept), how) in [(12, false), (EVENTS - 1, false), (5, true)]
+        .into_iter()
+        .flat_map(|it| (0..STOPS).map(move |how| (it, how)))
+    {
         for calls in 0.. {
             let disk = MemDisk::new();
-            let cutting = CutDisk::new(disk.clone());
-            let mut log = open(small(0), Arc::new(cutting.clone()), NOW_US).expect("opens");
-            fill(&mut log);
-            if kept {
-                struct All;
-                impl Keep for All {
-                    fn wanted(&mut self, first: Offset, last: Offset) -> Option<Vec<Offset>> {
-                        Some((first..=last).collect())
-                    }
-                }
-                drop(log);
-                let config = LogConfig { retention_bytes: Some(30 << 10), ..small(0) };
-                log = open(config, Arc::new(cutting.clone()), NOW_US).expect("opens");
-                log.commit.upkeep(NOW_US, &mut All);
-                assert!(log.read.oldest() > offset);
-            }
-            cutting.cut_after(calls);
+            let mut log = filled(&disk, kept);
+            disk.fail_after(calls, ErrorKind::Other);
             let answer = log.commit.redact(offset, NOW_US);
-            let over = !cutting.is_off();
-            cuts += u32::from(!over);
+            let over = !disk.is_failing();
             drop(log);
-            for lost in [false, true] {
-                let disk = if lost { disk.clone() } else { disk.copy() };
-                if lost {
-                    disk.lose_power();
+
+            let disk = stop(disk, how);
+            let mut log = try_open(&disk, small(0)).expect("opens");
+            let Ok(Fetched::Events(events)) = log.read.fetch(&all, Wait::Yes) else { panic!("fetches") };
+            let found: Vec<Offset> = events.iter().map(|(offset, _)| *offset).collect();
+            let rest = all.iter().filter(|other| **other != offset);
+            assert!(found.iter().filter(|it| **it != offset).eq(rest), "cut at {calls}, {how}");
+            if answer.is_ok() {
+                let is_gone = !found.contains(&offset) && !holds(&disk, &text_of(offset));
+                assert!(is_gone, "cut at {calls}, {how}");
+            }
+            match log.commit.redact(offset, NOW_US) {
+                Ok(_) => {}
+                Err(RedactError::Already { .. } | RedactError::Gone { .. }) => {
+                    assert!(!found.contains(&offset));
                 }
-                let mut log = try_open(&disk, small(0)).expect("opens");
-                let fetched = match log.read.fetch(&(1..=EVENTS).collect::<Vec<_>>(), Wait::Yes) {
-                    Ok(Fetched::Events(events)) => {
-                        events.into_iter().map(|(offset, _)| offset).collect::<Vec<_>>()
-                    }
-                    other => panic!("{other:?}"),
-                };
-                let rest: Vec<Offset> = (1..=EVENTS).filter(|other| *other != offset).collect();
-                let is_gone = !fetched.contains(&offset);
-                assert!(fetched.iter().filter(|it| **it != offset).eq(&rest), "cut at {calls}, lost {lost}");
-                if answer.is_ok() {
-                    assert!(is_gone && !holds(&disk, &text_of(offset)), "cut at {calls}, lost {lost}");
-                }
-                match log.commit.redact(offset, NOW_US) {
-                    Ok(_) => {}
-                    Err(RedactError::Already { .. } | RedactError::Gone { .. }) => assert!(is_gone),
-                    Err(error) => panic!("{error}, cut at {calls}, lost {lost}"),
-                }
-                assert!(!holds(&disk, &text_of(offset)), "cut at {calls}, lost {lost}");
-                if !kept {
-                    check(&log, &[offset], &[]);
-                }
+                Err(error) => panic!("{error}, cut at {calls}, {how}"),
+            }
+            assert!(!holds(&disk, &text_of(offset)), "cut at {calls}, {how}");
+            if !kept {
+                check(&log, &[offset], &[]);
             }
             if over {
-                assert!(answer.is_ok());
+                assert!(answer.is_ok() && calls >= 6, "{answer:?} after {calls} calls");
                 break;
             }
         }
-        assert!(cuts >= 8, "{cuts}");
     }
 }
 

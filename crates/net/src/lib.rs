@@ -4,6 +4,7 @@
 mod addresses;
 mod client_id;
 mod crew;
+mod guests;
 mod listener;
 mod lobby;
 mod passwords;

@@ -3,6 +3,7 @@
 
 use crate::addresses::{Addresses, Place, TurnedAway};
 use crate::client_id::ClientIds;
+use crate::guests::{Guest, Guests};
 use crate::listener::{Listener, Protocol};
 use crate::passwords::{Checked, Passwords};
 use crate::runner::Newcomer;
@@ -16,7 +17,6 @@ use firehose_broker::outbox::Wire;
 use firehose_broker::sequencer::Sleepers;
 use firehose_mqtt::{ConnAck, Connect, Packet, Properties, Reason, Version, decode_connect, encode};
 use mio::{Events, Poll, Token, Waker};
-use slab::Slab;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,17 +57,6 @@ pub enum HttpStream {
 /// Takes HTTP connections over.
 pub type HttpHandoff = Box<dyn Fn(HttpConnection) + Send>;
 
-/// A connection whose CONNECT is not done.
-struct Guest {
-    socket: Socket,
-    place: Place,
-    address: Option<IpAddr>,
-    input: Vec<u8>,
-    deadline: Instant,
-    /// Its password is being checked, under this number.
-    checking: Option<u64>,
-}
-
 /// What wakes and stops the lobby from outside.
 pub(crate) struct LobbyHandle {
     waker: Waker,
@@ -96,7 +85,7 @@ pub(crate) struct Lobby {
     /// Listeners that may have more to accept.
     ready: Vec<usize>,
     resting_until: Option<Instant>,
-    guests: Slab<Guest>,
+    guests: Guests,
     addresses: Addresses,
     ids: ClientIds,
     passwords: Passwords,
@@ -116,9 +105,8 @@ impl Lobby {
         let handle =
             Arc::new(LobbyHandle { waker, stopping: AtomicBool::new(false), checked: Mutex::default() });
         let of_checks = handle.clone();
-        let queued_max = bus.limits().password_checks_max;
         let passwords =
-            Passwords::start(bus.access(), queued_max, move |checked| of_checks.checked(checked))?;
+            Passwords::start(bus.access(), bus.limits(), move |checked| of_checks.checked(checked))?;
         let mut lobby = Lobby {
             bus: bus.clone(),
             poll,
@@ -126,7 +114,7 @@ impl Lobby {
             ready: (0..listeners.len()).collect(),
             listeners,
             resting_until: None,
-            guests: Slab::new(),
+            guests: Guests::default(),
             addresses: Addresses::default(),
             ids: ClientIds::new(bus.secret().clone()),
             passwords,
@@ -220,8 +208,7 @@ impl Lobby {
             return self.hand_to_http(socket, address, place);
         }
         let deadline = Instant::now() + Duration::from_secs(self.bus.limits().connect_timeout_secs);
-        let guest = Guest { socket, place, address, input: Vec::new(), deadline, checking: None };
-        let token = self.guests.insert(guest);
+        let token = self.guests.insert(Guest::new(socket, place, address, deadline));
         // Often its CONNECT is there already: then it never needs to be watched here.
         self.read(token);
         if let Some(guest) = self.guests.get_mut(token).filter(|guest| guest.checking.is_none())
@@ -242,35 +229,53 @@ impl Lobby {
 
     fn read(&mut self, token: usize) {
         let bytes_max = self.bus.limits().packet_anonymous_bytes_max;
-        let Some(guest) = self.guests.get_mut(token).filter(|guest| guest.checking.is_none()) else { return };
+        let Some(mut guest) = self.guests.get_mut(token).filter(|guest| guest.checking.is_none()) else {
+            return;
+        };
         let mut buffer = [0; READ_BYTES];
         loop {
-            match guest.socket.read(&mut buffer) {
+            let n = match guest.socket.read(&mut buffer) {
                 Ok(0) => return self.dismiss(token),
-                Ok(n) => guest.input.extend_from_slice(&buffer[..n]),
+                Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return self.dismiss(token),
-            }
-            let input = std::mem::take(&mut guest.input);
+            };
+            let address = guest.address;
+            let mut input = self.guests.take_input(token);
+            input.extend_from_slice(&buffer[..n]);
             match decode_connect(&input, bytes_max) {
-                Ok(None) => guest.input = input,
+                Ok(None) => self.keep(token, input),
                 Ok(Some((connect, _))) => return self.check(token, &connect, input.clone()),
                 Err(error) => {
-                    tracing::debug!(address = ?guest.address, %error, "not a CONNECT");
+                    tracing::debug!(?address, %error, "not a CONNECT");
                     return match error.answer {
                         Some(version) => self.refuse(token, version, error.reason()),
                         None => self.dismiss(token),
                     };
                 }
             }
+            match self.guests.get_mut(token) {
+                Some(kept) => guest = kept,
+                None => return,
+            }
+        }
+    }
+
+    /// Keeps what a guest has sent so far; closes those who have sent the most, if all of them have sent too much.
+    fn keep(&mut self, token: usize, input: Vec<u8>) {
+        self.guests.keep_input(token, input);
+        let bytes_max = self.bus.limits().connecting_bytes_max;
+        while let Some(largest) = self.guests.largest_above(bytes_max) {
+            tracing::debug!("closed with most of a CONNECT: limits.connecting_bytes_max");
+            self.dismiss(largest);
         }
     }
 
     /// CONNECT is whole: who is it?
     fn check(&mut self, token: usize, connect: &Connect<'_>, input: Vec<u8>) {
+        self.keep(token, input);
         let Some(guest) = self.guests.get_mut(token) else { return };
-        guest.input = input;
         if connect.properties.auth_method().is_some() {
             return self.refuse(token, connect.version, Reason::BadAuthenticationMethod);
         }
@@ -282,7 +287,8 @@ impl Lobby {
         guest.checking = Some(self.next_check);
         // Not watched while its password is checked; the shard watches it anew.
         guest.socket.deregister(self.poll.registry());
-        if !self.passwords.check(self.next_check, connect.user_name, connect.password) {
+        let address = guest.address;
+        if !self.passwords.check(self.next_check, address, connect.user_name, connect.password) {
             self.refuse(token, connect.version, Reason::ServerBusy);
         }
     }
@@ -301,8 +307,7 @@ impl Lobby {
 
     /// It is known who it is, or that nobody knows.
     fn known(&mut self, token: usize, outcome: Result<Identity, Refused>) {
-        let Some(guest) = self.guests.get_mut(token) else { return };
-        let input = std::mem::take(&mut guest.input);
+        let input = self.guests.take_input(token);
         let Ok(Some((connect, _))) = decode_connect(&input, usize::MAX) else { return self.dismiss(token) };
         let identity = match outcome {
             Ok(identity) => identity,
@@ -314,7 +319,7 @@ impl Lobby {
         let Ok((client_id, assigned)) = self.client_id(&connect, &identity) else {
             return self.dismiss(token);
         };
-        let mut guest = self.guests.remove(token);
+        let Some(mut guest) = self.guests.remove(token) else { return };
         guest.socket.deregister(self.poll.registry());
         let scope = Scope::of(&identity, guest.address, assigned);
         let shard = home_shard(scope.hash_with(self.bus.secret(), &client_id), self.bus.shards());
@@ -345,7 +350,7 @@ impl Lobby {
 
     /// Answers with a CONNACK that says why, and closes.
     fn refuse(&mut self, token: usize, version: Version, reason: Reason) {
-        let Some(mut guest) = self.guests.try_remove(token) else { return };
+        let Some(mut guest) = self.guests.remove(token) else { return };
         guest.socket.deregister(self.poll.registry());
         tracing::debug!(address = ?guest.address, reason = reason.name(), "CONNECT refused");
         let mut out = Vec::new();
@@ -358,7 +363,7 @@ impl Lobby {
     }
 
     fn dismiss(&mut self, token: usize) {
-        if let Some(mut guest) = self.guests.try_remove(token) {
+        if let Some(mut guest) = self.guests.remove(token) {
             guest.socket.deregister(self.poll.registry());
         }
     }
@@ -366,10 +371,10 @@ impl Lobby {
     /// Closes those who did not finish CONNECT in time.
     fn sweep(&mut self) {
         let now = Instant::now();
-        let late: Vec<usize> =
-            self.guests.iter().filter(|(_, guest)| guest.deadline <= now).map(|(token, _)| token).collect();
-        for token in late {
-            tracing::debug!(address = ?self.guests[token].address, "no CONNECT within limits.connect_timeout_secs");
+        let late = self.guests.iter().filter(|(_, guest)| guest.deadline <= now);
+        let late: Vec<_> = late.map(|(token, guest)| (token, guest.address)).collect();
+        for (token, address) in late {
+            tracing::debug!(?address, "no CONNECT within limits.connect_timeout_secs");
             self.dismiss(token);
         }
     }

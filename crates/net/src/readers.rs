@@ -5,15 +5,16 @@ use firehose_broker::bus::wall_us;
 use firehose_broker::handoff::Reader;
 use firehose_broker::message::{LaneKey, Message};
 use firehose_broker::sequencer::Sleepers;
-use firehose_log::{Offset, Since, Wait};
+use firehose_broker::shard::Action;
+use firehose_log::{Batch, Fetched, Offset, Read, ReadError, Since, Wait};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Threads that read.
 const THREADS: usize = 2;
 
-/// A question that may take the disk's time. There is at most one for each lane, and one for each filter of a pending
-/// SUBSCRIBE, so that the queue is bounded by those.
+/// A question that may take the disk's time. There is at most one for each lane, for each filter of a pending SUBSCRIBE,
+/// for each scan of retained messages, and for what a session sends again, so that the queue is bounded by those.
 pub enum Question {
     /// [`firehose_broker::shard::Action::Read`].
     Read {
@@ -32,6 +33,15 @@ pub enum Question {
         token: u64,
         /// What the client wrote.
         since: Since,
+    },
+    /// An [`Action::Retained`]; the view has come so far.
+    Retained(Action),
+    /// [`firehose_broker::shard::Action::Fetch`].
+    Fetch {
+        /// Who asks.
+        session: (u32, u32),
+        /// The offsets.
+        offsets: Vec<Offset>,
     },
 }
 
@@ -72,11 +82,25 @@ fn answer_all(bus: &Bus, receiver: &Mutex<Receiver<(usize, Question)>>) {
             Question::Resolve { token, since } => {
                 Message::Resolved { token, start: bus.read().resolve(&since, wall_us()) }
             }
+            Question::Retained(question) => match bus.state_reader().answer(&**bus.read(), question) {
+                Some(message) => message,
+                None => continue,
+            },
+            Question::Fetch { session, offsets } => {
+                Message::Fetched { session, events: fetch(&**bus.read(), &offsets) }
+            }
         };
         if bus.sequencer().send(shard, message) == Reader::Asleep {
             let mut sleepers = Sleepers::default();
             sleepers.insert(shard);
             bus.rouse(sleepers);
         }
+    }
+}
+
+fn fetch(read: &dyn Read, offsets: &[Offset]) -> Result<Vec<(Offset, Arc<Batch>)>, ReadError> {
+    match read.fetch(offsets, Wait::Yes)? {
+        Fetched::Events(events) => Ok(events),
+        Fetched::Blocked => Err(ReadError("it would have to be waited for".into())),
     }
 }

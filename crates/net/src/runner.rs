@@ -8,7 +8,7 @@ use firehose_broker::bus::wall_us;
 use firehose_broker::message::Message;
 use firehose_broker::sequencer::Sleepers;
 use firehose_broker::shard::{Action, Appetite, Now, Shard};
-use firehose_log::{Since, Wait};
+use firehose_log::{Offset, Since, Wait};
 use mio::{Events, Registry, Token};
 use std::collections::VecDeque;
 use std::io;
@@ -257,9 +257,24 @@ impl Runner {
             Action::Resolve { token, since } => {
                 self.readers.ask(self.number, Question::Resolve { token, since })
             }
-            Action::Retained { .. } | Action::Fetch { .. } | Action::State(_) => {}
+            Action::Retained { as_of, .. } => self.ask_retained(as_of, Question::Retained(action)),
+            Action::Fetch { session, offsets } => {
+                self.readers.ask(self.number, Question::Fetch { session, offsets });
+            }
+            Action::State(request) => {
+                self.bus.state().submit(self.number, request, self.bus.sequencer().head());
+            }
             Action::Resume { session } => self.resume(session),
         }
+    }
+
+    /// Once the state's view has come up to `as_of`; mostly it has.
+    fn ask_retained(&self, as_of: Offset, question: Question) {
+        if self.bus.state().is_applied(as_of) {
+            return self.readers.ask(self.number, question);
+        }
+        let (readers, number) = (self.readers.clone(), self.number);
+        self.bus.state().when_applied(as_of, Box::new(move || readers.ask(number, question)));
     }
 
     fn attach(&mut self, session: u32, socket: Option<Box<dyn std::any::Any + Send>>) {

@@ -57,7 +57,6 @@ pub struct State {
     pub(super) opening: Vec<Opening>,
     pending_since_ms: Option<u64>,
     pub(super) failing: Option<Failing>,
-    pub(super) clock_is_held: bool,
     patience_ms: u64,
 }
 
@@ -146,7 +145,6 @@ impl State {
             opening: Vec::new(),
             pending_since_ms: None,
             failing: None,
-            clock_is_held: false,
             patience_ms: PATIENCE_MS,
         }
     }
@@ -189,11 +187,6 @@ impl State {
     /// Whether the file cannot be written now, and why.
     pub fn failing(&self) -> Option<&str> {
         self.failing.as_ref().map(|failing| &*failing.why)
-    }
-
-    /// Whether the clock is not to be trusted: then no session expires.
-    pub fn hold_clock(&mut self, held: bool) {
-        self.clock_is_held = held;
     }
 
     /// How long what nobody waits for may wait; 0: everything is written in its turn.
@@ -291,7 +284,7 @@ impl State {
         let moved = self.view_at >= self.stored_applied + APPLIED_STEP
             || (at_once && self.view_at > self.stored_applied);
         if !self.pending.has_view() && self.shelf.store().is_some() {
-            self.shelf.set_applied(self.view_at);
+            self.applied();
         }
         if self.pending.is_empty() && self.saved.is_empty() && self.opening.is_empty() && !moved {
             self.pending_since_ms = None;
@@ -319,7 +312,7 @@ impl State {
         let pending = std::mem::take(&mut self.pending);
         self.pending_since_ms = None;
         self.stored_applied = self.view_at;
-        self.shelf.set_applied(self.view_at);
+        self.applied();
         let hashes = pending.sessions.keys().copied().chain(pending.wills.keys().map(|key| key.session));
         for hash in hashes.filter(|hash| !self.known.contains(*hash) && !self.wills.has(*hash)) {
             self.names.remove(hash);
@@ -334,6 +327,11 @@ impl State {
             let line = format!("the state file {} can be written again", self.file.path());
             turn.notes.push(StateNote::Good(line));
         }
+    }
+
+    fn applied(&self) {
+        self.shelf.set_applied(self.view_at);
+        self.queue.applied(self.view_at);
     }
 
     /// Nothing is lost: what was to be written waits, folded together. Who only goes on with a session is let in, others
@@ -389,7 +387,7 @@ impl State {
     fn run_jobs(&mut self, turn: &mut Turn) {
         let applied = self.shelf.applied();
         for (as_of, job) in std::mem::take(&mut self.jobs) {
-            match as_of <= applied {
+            match as_of <= applied || self.queue.is_applied(as_of) {
                 true => turn.jobs.push(job),
                 false => self.jobs.push((as_of, job)),
             }
@@ -435,7 +433,7 @@ impl State {
     }
 
     fn next_ms(&self, now: Now) -> Option<u64> {
-        let held = self.clock_is_held;
+        let held = self.read.clock_is_held();
         let ends = self.known.next_end_us().filter(|_| !held);
         let ends_ms = ends.map(|end| u64::try_from((end - now.wall_us) / 1_000 + 1).unwrap_or(0));
         let waits = !self.pending.is_empty() || self.queue.has_marked();

@@ -9,7 +9,7 @@ use crate::state::file::StateFile;
 use crate::state::known::Known;
 use crate::state::record::Life;
 use crate::state::store::{Meta, Store, StoreError};
-use firehose_log::{Disk, Read};
+use firehose_log::{Disk, MemDisk, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -70,6 +70,17 @@ impl State {
             notes: turn.notes,
         };
         Ok((state, report))
+    }
+
+    /// A state whose file is in memory: nothing of it outlives the process. For tests and measurements.
+    pub fn in_memory(read: Arc<dyn Read>, limits: &Limits) -> State {
+        let disk = Arc::new(MemDisk::new());
+        let file = StateFile::new(disk, Path::new("/state.redb"));
+        let secret = Secret::new(file.random());
+        let mut state = State::new(file, read, Arc::new(limits.clone()), secret);
+        let made = state.make();
+        debug_assert!(made.is_ok(), "a disk in memory takes a file");
+        state
     }
 
     /// Opens the file again after it failed.

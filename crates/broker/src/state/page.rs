@@ -1,5 +1,7 @@
 //! Pages of retained messages: found in the state, read from the log.
 
+use crate::action::Action;
+use crate::message::Message;
 use crate::retained_page::{PageDraft, RetainedPage};
 use crate::state::reader::StateReader;
 use firehose_log::{Batch, Fetched, Offset, Read, ReadError, Wait};
@@ -13,6 +15,13 @@ const STEP: usize = 128;
 const EMPTY_STEPS_MAX: usize = 4;
 
 impl StateReader {
+    /// Answers an [`Action::Retained`] whose `as_of` the view has reached; none for other actions. May wait for the disk.
+    pub fn answer(&self, read: &dyn Read, question: Action) -> Option<Message> {
+        let Action::Retained { scan, filter, after, as_of, bytes_max } = question else { return None };
+        let page = self.page(read, &filter, after.as_deref(), as_of, bytes_max);
+        Some(Message::Retained { scan, page: page.map(Arc::new) })
+    }
+
     /// A page of about `bytes_max` bytes: retained messages behind the topic `after` that match and are not newer than
     /// `as_of`. May wait for the disk.
     ///

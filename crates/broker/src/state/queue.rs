@@ -42,6 +42,8 @@ struct Marked {
     from: Offset,
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
+    /// What matters from here on may not be in the file; none: all of it is.
+    unapplied: Option<Offset>,
 }
 
 /// The state's queue.
@@ -57,7 +59,12 @@ impl Queue {
     pub(crate) fn new(head: Offset) -> Queue {
         Queue {
             taken: Mutex::default(),
-            marked: Mutex::new(Marked { from: head + 1, batches: VecDeque::new(), bytes: 0 }),
+            marked: Mutex::new(Marked {
+                from: head + 1,
+                batches: VecDeque::new(),
+                bytes: 0,
+                unapplied: Some(0),
+            }),
             wants_durable: AtomicU64::new(0),
             bell: Bell::default(),
         }
@@ -77,8 +84,11 @@ impl Queue {
     pub fn mark(&self, batch: &Arc<Batch>) {
         let mut marked = lock(&self.marked);
         let bytes = batch.bytes_len();
+        marked.unapplied.get_or_insert(batch.base());
         if marked.bytes + bytes > MARKED_BYTES_MAX {
-            *marked = Marked { from: batch.last() + 1, batches: VecDeque::new(), bytes: 0 };
+            marked.from = batch.last() + 1;
+            marked.batches = VecDeque::new();
+            marked.bytes = 0;
             return;
         }
         marked.bytes += bytes;
@@ -95,6 +105,16 @@ impl Queue {
         self.wants_durable.fetch_max(as_of, Ordering::AcqRel);
         lock(&self.taken).jobs.push((as_of, job));
         self.bell.ring();
+    }
+
+    /// Whether everything up to `as_of` that matters is in the file already. `as_of` is a head that was published.
+    pub fn is_applied(&self, as_of: Offset) -> bool {
+        lock(&self.marked).unapplied.is_none_or(|first| as_of < first)
+    }
+
+    /// Wants everything up to `offset` made durable.
+    pub fn want_durable(&self, offset: Offset) {
+        self.wants_durable.fetch_max(offset, Ordering::AcqRel);
     }
 
     /// Says what became of a will that was due.
@@ -145,6 +165,16 @@ impl Queue {
         let batch = marked.batches.pop_front();
         marked.bytes -= batch.as_ref().map_or(0, |batch| batch.bytes_len());
         Ok(batch)
+    }
+
+    /// Everything that matters up to `view_at` is in the file.
+    pub(crate) fn applied(&self, view_at: Offset) {
+        let mut marked = lock(&self.marked);
+        let next = match marked.from > view_at + 1 {
+            true => Some(view_at + 1),
+            false => marked.batches.front().map(|batch| batch.base()),
+        };
+        marked.unapplied = next;
     }
 
     /// Whether a marked batch waits.

@@ -195,7 +195,7 @@ impl State {
 
     /// Forgets sessions whose time is over.
     pub(super) fn sweep(&mut self, now: Now, turn: &mut Turn) {
-        if self.clock_is_held {
+        if self.read.clock_is_held() {
             return;
         }
         for _ in 0..EXPIRED_PER_TURN {
@@ -229,7 +229,7 @@ impl State {
 
     fn has_expired(&self, hash: u64, now: Now) -> bool {
         let end_us = self.known.get(hash).and_then(|known| known.life.end_us());
-        !self.clock_is_held && end_us.is_some_and(|end_us| end_us <= now.wall_us)
+        !self.read.clock_is_held() && end_us.is_some_and(|end_us| end_us <= now.wall_us)
     }
 
     fn unwritable(&self) -> Option<String> {

@@ -5,12 +5,14 @@ use crate::state::change::WillKey;
 use crate::state::core::{State, StateNote, Turn};
 use crate::state::queue::Overflowed;
 use crate::state::store::StoreError;
-use firehose_log::{Batch, Chunk, Kind, Offset, ReadError, Wait, WayIn};
+use firehose_log::{Batch, Chunk, Fetched, Kind, Offset, ReadError, Record, Wait, WayIn};
 
 /// Bytes of the log that are looked through in one turn when the state is behind.
 const BYTES_PER_TURN: usize = 1 << 20;
 /// Marked batches in one turn.
 const BATCHES_PER_TURN: usize = 1_024;
+/// Records that outlived their segments, fetched at a time.
+const KEPT_AT_A_TIME: usize = 256;
 /// What the log brought and could not be written; beyond it the view stands still.
 const VIEW_BYTES_MAX: usize = 8 << 20;
 
@@ -51,6 +53,10 @@ impl State {
 
     /// Reads the log up to `upto`, a bounded part of it.
     fn catch_up(&mut self, upto: Offset) -> Result<(), ReadError> {
+        let oldest = self.read.oldest();
+        if self.view_at + 1 < oldest {
+            self.gather_kept(oldest.min(upto + 1))?;
+        }
         let mut from = self.view_at + 1;
         match self.read.read(from, upto, BYTES_PER_TURN, Wait::Yes)? {
             Chunk::Batches(batches) => {
@@ -67,12 +73,31 @@ impl State {
         Ok(())
     }
 
+    /// Takes in what was kept of events that retention deleted, up to before `oldest`.
+    fn gather_kept(&mut self, oldest: Offset) -> Result<(), ReadError> {
+        let kept = self.read.kept();
+        let kept: Vec<_> = kept.into_iter().filter(|at| *at > self.view_at && *at < oldest).collect();
+        for some in kept.chunks(KEPT_AT_A_TIME) {
+            let Fetched::Events(events) = self.read.fetch(some, Wait::Yes)? else { continue };
+            for (offset, batch) in events {
+                self.fold_record(offset, &batch.record((offset - batch.base()) as usize));
+            }
+        }
+        self.view_at = oldest - 1;
+        Ok(())
+    }
+
     /// Takes in what matters of a batch.
     fn fold(&mut self, batch: &Batch) {
-        for (offset, record) in batch.records() {
-            if offset <= self.view_at || record.kind() != Kind::Event {
-                continue;
-            }
+        let seen = self.view_at;
+        for (offset, record) in batch.records().filter(|(offset, _)| *offset > seen) {
+            self.fold_record(offset, &record);
+        }
+        self.view_at = self.view_at.max(batch.last());
+    }
+
+    fn fold_record(&mut self, offset: Offset, record: &Record<'_>) {
+        if record.kind() == Kind::Event {
             let (flags, origin) = (record.flags(), record.origin());
             if flags.retain() {
                 let event = record.event();
@@ -86,7 +111,6 @@ impl State {
                 self.pending.receive(origin.session, origin.packet_id, offset);
             }
         }
-        self.view_at = self.view_at.max(batch.last());
     }
 
     /// Takes an event out of the file, which is written anew, and removes files that were set aside.

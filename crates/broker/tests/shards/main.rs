@@ -4,8 +4,10 @@
 mod client;
 mod connect;
 mod deliver;
+mod disk;
 mod inbound;
 mod publish;
+mod redact;
 mod replay;
 mod retained;
 mod retained_seam;

@@ -305,10 +305,10 @@ fn a_publisher_above_its_rate_is_not_read_until_the_next_second() {
 #[test]
 fn who_published_more_than_has_its_place_is_not_read_until_it_has() {
     let limits = Limits { unplaced_bytes_max: 1000, ..Limits::default() };
-    let role = firehose_broker::Role::CommitThread;
+    let role = firehose_broker::Role::Thread;
     let mut world = World::new(Setup { limits, role, ..Setup::default() });
     let client = world.client(Version::V311, "c");
-    world.has_commit_thread = false;
+    world.has_section_thread = false;
     let payload = "x".repeat(300);
     for id in 1..21 {
         world.publish(client, "t", &payload, 1, id);
@@ -316,7 +316,7 @@ fn who_published_more_than_has_its_place_is_not_read_until_it_has() {
     }
     assert!(world.clients[client].is_paused());
     assert_eq!(world.read.head(), 0, "the log is slow");
-    world.has_commit_thread = true;
+    world.has_section_thread = true;
     world.settle();
     assert_eq!(world.read.head(), 20);
     assert_eq!(acks(&mut world, client).len(), 20);

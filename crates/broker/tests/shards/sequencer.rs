@@ -130,10 +130,10 @@ fn a_slot_keeps_its_order_of_batches_marks_and_unlogged() {
 
 #[test]
 fn deposits_of_several_slots_come_in_one_order_to_all() {
-    let (sequencer, _) = sequencer(Role::CommitThread, 1 << 20);
+    let (sequencer, _) = sequencer(Role::Thread, 1 << 20);
     sequencer.deposit(1, [batch(1, &["x"]), Deposit::Mark { token: 1 }, batch(2, &["y"])]);
     sequencer.deposit(0, [batch(1, &["a"]), batch(2, &["b"])]);
-    assert_eq!(sequencer.head(), 0, "the commit thread has the section");
+    assert_eq!(sequencer.head(), 0, "the thread has the section");
     sequencer.run_section();
     assert_eq!(mail(&sequencer, 0), ["1: a own 1", "2: b own 2", "3: x", "4: y"]);
     assert_eq!(mail(&sequencer, 1), ["1: a", "2: b", "3: x own 1", "mark 1 at 3", "4: y own 2"]);
@@ -207,7 +207,7 @@ fn a_slow_disk_gives_the_section_to_the_commit_thread_until_it_is_fast_again() {
     let (sequencer, between) = sequencer(Role::Depositor, 1 << 20);
     *between.lock().unwrap() = Box::new(|| std::thread::sleep(Duration::from_millis(3)));
     let mut ticket = 0;
-    while !sequencer.commit_thread_has_role() {
+    while !sequencer.thread_has_section() {
         ticket += 1;
         assert!(ticket < 100, "it is slow all the time");
         sequencer.deposit(0, [batch(ticket, &["slow"])]);
@@ -219,7 +219,7 @@ fn a_slow_disk_gives_the_section_to_the_commit_thread_until_it_is_fast_again() {
     sequencer.run_section();
     assert_eq!(sequencer.head(), head + 1);
     let mut rounds = 0;
-    while sequencer.commit_thread_has_role() {
+    while sequencer.thread_has_section() {
         rounds += 1;
         assert!(rounds < 100_000, "it is fast again");
         sequencer.deposit(0, [batch(ticket + 1 + rounds, &["x"])]);

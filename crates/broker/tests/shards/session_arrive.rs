@@ -22,8 +22,7 @@ fn a_second_arrival_of_a_name_takes_over_the_first_which_still_waited() {
     let mut world = World::open();
     subscribed_and_left(&mut world, Version::V5, "s", "t", 1);
     world.state.waits = true;
-    let clients: Vec<usize> =
-        (0..3).map(|_| arrive(&mut world, Version::V5, false, "s", &[])).collect();
+    let clients: Vec<usize> = (0..3).map(|_| arrive(&mut world, Version::V5, false, "s", &[])).collect();
     world.settle();
     assert!(clients.iter().all(|client| world.clients[*client].packets.is_empty()));
     world.state.waits = false;
@@ -66,6 +65,7 @@ fn who_waits_too_long_is_told_that_the_bus_is_not_available() {
     world.state.waits = true;
     let late = arrive(&mut world, Version::V311, false, "s", &[]);
     let behind = arrive(&mut world, Version::V5, false, "s", &[]);
+    world.settle();
     world.pass(9_000);
     assert!(!world.clients[late].closed);
     world.pass(3_000);

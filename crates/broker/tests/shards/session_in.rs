@@ -95,12 +95,8 @@ fn a_takeover_in_the_turn_of_a_publish_knows_its_packet_id() {
 #[test]
 fn publishes_behind_a_connect_that_is_taken_over_at_once_are_known() {
     let mut world = World::open();
-    let mut bytes = client::start_packet(
-        Version::V5,
-        false,
-        "s",
-        &[firehose_mqtt::Property::SessionExpiry(100)],
-    );
+    let mut bytes =
+        client::start_packet(Version::V5, false, "s", &[firehose_mqtt::Property::SessionExpiry(100)]);
     bytes.extend(bytes_of(&Packet::Publish(publish("t", "a", 2, 5)), Version::V5));
     world.arrive(bytes, firehose_auth::Identity::anonymous(), "s", None);
     let second = arrive(&mut world, Version::V5, false, "s", &[]);

@@ -9,9 +9,10 @@ use firehose_mqtt::{Packet, Property, Version};
 fn publish_numbers(world: &mut World, topic: &str, numbers: std::ops::Range<u16>) {
     let publisher = world.client(Version::V311, "publisher");
     for number in numbers {
+        // Each in a batch of its own: chunks are of whole batches.
         world.publish(publisher, topic, &number.to_string(), 1, number + 1);
+        world.settle();
     }
-    world.settle();
 }
 
 fn numbers(range: std::ops::Range<u16>) -> Vec<String> {
@@ -165,6 +166,7 @@ fn replays_of_sessions_that_go_on_wait_for_room_and_are_not_refused() {
     world.clients[third].room = 100;
     world.subscribe(third, &[("$replay/earliest/t", options(0))], &[]);
     world.settle();
+    assert!(!world.clients[third].packets[0].reason().is_error());
     let two = again(&mut world, Version::V311, "two");
     world.pass(5_000);
     assert!(world.heard(two).is_empty(), "there is no room");
@@ -177,8 +179,11 @@ fn replays_of_sessions_that_go_on_wait_for_room_and_are_not_refused() {
 
 #[test]
 fn a_session_that_reads_what_it_missed_is_held_to_the_rate_of_its_address() {
-    let limits =
-        Limits { replay_bytes_per_sec_per_address_max: 10_000, replay_chunk_bytes: 5_000, ..Limits::default() };
+    let limits = Limits {
+        replay_bytes_per_sec_per_address_max: 10_000,
+        replay_chunk_bytes: 5_000,
+        ..Limits::default()
+    };
     let mut world = World::new(Setup { limits, ..Setup::default() });
     let come = |world: &mut World| {
         let packet = crate::client::start_packet(Version::V311, false, "s", &[]);

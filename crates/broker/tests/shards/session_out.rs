@@ -111,8 +111,8 @@ fn qos_1_does_not_wait_for_the_state_and_is_saved_each_second() {
     world.state.waits = false;
     world.crash(false);
     let client = again(&mut world, Version::V5, "s");
-    world.clients[client].acknowledges = true;
     assert_eq!(short(&world.take(client)), ["1 1a"], "a crash may double it");
+    send_ack(&mut world, client, Packet::PubAck, 1);
     world.pass(1_000);
     world.crash(false);
     let client = again(&mut world, Version::V5, "s");

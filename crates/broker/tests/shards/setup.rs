@@ -21,6 +21,8 @@ pub struct Setup {
     pub tail_bytes: usize,
     pub segment_bytes: u64,
     pub retention_bytes: Option<u64>,
+    pub disk_reserve_bytes: u64,
+    pub disk_check_secs: u64,
 }
 
 impl Default for Setup {
@@ -37,6 +39,8 @@ impl Default for Setup {
             tail_bytes: 1 << 20,
             segment_bytes: 1 << 20,
             retention_bytes: None,
+            disk_reserve_bytes: 0,
+            disk_check_secs: 1,
         }
     }
 }

@@ -20,14 +20,8 @@ struct Client<'a> {
     has_will: bool,
 }
 
-const CLIENT: Client<'_> = Client {
-    version: Version::V5,
-    clean: true,
-    session: &[],
-    will: &[],
-    retain: false,
-    has_will: true,
-};
+const CLIENT: Client<'_> =
+    Client { version: Version::V5, clean: true, session: &[], will: &[], retain: false, has_will: true };
 const KEPT: &[Property<'_>] = &[Property::SessionExpiry(100)];
 const DELAYED: &[Property<'_>] = &[Property::WillDelay(30)];
 
@@ -74,7 +68,10 @@ fn world() -> (World, usize) {
 
 /// Sees every will.
 fn reader(world: &mut World) -> usize {
-    let reader = world.client(Version::V5, "reader");
+    let client = Client { has_will: false, ..CLIENT };
+    // Nobody in these tests is silent for too long.
+    let reader = world.arrive(client.connect(), Identity::anonymous(), "reader", None);
+    assert_eq!(world.take(reader)[0].reason(), Reason::Success);
     world.subscribed(reader, "a/#", 1);
     reader
 }
@@ -236,7 +233,9 @@ fn a_bus_that_was_killed_publishes_it_a_minute_after_its_start() {
         assert_eq!(count(&mut world, reader), 0);
         world.pass(4_000);
         assert_eq!(count(&mut world, reader), 1);
-        // And once, whatever dies then.
+        // And once, whatever dies then, as soon as it is durable.
+        world.commit();
+        world.settle();
         let mut world = world.reopen(loses_power);
         let reader = self::reader(&mut world);
         world.pass(120_000);

@@ -48,8 +48,8 @@ pub struct World {
     pub clients: Vec<Client>,
     /// Questions to the log that wait until the test has them answered.
     pub questions: VecDeque<(usize, Action)>,
-    /// Whether turns of the commit thread that has the section are taken along; its commits never are.
-    pub has_commit_thread: bool,
+    /// Whether turns of the section's thread, while it has the section, are taken along.
+    pub has_section_thread: bool,
     /// Whether questions wait.
     pub delays_reads: bool,
     /// The last values of `$SYS`.
@@ -72,7 +72,8 @@ impl World {
             segment_bytes: setup.segment_bytes,
             tail_bytes: setup.tail_bytes,
             retention_bytes: setup.retention_bytes,
-            disk_reserve_bytes: 0,
+            disk_reserve_bytes: setup.disk_reserve_bytes,
+            disk_check_secs: setup.disk_check_secs,
             ..LogConfig::new("/log")
         };
         let log = open(config, Arc::new(disk.clone()), now.wall_us).expect("opens");
@@ -113,7 +114,7 @@ impl World {
             now,
             clients: Vec::new(),
             questions: VecDeque::new(),
-            has_commit_thread: true,
+            has_section_thread: true,
             delays_reads: false,
             sys: shared.sys,
             state,
@@ -322,8 +323,8 @@ impl World {
             }
             self.sequencer.deposit(host, outgoing.deposits);
         }
-        if self.sequencer.commit_thread_has_role() && self.has_commit_thread {
-            // A write took long, as it may on a busy machine, and nobody else plays the commit thread here.
+        if self.sequencer.thread_has_section() && self.has_section_thread {
+            // A write took long, as it may on a busy machine, and nobody else plays the section's thread here.
             self.sequencer.run_section();
         }
         let mut messages = Vec::new();

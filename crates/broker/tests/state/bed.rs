@@ -8,7 +8,7 @@ use firehose_broker::state::{
     StoredInflight, StoredLane, StoredState, StoredSubscription, StoredWill, Turn, WillFate,
 };
 use firehose_log::{
-    Attributes, Disk, Draft, Event, Flags, Log, LogConfig, MemDisk, Offset, Origin, Submission, WayIn,
+    Attributes, Draft, Event, Flags, Log, LogConfig, MemDisk, Offset, Origin, Submission, WayIn,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,9 +18,13 @@ pub fn path() -> PathBuf {
     PathBuf::from("/data/state.redb")
 }
 
+/// A time in 2023, in microseconds.
+const START_US: i64 = 1_700_000_000_000_000;
+
 /// A bus's log and state.
 pub struct Bed {
     pub disk: MemDisk,
+    pub state_disk: MemDisk,
     pub log: Log,
     pub state: State,
     pub notes: Vec<StateNote>,
@@ -31,40 +35,52 @@ pub struct Bed {
 
 impl Bed {
     pub fn new() -> Bed {
-        Bed::on(MemDisk::new(), Now { ms: 0, wall_us: 1_700_000_000_000_000 }, Limits::default())
+        Bed::with_limits(Limits::default())
     }
 
     pub fn with_limits(limits: Limits) -> Bed {
-        Bed::on(MemDisk::new(), Now { ms: 0, wall_us: 1_700_000_000_000_000 }, limits)
+        let now = Now { ms: 0, wall_us: START_US };
+        Bed::on(MemDisk::new(), MemDisk::new(), now, limits)
     }
 
-    pub fn on(disk: MemDisk, now: Now, limits: Limits) -> Bed {
-        let state_disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        Bed::on_disks(disk, state_disk, now, limits)
-    }
-
-    /// The log on one disk, the state on another (which may be the same that fails on its way).
-    pub fn on_disks(disk: MemDisk, state_disk: Arc<dyn Disk>, now: Now, limits: Limits) -> Bed {
+    /// On what these disks have: the log's, and the state's.
+    pub fn on(disk: MemDisk, state_disk: MemDisk, now: Now, limits: Limits) -> Bed {
         let config = LogConfig { segment_bytes: 256 << 10, ..LogConfig::new("/data/log") };
         let log = firehose_log::open(config, Arc::new(disk.clone()), now.wall_us).expect("the log opens");
         let limits = Arc::new(limits);
-        let (mut state, report) =
-            State::open(state_disk, &path(), log.read.clone(), limits.clone(), now).expect("a state");
+        let opened =
+            State::open(Arc::new(state_disk.clone()), &path(), log.read.clone(), limits.clone(), now);
+        let (mut state, report) = opened.expect("a state");
         state.set_patience_ms(0);
-        Bed { disk, log, state, notes: report.notes, now, limits, token: 0 }
+        Bed { disk, state_disk, log, state, notes: report.notes, now, limits, token: 0 }
     }
 
-    /// The process dies and begins again; with `power` the power fails as well.
-    pub fn restart(self, power: bool) -> Bed {
-        let Bed { disk, log, state, now, limits, .. } = self;
-        if power {
-            disk.lose_power();
+    /// The process is killed, and begins again a second later.
+    pub fn restart(self) -> Bed {
+        self.begin_again(|_| {})
+    }
+
+    /// The power fails: what was not synced is gone.
+    pub fn lose_power(self) -> Bed {
+        self.begin_again(MemDisk::lose_power)
+    }
+
+    /// The power fails: of what was not synced the seed says what is there.
+    pub fn lose_power_partly(self, seed: u64) -> Bed {
+        self.begin_again(|disk| disk.lose_power_partly(seed))
+    }
+
+    fn begin_again(self, stop: impl Fn(&MemDisk)) -> Bed {
+        let Bed { disk, state_disk, log, state, now, limits, .. } = self;
+        // What the old process does when it is dropped goes to files that are nobody's.
+        for disk in [&disk, &state_disk] {
+            disk.heal();
+            stop(disk);
         }
-        // What the old process still does goes to files that are nobody's.
-        let disk = disk.copy();
+        let (disk, state_disk) = (disk.copy(), state_disk.copy());
         drop((log, state));
         let now = Now { ms: 0, wall_us: now.wall_us + 1_000_000 };
-        Bed::on(disk, now, Limits::clone(&limits))
+        Bed::on(disk, state_disk, now, Limits::clone(&limits))
     }
 
     /// Time goes by.

@@ -3,6 +3,7 @@
 use crate::bed::*;
 use firehose_broker::limits::Limits;
 use firehose_broker::state::{OpenRefusal, Operation, WillFate};
+use firehose_log::KeepNothing;
 
 #[test]
 fn a_session_is_found_as_it_was_saved_also_after_a_power_cut() {
@@ -12,7 +13,7 @@ fn a_session_is_found_as_it_was_saved_also_after_a_power_cut() {
     assert!(bed.state.names().contains(a.hash));
     let save = Operation::Progress { name: a.clone(), progress: progress_with(7, 5) };
     bed.save(vec![subscriptions(&a, &["x/#", "y"]), save]);
-    let mut bed = bed.restart(true);
+    let mut bed = bed.lose_power();
     assert!(bed.notes.is_empty(), "{:?}", bed.notes);
     assert!(bed.state.names().contains(a.hash));
     let resumed = bed.open(open(&a)).unwrap().resumed.unwrap();
@@ -88,12 +89,12 @@ fn a_connected_session_counts_as_left_when_the_bus_starts_again() {
     let mut bed = Bed::new();
     bed.open(open(&a)).unwrap();
     bed.pass(1_000_000);
-    let mut bed = bed.restart(false);
+    let mut bed = bed.restart();
     assert!(bed.open(open(&a)).unwrap().resumed.is_some());
-    let mut bed = bed.restart(false);
+    let mut bed = bed.restart();
     bed.settle();
     bed.pass(50);
-    let mut bed = bed.restart(true);
+    let mut bed = bed.lose_power();
     bed.pass(48);
     bed.settle();
     assert_eq!(bed.state.sessions(), 1);
@@ -108,8 +109,10 @@ fn nothing_expires_while_the_clock_is_held() {
     let mut bed = Bed::new();
     bed.open(open(&a)).unwrap();
     bed.save(vec![gone(&a, 100, WillFate::Dropped)]);
-    bed.state.hold_clock(true);
+    bed.log.commit.upkeep(bed.now.wall_us, &mut KeepNothing);
     bed.pass(400_000_000);
+    bed.log.commit.upkeep(bed.now.wall_us, &mut KeepNothing);
+    assert!(bed.log.read.clock_is_held());
     bed.settle();
     assert!(bed.open(open(&a)).unwrap().resumed.is_some());
 }
@@ -136,7 +139,7 @@ fn each_cap_refuses_one_more_and_says_which() {
     assert!(bed.open(from("a", 1)).unwrap().resumed.is_some(), "one that is there may go on");
     bed.open(from("c", 2)).unwrap();
     assert_eq!(bed.open(from("d", 3)).map(drop), refused("anonymous_sessions_max"));
-    let mut bed = bed.restart(true);
+    let mut bed = bed.lose_power();
     assert_eq!(bed.open(from("d", 3)).map(drop), refused("anonymous_sessions_max"));
     bed.save(vec![gone(&name("a"), 0, WillFate::Dropped)]);
     bed.open(from("d", 1)).unwrap();
@@ -152,7 +155,7 @@ fn received_ids_come_from_the_log_and_go_when_they_are_released() {
     bed.publish2(&name("nobody"), 6);
     bed.settle();
     bed.save(vec![Operation::Forget { name: a.clone(), packet_ids: vec![4] }]);
-    let mut bed = bed.restart(true);
+    let mut bed = bed.lose_power();
     assert_eq!(bed.open(open(&a)).unwrap().resumed.unwrap().received, vec![5]);
     assert!(bed.open(open(&name("nobody"))).unwrap().resumed.is_none());
     assert!(bed.open(open(&name("nobody"))).unwrap().resumed.unwrap().received.is_empty());

@@ -18,6 +18,10 @@ pub struct Limits {
     pub connect_timeout_secs: Age,
     /// Password checks that may wait or run at once; more are answered "server busy".
     pub password_checks_max: usize,
+    /// And so many of one address.
+    pub password_checks_per_address_max: usize,
+    /// Sent by all clients whose CONNECT has not come whole; beyond it those who sent the most are closed.
+    pub connecting_bytes_max: Size,
     /// The largest packet a user may send.
     pub packet_bytes_max: Size,
     /// The largest packet an anonymous client may send (also before CONNECT is read).
@@ -74,6 +78,8 @@ impl Default for Limits {
             connections_per_address_max: limits.connections_per_address_max,
             connect_timeout_secs: Age::from_secs(limits.connect_timeout_secs),
             password_checks_max: limits.password_checks_max,
+            password_checks_per_address_max: limits.password_checks_per_address_max,
+            connecting_bytes_max: Size(limits.connecting_bytes_max as u64),
             packet_bytes_max: Size(limits.packet_bytes_max as u64),
             packet_anonymous_bytes_max: Size(limits.packet_anonymous_bytes_max as u64),
             outbox_bytes_max: Size(limits.outbox_bytes_max as u64),
@@ -109,6 +115,8 @@ impl Limits {
             connections_per_address_max: self.connections_per_address_max,
             connect_timeout_secs: self.connect_timeout_secs.secs,
             password_checks_max: self.password_checks_max,
+            password_checks_per_address_max: self.password_checks_per_address_max,
+            connecting_bytes_max: usize::try_from(self.connecting_bytes_max.0).unwrap_or(usize::MAX),
             packet_bytes_max: usize::try_from(self.packet_bytes_max.0).unwrap_or(usize::MAX),
             packet_anonymous_bytes_max: usize::try_from(self.packet_anonymous_bytes_max.0)
                 .unwrap_or(usize::MAX),

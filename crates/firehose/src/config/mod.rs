@@ -73,6 +73,8 @@ pub struct Log {
     pub retention_bytes: Size,
     /// Publishing is refused while less than this, or than 5 % of the file system, is free.
     pub disk_reserve_bytes: Size,
+    /// How often the free space is looked at.
+    pub disk_check_secs: Age,
     /// Topics that are delivered live only.
     pub unlogged: Vec<Filter>,
 }
@@ -84,6 +86,7 @@ impl Default for Log {
             retention_age: Age::from_days(365),
             retention_bytes: Size(20 << 30),
             disk_reserve_bytes: Size(256 << 20),
+            disk_check_secs: Age::from_secs(1),
             unlogged: Vec::new(),
         }
     }

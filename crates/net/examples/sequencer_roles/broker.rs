@@ -3,6 +3,7 @@
 use crate::slow_disk::{SlowDisk, Slowness};
 use firehose_auth::{Access, AnonymousMode, AuthConfig};
 use firehose_broker::bus::wall_us;
+use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Durability, Role};
 use firehose_log::{Disk, LogConfig, RealDisk};
 use firehose_net::{Address, Bound, ListenerConfig, Listeners, Protocol, Server};
@@ -55,7 +56,7 @@ impl Drop for Broker {
 /// Serves as the arguments say: role, disk, durability, folder. Says the port as two bytes.
 pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let mut next = |what: &str| arguments.next().ok_or_else(|| format!("broker wants a {what}"));
-    let role = if next("role")? == "thread" { Role::CommitThread } else { Role::Depositor };
+    let role = if next("role")? == "thread" { Role::Thread } else { Role::Depositor };
     let disk = disk(&next("disk")?);
     let durability = if next("durability")? == "sync" { Durability::Sync } else { Durability::Os };
     let dir = tempfile::tempdir_in(next("folder")?)?;
@@ -69,7 +70,9 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Er
     let log = firehose_log::open(LogConfig::new(dir.path()), disk, wall_us())?;
     let access =
         Access::new(AuthConfig { password_file: None, acl_file: None, anonymous: AnonymousMode::Full })?;
-    let bus = Bus::start(BusConfig { durability, role, ..BusConfig::default() }, log, access);
+    let config = BusConfig { durability, role, ..BusConfig::default() };
+    let state = State::in_memory(log.read.clone(), &config.limits);
+    let bus = Bus::start(config, log, state, access);
     let server = Server::start(&bus, listeners, None)?;
 
     std::io::stdout().write_all(&bound.port().to_be_bytes())?;
@@ -84,6 +87,8 @@ fn disk(name: &str) -> Arc<dyn Disk> {
     let ms = Duration::from_millis;
     match name {
         "slow" => Arc::new(SlowDisk::new(Slowness { write: ms(20), one_in: 1, sync: ms(5) })),
+        "syncing" => Arc::new(SlowDisk::new(Slowness { write: ms(0), one_in: u64::MAX, sync: ms(5) })),
+        "hanging" => Arc::new(SlowDisk::new(Slowness { write: ms(20), one_in: 1, sync: ms(2_000) })),
         "stalling" => Arc::new(SlowDisk::new(Slowness { write: ms(50), one_in: 200, sync: ms(5) })),
         _ => Arc::new(RealDisk::new()),
     }

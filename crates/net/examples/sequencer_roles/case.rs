@@ -20,6 +20,11 @@ pub struct Case {
     rate: &'static str,
 }
 
+/// A rate of acknowledgements as a share of windows by publishers in 7 ms; at least 1 is wanted with an `fdatasync` of 5.
+pub fn share_of_windows(rate: f64) -> f64 {
+    rate * TURN_SECS / f64::from(WINDOWS)
+}
+
 /// One run's figures.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
@@ -38,7 +43,10 @@ pub struct Figures {
 
 const PAIRS: &[&str] = &["pairs", "--n", "10", "--rate", "5000"];
 const FANOUT: &[&str] = &["fanout", "--subs", "50", "--rate", "max"];
-/// A window of 20 for each publisher.
+/// Unacknowledged messages of all publishers together: a window of 20 for each.
+const WINDOWS: u32 = 1_000;
+/// What an `fdatasync` of 5 ms and all around it may take until the windows are acknowledged.
+const TURN_SECS: f64 = 0.007;
 const ACKED: &[&str] = &[
     "fanin",
     "--pubs",
@@ -68,7 +76,7 @@ const fn acked(disk: &'static str) -> Case {
 }
 
 /// All of them.
-pub const CASES: [Case; 9] = [
+pub const CASES: [Case; 11] = [
     pairs("real"),
     fanout("real"),
     acked("real"),
@@ -78,12 +86,19 @@ pub const CASES: [Case; 9] = [
     pairs("stalling"),
     fanout("stalling"),
     acked("stalling"),
+    acked("syncing"),
+    pairs("hanging"),
 ];
 
 impl Case {
     /// Whether it is one of those asked for, by disk or work; with none asked for, all are.
     pub fn is_wanted(&self, only: &[String]) -> bool {
         only.is_empty() || only.iter().any(|name| name == self.disk || name == self.work)
+    }
+
+    /// Whether its rate is one of acknowledgements, each after an `fdatasync` of 5 ms.
+    pub fn is_of_syncs(&self) -> bool {
+        self.disk == "syncing"
     }
 
     /// Runs it once.

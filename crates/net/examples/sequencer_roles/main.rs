@@ -1,5 +1,6 @@
 //! Measures the sequencer's two roles against each other (ADR 2): its section run by whoever deposits, or by a thread
-//! of its own; on the disk of this machine, on one that takes 20 ms for every write, and on one that stalls now and then.
+//! of its own; on the disk of this machine, on one that takes 20 ms for every write, on one that stalls now and then, on one whose `fdatasync` takes 5 ms,
+//! and on one where it takes 2 s.
 //!
 //!     cargo build --release -p mqload
 //!     cargo run --release -p firehose-net --example sequencer_roles -- --rounds 5 --seconds 2

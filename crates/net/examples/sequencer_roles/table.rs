@@ -1,6 +1,6 @@
 //! The table: medians of each role's rounds, and the median of the rounds' own ratios.
 
-use crate::case::{Case, Figures, ROLES};
+use crate::case::{Case, Figures, ROLES, share_of_windows};
 
 type Figure = (&'static str, fn(&Figures) -> f64);
 
@@ -27,6 +27,12 @@ pub fn print_case(case: &Case, rounds: &[[Figures; 2]]) {
             median(rounds.iter().map(|[depositor, thread]| figure(depositor) / figure(thread)).collect());
         let (depositor, thread) = (shown(of(0)), shown(of(1)));
         println!("| {} | {} | {name} | {depositor} | {thread} | {ratio:.2} |", case.disk, case.work);
+    }
+    if case.is_of_syncs() {
+        let share =
+            |role: usize| median(rounds.iter().map(|round| share_of_windows(round[role].rate)).collect());
+        let (depositor, thread) = (shown(share(0)), shown(share(1)));
+        println!("| {} | {} | rate x 7 ms / windows | {depositor} | {thread} | |", case.disk, case.work);
     }
     let wrong: f64 = rounds.iter().flatten().map(|figures| figures.wrong).sum();
     if wrong != 0.0 {

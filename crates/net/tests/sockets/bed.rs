@@ -1,6 +1,7 @@
 //! A bus on free ports with its data in a temporary folder, and blocking clients.
 
 use firehose_auth::{Access, AuthConfig, HashKind, PasswordFile};
+use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Limits};
 use firehose_log::{LogConfig, RealDisk, open};
 use firehose_mqtt::{
@@ -39,7 +40,8 @@ impl Bed {
         let log =
             open(LogConfig { disk_reserve_bytes: 0, ..log }, Arc::new(RealDisk::new()), 0).expect("opens");
         let config = BusConfig { shards: 3, limits, ..BusConfig::default() };
-        let bus = Bus::start(config, log, access.expect("loads"));
+        let state = State::in_memory(log.read.clone(), &config.limits);
+        let bus = Bus::start(config, log, state, access.expect("loads"));
         let unix = folder.path().join("mqtt.sock");
         let listener =
             |name: &str, address| ListenerConfig { name: name.into(), protocol: Protocol::Mqtt, address };

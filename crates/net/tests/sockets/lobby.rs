@@ -118,6 +118,28 @@ fn more_password_checks_than_may_wait_are_told_to_come_later() {
 }
 
 #[test]
+fn unfinished_connects_share_one_budget_and_the_largest_goes_first() {
+    let bed = Bed::start(Limits { connecting_bytes_max: 150_000, ..Limits::default() });
+    // A CONNECT of 60,000 bytes, of which only so many come.
+    let part = |bytes: usize| {
+        let mut connect = vec![0x10, 0xe0, 0xd4, 3, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0xea, 0x50];
+        connect.resize(bytes, b'x');
+        connect
+    };
+    let mut large = bed.dial();
+    large.send(&part(50_000));
+    let mut others: Vec<_> = (0..10).map(|_| bed.dial()).collect();
+    for other in &mut others {
+        // It may be among those who are closed.
+        let _ = other.stream.write_all(&part(20_000));
+    }
+    assert_eq!(large.next(), None);
+    let mut honest = bed.client(Version::V311, "honest");
+    honest.send(&[0xc0, 0]);
+    assert_eq!(honest.next().as_deref(), Some("PINGRESP"));
+}
+
+#[test]
 fn connections_are_counted_and_given_back() {
     let bed = Bed::start(Limits { connections_max: 3, ..Limits::default() });
     let mut clients: Vec<_> = (0..3).map(|it| bed.client(Version::V311, &it.to_string())).collect();

@@ -1,0 +1,168 @@
+//! A state file that cannot be opened is set aside with one clear line, and rebuilt from the log.
+
+use crate::bed::*;
+use firehose_broker::state::{State, StateNote};
+use firehose_log::{Disk, LogConfig, MemDisk, RealDisk};
+use std::sync::Arc;
+
+/// A bus that has a session and a retained message.
+fn filled() -> Bed {
+    let mut bed = Bed::new();
+    bed.open(open(&name("a"))).unwrap();
+    bed.save(vec![subscriptions(&name("a"), &["x/y/z"])]);
+    for number in 0..50 {
+        bed.retain(&format!("t/{number}"), b"1");
+    }
+    bed.settle();
+    bed
+}
+
+/// The state after a restart on a file with these bytes: rebuilt, or as it was.
+fn check_rebuilt(mut bed: Bed, what: &str) {
+    let [StateNote::Bad(line)] = &bed.notes[..] else { panic!("{what}: one line: {:?}", bed.notes) };
+    for part in
+        ["/data/state.redb", "sessions and wills are gone", "retained messages are rebuilt", "damaged-1"]
+    {
+        assert!(line.contains(part), "{what}: {line}");
+    }
+    bed.settle();
+    assert_eq!(bed.retained("t/#").len(), 50, "{what}");
+    assert!(bed.open(open(&name("a"))).unwrap().resumed.is_none(), "{what}");
+    let bed = bed.restart();
+    assert!(bed.notes.is_empty(), "{what}: {:?}", bed.notes);
+}
+
+#[test]
+fn each_kind_of_damage_has_its_line_and_the_start_goes_on() {
+    let whole = filled().state_disk.bytes(&path()).unwrap();
+    let foreign = {
+        // Its random numbers have gone on, so that its log has another id.
+        let disk = MemDisk::new();
+        disk.random();
+        let config = LogConfig { segment_bytes: 256 << 10, ..LogConfig::new("/data/log") };
+        let log = firehose_log::open(config, Arc::new(disk), 0).unwrap();
+        let state_disk = MemDisk::new();
+        let limits = Arc::new(firehose_broker::Limits::default());
+        let now = firehose_broker::action::Now::default();
+        drop(State::open(Arc::new(state_disk.clone()), &path(), log.read.clone(), limits, now).unwrap());
+        state_disk.bytes(&path()).unwrap()
+    };
+    let mut flipped = whole.clone();
+    for at in (4096..flipped.len()).step_by(512) {
+        flipped[at] ^= 1;
+    }
+    let mut header = whole.clone();
+    header[3] ^= 0x40;
+    let kinds: [(&str, Vec<u8>); 7] = [
+        ("empty", Vec::new()),
+        ("text", b"hello".to_vec()),
+        ("zeros", vec![0; whole.len()]),
+        ("half", whole[..whole.len() / 2].to_vec()),
+        ("bits", flipped),
+        ("magic", header),
+        ("of another log", foreign),
+    ];
+    for (what, bytes) in kinds {
+        let bed = filled();
+        bed.state_disk.set_bytes(&path(), &bytes);
+        check_rebuilt(bed.restart(), what);
+    }
+}
+
+#[test]
+fn a_file_that_is_ahead_of_the_log_is_not_believed() {
+    let bed = filled();
+    let log_disk = MemDisk::new();
+    let ahead = bed.state_disk.copy();
+    let fresh = Bed::on(log_disk, MemDisk::new(), bed.now, firehose_broker::Limits::default());
+    let head = fresh.log.read.head();
+    assert!(head < bed.log.read.head());
+    // The same log id, since both disks draw the same random numbers.
+    let bed = Bed::on(fresh.disk.copy(), ahead, bed.now, firehose_broker::Limits::default());
+    let [StateNote::Bad(line)] = &bed.notes[..] else { panic!("{:?}", bed.notes) };
+    assert!(line.contains("the log ends at 0") || line.contains("another log"), "{line}");
+}
+
+#[test]
+fn someone_elses_file_and_a_folder_in_its_place_are_set_aside() {
+    let bed = filled();
+    let (disk, state_disk) = (bed.disk.copy(), bed.state_disk.copy());
+    state_disk.deny(&path());
+    let bed = Bed::on(disk, state_disk, bed.now, firehose_broker::Limits::default());
+    let [StateNote::Bad(line)] = &bed.notes[..] else { panic!("{:?}", bed.notes) };
+    assert!(line.contains("ermission denied"), "{line}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.redb");
+    std::fs::create_dir(&file).unwrap();
+    let log = LogConfig { disk_reserve_bytes: 0, ..LogConfig::new(folder.path().join("log")) };
+    let log = firehose_log::open(log, Arc::new(RealDisk::new()), 0).unwrap();
+    let limits = Arc::new(firehose_broker::Limits::default());
+    let now = firehose_broker::action::Now::default();
+    let (_, report) = State::open(Arc::new(RealDisk::new()), &file, log.read.clone(), limits, now).unwrap();
+    assert_eq!(report.notes.len(), 1, "{:?}", report.notes);
+    assert!(folder.path().join("state.redb.damaged-1").is_dir() && file.is_file());
+}
+
+#[test]
+fn a_session_whose_record_cannot_be_read_is_forgotten_alone() {
+    // Every record begins with its version: of another one, it is as good as unreadable. redb's own checksums are kept
+    // right by writing it through redb.
+    let mut bed = filled();
+    bed.open(open(&name("b"))).unwrap();
+    bed.settle();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("copy.redb");
+    std::fs::write(&file, bed.state_disk.bytes(&path()).unwrap()).unwrap();
+    {
+        let database = redb::Database::open(&file).unwrap();
+        let txn = database.begin_write().unwrap();
+        let table = redb::TableDefinition::<u64, &[u8]>::new("subscriptions");
+        txn.open_table(table).unwrap().insert(name("a").hash, &[99u8, 1, 2][..]).unwrap();
+        txn.commit().unwrap();
+    }
+    bed.state_disk.set_bytes(&path(), &std::fs::read(&file).unwrap());
+    let mut bed = bed.restart();
+    assert!(bed.notes.is_empty(), "{:?}", bed.notes);
+    assert!(bed.open(open(&name("a"))).unwrap().resumed.is_none());
+    let [StateNote::Bad(line)] = &bed.notes[..] else { panic!("{:?}", bed.notes) };
+    assert!(line.contains("\"a\" cannot be read"), "{line}");
+    assert!(bed.open(open(&name("b"))).unwrap().resumed.is_some());
+}
+
+#[test]
+fn only_the_last_three_files_that_were_set_aside_are_kept() {
+    let mut bed = Bed::new();
+    for number in 1..=5 {
+        bed.state_disk.set_bytes(&path(), b"not a state file");
+        bed = bed.restart();
+        let [StateNote::Bad(line)] = &bed.notes[..] else { panic!("{:?}", bed.notes) };
+        assert!(line.contains(&format!("damaged-{number}")), "{line}");
+    }
+    let mut names = bed.state_disk.list(path().parent().unwrap()).unwrap();
+    names.sort();
+    assert_eq!(names, ["state.redb", "state.redb.damaged-3", "state.redb.damaged-4", "state.redb.damaged-5"]);
+}
+
+#[test]
+fn no_single_flipped_bit_makes_a_panic_or_a_wrong_answer() {
+    let bed = filled();
+    let whole = bed.state_disk.bytes(&path()).unwrap();
+    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    for seed in 0..60usize {
+        let mut bytes = whole.clone();
+        let at = used[seed * 7_919 % used.len()];
+        bytes[at] ^= 1 << (seed % 8);
+        let (disk, state_disk) = (bed.disk.copy(), bed.state_disk.copy());
+        state_disk.set_bytes(&path(), &bytes);
+        let mut bed = Bed::on(disk, state_disk, bed.now, firehose_broker::Limits::default());
+        bed.settle();
+        assert_eq!(bed.retained("t/#").len(), 50, "bit {} of byte {at}", seed % 8);
+        let resumed = bed.open(open(&name("a"))).unwrap().resumed;
+        match (&bed.notes[..], resumed) {
+            ([], Some(resumed)) => assert_eq!(resumed.subscriptions, [subscription("x/y/z")], "byte {at}"),
+            ([_], None) => {}
+            other => panic!("byte {at}: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Wills: stored, dropped, due, fired once.
+
+use crate::bed::*;
+use firehose_auth::{Access, AnonymousMode, Auth, AuthConfig, HashKind, PasswordFile};
+use firehose_broker::state::{DueWill, Firing, Open, SessionName, WillFate, WillOutcome};
+use firehose_log::WayIn;
+use std::sync::Arc;
+
+const DUE: WillFate = WillFate::Due { delay_secs: 0 };
+
+fn open_with_will(name: &Arc<SessionName>, expiry_secs: u32, delay_secs: u32) -> Open {
+    Open { expiry_secs, will: Some(will(delay_secs)), ..open(name) }
+}
+
+fn due_after(delay_secs: u32) -> WillFate {
+    WillFate::Due { delay_secs }
+}
+
+fn stored_wills(bed: &Bed) -> usize {
+    bed.state.wills()
+}
+
+#[test]
+fn a_will_is_fired_once_when_its_connection_is_lost() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 0, 0)).unwrap();
+    assert!(bed.state.names().contains(a.hash), "whoever comes next has to ask");
+    assert!(bed.settle().wills.is_empty());
+    let turn = bed.save(vec![gone(&a, 0, DUE)]);
+    let [due] = &turn.wills[..] else { panic!("{:?}", turn.wills) };
+    assert_eq!((&*due.client_id, &due.will, due.key.session), ("a", &will(0), a.hash));
+    assert!(bed.settle().wills.is_empty(), "it is under way");
+    let key = due.key;
+    bed.publish_will(key.session, key.serial);
+    bed.state.queue().will_done(key, WillOutcome::Published);
+    assert!(bed.settle().wills.is_empty());
+    assert_eq!(stored_wills(&bed), 0);
+    assert!(!bed.state.names().contains(a.hash));
+    let mut bed = bed.lose_power();
+    assert!(bed.settle().wills.is_empty());
+}
+
+#[test]
+fn a_proper_goodbye_drops_the_will() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 0)).unwrap();
+    assert!(bed.save(vec![gone(&a, 100, WillFate::Dropped)]).wills.is_empty());
+    assert_eq!(stored_wills(&bed), 0);
+    assert!(bed.lose_power().settle().wills.is_empty());
+}
+
+#[test]
+fn a_crash_makes_every_will_due_after_its_delay_counted_from_the_start() {
+    let (a, b) = (name("a"), name("b"));
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 0, 0)).unwrap();
+    bed.open(open_with_will(&b, 100, 10)).unwrap();
+    bed.pass(1_000);
+    let mut bed = bed.lose_power();
+    let due: Vec<u64> = bed.settle().wills.iter().map(|due| due.key.session).collect();
+    assert_eq!(due, [a.hash]);
+    bed.pass(9);
+    assert!(bed.settle().wills.is_empty());
+    bed.pass(1);
+    assert_eq!(bed.settle().wills.len(), 1);
+}
+
+#[test]
+fn a_will_that_the_log_has_is_not_fired_again_after_a_crash_before_the_view_saw_it() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 0, 0)).unwrap();
+    let key = bed.save(vec![gone(&a, 0, DUE)]).wills[0].key;
+    bed.publish_will(key.session, key.serial);
+    bed.log.commit.commit().unwrap();
+    let mut bed = bed.lose_power();
+    assert!(bed.settle().wills.is_empty());
+    assert_eq!(stored_wills(&bed), 0);
+}
+
+#[test]
+fn a_will_that_was_lost_with_the_power_is_fired_again() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 0, 0)).unwrap();
+    let key = bed.save(vec![gone(&a, 0, DUE)]).wills[0].key;
+    bed.publish_will(key.session, key.serial);
+    bed.state.queue().will_done(key, WillOutcome::Published);
+    let mut bed = bed.lose_power();
+    assert_eq!(bed.settle().wills.len(), 1);
+}
+
+#[test]
+fn a_delayed_will_waits_and_the_return_of_the_client_cancels_it() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    assert!(bed.save(vec![gone(&a, 100, due_after(10))]).wills.is_empty());
+    bed.pass(5);
+    assert!(bed.open(open(&a)).unwrap().resumed.is_some());
+    bed.pass(50);
+    assert!(bed.settle().wills.is_empty());
+    assert_eq!(stored_wills(&bed), 0);
+}
+
+#[test]
+fn a_clean_start_ends_the_session_and_its_delayed_will_is_due_at_once() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    bed.save(vec![gone(&a, 100, due_after(10))]);
+    let mut clean = open_with_will(&a, 100, 0);
+    clean.clean = true;
+    let token = bed.submit(vec![firehose_broker::state::Operation::Open(Box::new(clean))]);
+    let turn = bed.settle();
+    let [due] = &turn.wills[..] else { panic!("{:?}", turn.wills) };
+    let old = due.key;
+    assert!(opened(turn, token).unwrap().is_ok());
+    assert_eq!(stored_wills(&bed), 2);
+    // The record of the old one leaves the new one alone.
+    bed.publish_will(old.session, old.serial);
+    bed.settle();
+    assert_eq!(stored_wills(&bed), 1);
+    let again = bed.save(vec![gone(&a, 0, DUE)]).wills[0].key;
+    assert_ne!(again, old);
+}
+
+#[test]
+fn a_delayed_will_is_not_later_than_the_end_of_its_session() {
+    let (a, b) = (name("a"), name("b"));
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 5, 60)).unwrap();
+    bed.open(open_with_will(&b, 0, 60)).unwrap();
+    assert_eq!(bed.save(vec![gone(&b, 0, due_after(60))]).wills.len(), 1);
+    assert!(bed.save(vec![gone(&a, 5, due_after(60))]).wills.is_empty());
+    bed.pass(5);
+    assert_eq!(bed.settle().wills.len(), 1);
+}
+
+#[test]
+fn a_refused_will_is_forgotten_and_one_that_found_no_room_is_tried_again() {
+    let (a, b) = (name("a"), name("b"));
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 0, 0)).unwrap();
+    bed.open(open_with_will(&b, 0, 0)).unwrap();
+    let refused = bed.save(vec![gone(&a, 0, DUE)]).wills[0].key;
+    let later = bed.save(vec![gone(&b, 0, DUE)]).wills[0].key;
+    bed.state.queue().will_done(refused, WillOutcome::Refused);
+    bed.state.queue().will_done(later, WillOutcome::Later);
+    assert!(bed.settle().wills.is_empty());
+    assert_eq!(stored_wills(&bed), 1);
+    bed.pass(1);
+    assert_eq!(bed.settle().wills[0].key, later);
+    bed.state.queue().will_done(later, WillOutcome::Delivered);
+    bed.settle();
+    assert_eq!(stored_wills(&bed), 0);
+    assert!(bed.lose_power().settle().wills.is_empty());
+}
+
+#[test]
+fn many_wills_come_in_bounded_turns_and_none_is_lost() {
+    let mut bed = Bed::new();
+    let names: Vec<_> = (0..20).map(|number| name(&format!("c{number}"))).collect();
+    for name in &names {
+        let mut open = open_with_will(name, 0, 0);
+        open.will.as_mut().unwrap().payload = vec![7; 200_000];
+        bed.open(open).unwrap();
+    }
+    for name in &names {
+        bed.submit(vec![gone(name, 0, DUE)]);
+    }
+    bed.log.commit.commit().unwrap();
+    let head = bed.log.read.head();
+    let first = bed.state.turn(head, bed.now);
+    assert!(first.again && first.wills.len() < 10, "{}", first.wills.len());
+    assert_eq!(first.wills.len() + bed.settle().wills.len(), 20);
+}
+
+fn auth(folder: &tempfile::TempDir, acl: &str) -> Arc<Auth> {
+    let (passwords, rules) = (folder.path().join("passwd"), folder.path().join("acl"));
+    let mut file = PasswordFile::default();
+    file.set("u", b"secret", HashKind::Sha512Pbkdf2).unwrap();
+    file.write(&passwords).unwrap();
+    std::fs::write(&rules, acl).unwrap();
+    let (password_file, acl_file) = (Some(passwords), Some(rules));
+    Access::new(AuthConfig { password_file, acl_file, anonymous: AnonymousMode::Read }).unwrap().current()
+}
+
+#[test]
+fn the_rules_of_the_moment_decide_whether_a_will_is_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = firehose_broker::state::WillKey { session: 7, serial: 3 };
+    let mut due = DueWill { key, client_id: "a".into(), will: will(0) };
+    let may = auth(&folder, "user u\ntopic write will\n");
+    let Firing::Logged(draft) = due.firing(&may, &[]) else { panic!("it is published") };
+    assert!(draft.is_marked());
+    let batch = firehose_log::Batch::unlogged(draft, 0, 0);
+    let origin = batch.record(0).origin();
+    assert_eq!((origin.session, origin.packet_id, origin.way_in), (7, 3, WayIn::Will));
+    assert_eq!((origin.principal, batch.record(0).event().payload), ("u", &b"gone"[..]));
+    let unlogged = [firehose_topic::TopicFilter::new("will/#").unwrap()];
+    assert!(matches!(due.firing(&may, &unlogged), Firing::Unlogged(_)));
+    let may_not = auth(&folder, "user u\ntopic write other\n");
+    assert!(matches!(due.firing(&may_not, &[]), Firing::Refused));
+    due.will.user = Some("gone".into());
+    assert!(matches!(due.firing(&may, &[]), Firing::Refused), "the user is gone");
+    due.will.user = None;
+    assert!(matches!(due.firing(&may, &[]), Firing::Refused), "the anonymous may not");
+}
