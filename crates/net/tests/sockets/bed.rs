@@ -123,7 +123,7 @@ impl Drop for Bed {
 pub struct Client<S> {
     pub stream: S,
     pub version: Version,
-    input: Vec<u8>,
+    pub input: Vec<u8>,
 }
 
 pub fn connect_bytes(version: Version, client_id: &str, password: Option<&str>) -> Vec<u8> {
