@@ -70,6 +70,9 @@ impl Turns {
         }
         self.turn();
         self.sync();
+        if let Err(error) = self.commit.close() {
+            tracing::error!(%error, "the log's last commit failed");
+        }
         self.bus.errands().close();
     }
 

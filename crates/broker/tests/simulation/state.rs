@@ -50,7 +50,6 @@ impl StateSide {
 impl Bus {
     /// A turn of the state. False: nothing came of it.
     pub fn turn_of_state(&mut self) -> bool {
-        self.state.state.hold_clock(self.read.clock_is_held());
         let durable = self.sequencer.durable().min(self.sequencer.head());
         let mut turn = self.state.state.turn(durable, self.now);
         let mut worked = turn.again || !turn.wills.is_empty() || !turn.jobs.is_empty();
@@ -83,7 +82,7 @@ impl Bus {
         let Action::Retained { scan, filter, after, as_of, bytes_max } = question else { return };
         let reader = self.state.state.reader();
         let page = reader.page(&*self.read, &filter, after.as_deref(), as_of, bytes_max);
-        self.sequencer.send(host, Message::Retained { scan, page: page.map(Arc::new) });
+        self.sequencer.send(host, Message::Retained { scan, page });
     }
 
     fn fire(&mut self, due: &DueWill) {
