@@ -82,7 +82,7 @@ impl Bus {
         let Action::Retained { scan, filter, after, as_of, bytes_max } = question else { return };
         let reader = self.state.state.reader();
         let page = reader.page(&*self.read, &filter, after.as_deref(), as_of, bytes_max);
-        self.sequencer.send(host, Message::Retained { scan, page: page.map(Arc::new) });
+        self.sequencer.send(host, Message::Retained { scan, page });
     }
 
     fn fire(&mut self, due: &DueWill) {
