@@ -284,12 +284,17 @@ impl Client {
         match known.filter(|it| it.ended.is_none()).find(|it| it.written == written) {
             Some(known) => {
                 let is_new = known.from.1 == Offset::MAX;
+                let before = known.scan.clone();
                 known.scan = match options.retain_handling {
                     _ if known.replays() => None,
                     RetainHandling::Send => Some(Scan::asked(ledger.head())),
                     RetainHandling::SendIfNew if is_new => Some(Scan::unsure(ledger.head())),
                     _ => known.scan.take(),
                 };
+                if options.retain_handling == RetainHandling::Send || is_new {
+                    known.older_scans.extend(before);
+                    known.older_scans.iter_mut().for_each(Scan::replaced);
+                }
                 known.times += 1;
                 known.qos = (known.qos.0.min(qos), known.qos.1.max(qos));
                 known.ids.extend((id != 0).then_some(id));

@@ -22,6 +22,8 @@ pub struct Subscription {
     pub no_local: bool,
     /// Retained messages that come with it: of the last SUBSCRIBE.
     pub scan: Option<Scan>,
+    /// Those of SUBSCRIBEs before it.
+    pub older_scans: Vec<Scan>,
     /// How many times it was asked for.
     pub times: usize,
     /// Acknowledged, and no UNSUBSCRIBE under way: what matches has to come.
@@ -50,6 +52,7 @@ impl Subscription {
             qos: (qos, qos),
             no_local: false,
             scan: None,
+            older_scans: Vec::new(),
             times: 0,
             holds: false,
             ended: None,
@@ -62,6 +65,10 @@ impl Subscription {
 
     pub fn replays(&self) -> bool {
         self.written.starts_with("$replay/")
+    }
+
+    fn scans(&mut self) -> impl Iterator<Item = &mut Scan> {
+        self.scan.iter_mut().chain(&mut self.older_scans)
     }
 
     /// It was asked for more than once: so may retained messages come.
@@ -128,7 +135,7 @@ impl Reader {
         self.unlogged.clear();
         for it in &mut self.subscriptions {
             it.newest = 0;
-            it.scan.iter_mut().for_each(Scan::disconnected);
+            it.scans().for_each(Scan::disconnected);
         }
     }
 
@@ -148,7 +155,7 @@ impl Reader {
         self.lossy = self.lossy.min(head);
         for it in &mut self.subscriptions {
             it.seen.split_off(&(head + 1));
-            it.scan.iter_mut().for_each(|scan| scan.cut(head));
+            it.scans().for_each(|scan| scan.cut(head));
             it.floor = if it.floor == Offset::MAX { it.floor } else { it.floor.min(head + 1) };
             it.from = (it.from.0.min(head + 1), if it.holds { it.from.1.min(head + 1) } else { it.from.1 });
             it.ended = it.ended.map(|ended| ended.min(head));
@@ -229,7 +236,7 @@ impl Reader {
         // Without identifiers it is the next copy, for whichever subscription: rather one that surely has to get it.
         for surely in [true, false] {
             for index in asked {
-                let mut scans = self.subscriptions[*index].scan.iter_mut();
+                let mut scans = self.subscriptions[*index].scans();
                 let mut take = |scan: &mut Scan| {
                     (!surely || scan.has_to_bring(offset)) && scan.got(&got.topic, offset, false, ledger)
                 };
@@ -238,7 +245,7 @@ impl Reader {
         }
         for index in asked {
             let again = self.resumed || self.subscriptions[*index].holds_twice();
-            let mut scans = self.subscriptions[*index].scan.iter_mut();
+            let mut scans = self.subscriptions[*index].scans();
             taken |= !taken && again && scans.any(|scan| scan.got(&got.topic, offset, true, ledger));
         }
         assert!(

@@ -330,12 +330,18 @@ fn disk_error(world: &mut World, rng: &mut Rng) {
         DiskCall::SyncDir,
     ];
     match rng.below(10) {
-        0..3 => world.disk.write_short(rng.below(100)),
+        0..3 => {
+            let bytes = rng.below(100);
+            world.note(|| format!("the next write stops after {bytes} bytes"));
+            world.disk.write_short(bytes);
+        }
         3 => world.disk.set_cold(rng.percent(50)),
         4 => world.disk.write_back(rng.number()),
         _ => {
             let kinds = [ErrorKind::StorageFull, ErrorKind::Other, ErrorKind::TimedOut];
-            world.disk.fail(rng.pick(&calls), rng.pick(&kinds));
+            let (call, kind) = (rng.pick(&calls), rng.pick(&kinds));
+            world.note(|| format!("the next {call:?} fails: {kind}"));
+            world.disk.fail(call, kind);
         }
     }
 }
