@@ -60,6 +60,14 @@ impl Shard {
                 self.fall_back(session);
                 self.pump(session);
             }
+            let mut on_their_way = Vec::new();
+            for (session, it) in &mut self.sessions {
+                if let Some(held_bytes) = it.drop_redacted(offset) {
+                    self.held_bytes -= held_bytes;
+                    on_their_way.push(session as u32);
+                }
+            }
+            on_their_way.into_iter().for_each(|session| self.dirty(session));
         }
     }
 }
