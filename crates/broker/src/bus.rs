@@ -10,7 +10,7 @@ use crate::replays::Replays;
 use crate::section;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
 use crate::shard::{Shard, Shared};
-use crate::state::{Queue, State, StateReader};
+use crate::state::{Queue, State, StateReader, StateRedacts};
 use crate::state_thread;
 use crate::stats::ShardStats;
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -134,6 +134,7 @@ impl Bus {
         }));
         *lock(&bus.0.section_thread) = section::spawn(bus.clone());
         *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit, state.keep());
+        bus.add_redacts(Box::new(StateRedacts(state.queue().clone())));
         *lock(&bus.0.state_thread) = state_thread::spawn(bus.clone(), state);
         bus
     }

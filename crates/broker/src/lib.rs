@@ -21,6 +21,7 @@ mod resend;
 mod resume;
 mod retained;
 mod section;
+mod sleepers;
 mod state_thread;
 mod subscribe;
 mod sync;

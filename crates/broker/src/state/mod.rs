@@ -15,6 +15,7 @@ mod page;
 mod queue;
 mod reader;
 mod record;
+mod redaction;
 mod request;
 mod sessions;
 mod store;
@@ -29,6 +30,7 @@ pub use names::StoredNames;
 pub use open::{StateError, StateReport};
 pub use queue::{Job, Queue, Redacted};
 pub use reader::{RetainedEntries, StateKeep, StateReader};
+pub(crate) use redaction::StateRedacts;
 pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Resumed, WillFate};
 pub use stored::{
     Progress, SessionName, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
