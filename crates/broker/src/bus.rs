@@ -5,15 +5,14 @@ use crate::commit;
 use crate::errand::Errands;
 use crate::limits::Limits;
 use crate::message::Message;
-use crate::redaction::Redacts;
 use crate::replays::Replays;
 use crate::section;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
 use crate::shard::{Shard, Shared};
-use crate::state::{Queue, State, StateReader, StateRedacts};
+use crate::state::{Queue, State, StateReader};
 use crate::state_thread;
 use crate::stats::ShardStats;
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::sync::{Mutex, lock};
 use firehose_auth::Access;
 use firehose_log::{
     Attribute, AttributesBuf, Batch, Commit, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
@@ -82,7 +81,6 @@ struct Inside {
     section_thread: Mutex<Option<JoinHandle<()>>>,
     commit_thread: Mutex<Option<JoinHandle<()>>>,
     errands: Errands,
-    redacts: Mutex<Vec<Box<dyn Redacts>>>,
     state: Arc<Queue>,
     state_reader: StateReader,
     state_stopping: AtomicBool,
@@ -126,7 +124,6 @@ impl Bus {
             section_thread: Mutex::new(None),
             commit_thread: Mutex::new(None),
             errands: Errands::default(),
-            redacts: Mutex::new(Vec::new()),
             state: state.queue().clone(),
             state_reader: state.reader(),
             state_stopping: AtomicBool::new(false),
@@ -134,7 +131,6 @@ impl Bus {
         }));
         *lock(&bus.0.section_thread) = section::spawn(bus.clone());
         *lock(&bus.0.commit_thread) = commit::spawn(bus.clone(), log.commit, state.keep());
-        bus.add_redacts(Box::new(StateRedacts(state.queue().clone())));
         *lock(&bus.0.state_thread) = state_thread::spawn(bus.clone(), state);
         bus
     }
@@ -333,10 +329,6 @@ impl Bus {
 
     pub(crate) fn errands(&self) -> &Errands {
         &self.0.errands
-    }
-
-    pub(crate) fn redacts(&self) -> MutexGuard<'_, Vec<Box<dyn Redacts>>> {
-        lock(&self.0.redacts)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

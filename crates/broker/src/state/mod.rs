@@ -12,10 +12,10 @@ mod known;
 mod names;
 mod open;
 mod page;
+mod pages;
 mod queue;
 mod reader;
 mod record;
-mod redaction;
 mod request;
 mod sessions;
 mod store;
@@ -30,7 +30,6 @@ pub use names::StoredNames;
 pub use open::{StateError, StateReport};
 pub use queue::{Job, Queue, Redacted};
 pub use reader::{RetainedEntries, StateKeep, StateReader};
-pub(crate) use redaction::StateRedacts;
 pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Resumed, WillFate};
 pub use stored::{
     Progress, SessionName, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
