@@ -10,6 +10,7 @@ use crate::bell::Bell;
 use crate::handoff::{Mailbox, Reader, Turnstile};
 use crate::message::Message;
 use crate::port::Ports;
+pub use crate::sleepers::{SHARDS_MAX, Sleepers};
 use crate::state::Queue;
 use firehose_log::{Append, Batch, Draft, Offset, Refusal, Submission};
 use std::ops::ControlFlow;
@@ -312,6 +313,9 @@ impl Sequencer {
             }
         }
         self.ports.fail(durable, why);
+        if let Some(state) = self.state.get() {
+            state.log_failed(why);
+        }
         sleepers
     }
 
