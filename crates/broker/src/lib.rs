@@ -16,6 +16,7 @@ mod errand;
 mod hold;
 mod inbound;
 mod publish;
+mod reload;
 mod replay;
 mod resend;
 mod resume;

@@ -7,8 +7,8 @@ use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Limits};
 use firehose_log::{LogConfig, RealDisk, open};
 use firehose_mqtt::{
-    Connect, Decoded, Packet, Properties, PropertiesBuf, Property, Publish, QoS, Subscribe, SubscribeItemsBuf, SubscribeOptions,
-    Version, decode, encode,
+    Connect, Decoded, Packet, Properties, PropertiesBuf, Property, Publish, QoS, Subscribe,
+    SubscribeItemsBuf, SubscribeOptions, Version, decode, encode,
 };
 use firehose_net::{Address, Bound, ListenerConfig, Listeners, Protocol, Server};
 use std::io::{Read, Write};
