@@ -17,6 +17,7 @@ mod hold;
 mod inbound;
 mod lane_filters;
 mod publish;
+mod reload;
 mod replay;
 mod resend;
 mod resume;
