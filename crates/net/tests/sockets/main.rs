@@ -3,3 +3,4 @@
 mod bed;
 mod fan_out;
 mod lobby;
+mod retained;
