@@ -11,6 +11,7 @@ mod track;
 mod ws;
 
 use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -237,6 +238,16 @@ pub enum Cmd {
         topics: u32,
         #[arg(long, default_value = "bench/offline/#")]
         filter: String,
+        /// How many of the sessions come back for their messages (default: all)
+        #[arg(long)]
+        drain: Option<u32>,
+        /// Messages published before memory is looked at, which the sessions get as well: buffers of a
+        /// fixed size are full then
+        #[arg(long, default_value_t = 0)]
+        warm_messages: u64,
+        /// Report how much this file of the broker's grows while messages are published
+        #[arg(long)]
+        watch_file: Option<PathBuf>,
     },
     /// Readers that fetch messages from a broker's log by `$replay/<from>/<filter>`
     Replay {

@@ -4,3 +4,5 @@ mod bed;
 mod fan_out;
 mod lobby;
 mod retained;
+mod sessions;
+mod slow_disk;
