@@ -15,6 +15,7 @@ mod departure;
 mod errand;
 mod hold;
 mod inbound;
+mod lane_filters;
 mod publish;
 mod replay;
 mod resend;

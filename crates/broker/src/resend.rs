@@ -28,6 +28,8 @@ pub(crate) struct Resend {
     waiting: VecDeque<u16>,
     /// Offsets that the log was asked for, ascending; empty: it was not.
     asked: Vec<Offset>,
+    /// An event was taken back since: the answer may have it, and is asked for again.
+    is_stale: bool,
     /// Whole packets that go before everything queued.
     ready: VecDeque<OwnFrame>,
     ready_bytes: usize,
@@ -116,6 +118,17 @@ impl Session {
             Some(it) if it.expiry_secs > 0 => Gate::BeforeExactlyOnce,
             Some(_) => Gate::Open,
         }
+    }
+
+    /// An event was taken back: packets that wait for the state or the socket are made again from the log, which has it
+    /// no more. Gives how many bytes that wait for the state were dropped; none: the event is not on its way here.
+    pub(crate) fn drop_redacted(&mut self, offset: Offset) -> Option<usize> {
+        let window = self.inflight.as_deref()?;
+        window.stored().find(|it| it.offset == offset)?;
+        let persistence = self.persistence.as_deref_mut()?;
+        persistence.resend.is_stale = !persistence.resend.asked.is_empty();
+        persistence.resend.drop_bytes();
+        Some(persistence.hold.drop_bytes())
     }
 
     /// Whether something has to be sent again before anything new.
@@ -248,7 +261,10 @@ impl Shard {
         let limit = self.shared.limits.replay_chunk_bytes;
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let Some(persistence) = it.persistence.as_deref_mut() else { return };
-        let asked = std::mem::take(&mut persistence.resend.asked);
+        let mut asked = std::mem::take(&mut persistence.resend.asked);
+        if std::mem::take(&mut persistence.resend.is_stale) {
+            asked.clear();
+        }
         let mut bytes = 0;
         while bytes < limit {
             let Some(it) = self.sessions.get(session as usize) else { return };
@@ -297,14 +313,18 @@ impl Shard {
     fn frame_again(&self, it: &Session, entry: &StoredInflight, batch: &Batch) -> Option<OwnFrame> {
         let connection = it.connection.as_deref()?;
         let index = usize::try_from(entry.offset.checked_sub(batch.base())?).ok()?;
-        let event = batch.record(index).event();
+        let record = batch.record(index);
+        let (event, is_own) = (record.event(), record.origin().session == it.hash);
         let topic = TopicName::trusted(event.topic);
         if !self.auth.may_read(&it.identity, &it.client_id, topic) {
             return None;
         }
         let v5 = connection.version == Version::V5;
         let cursor = (it.cursors && v5).then(|| self.cursor_in(batch, entry.offset));
-        let matching = it.subscriptions.iter().flatten().filter(|it| it.id != 0 && it.filter.matches(topic));
+        let matching = it.subscriptions.iter().flatten().filter(|it| {
+            let counts = entry.retain || entry.offset >= it.from;
+            it.id != 0 && counts && !(it.options.no_local && is_own) && it.filter.matches(topic)
+        });
         let mut extra: Vec<Property<'_>> = matching.map(|it| Property::SubscriptionId(it.id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
         let qos = match entry.state {

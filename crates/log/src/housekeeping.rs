@@ -119,7 +119,11 @@ impl Housekeeping {
         }
         let newest_us = match segment.time_max_us() {
             Some(time_us) => time_us,
-            None => shared.open(segment)?.index.time_max_us,
+            None => match shared.open(segment) {
+                // It was told; its age is not known.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+                opened => opened?.index.time_max_us,
+            },
         };
         let age_us = i64::try_from(age_secs).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         // One in which no batch can be read says nothing of its age, and stays until size takes it.

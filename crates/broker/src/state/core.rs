@@ -310,6 +310,9 @@ impl State {
 
     fn written(&mut self, turn: &mut Turn) {
         let pending = std::mem::take(&mut self.pending);
+        if !pending.retained.is_empty() {
+            self.shelf.pages.changed(self.view_at);
+        }
         self.pending_since_ms = None;
         self.stored_applied = self.view_at;
         self.applied();
@@ -380,6 +383,7 @@ impl State {
                 continue;
             }
             let outcome = self.redact(offset, now, turn);
+            self.shelf.pages.changed(self.view_at);
             turn.jobs.push(Box::new(move || done(outcome)));
         }
     }

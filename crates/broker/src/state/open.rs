@@ -152,7 +152,8 @@ impl State {
         let mut unreadable = Vec::new();
         store.wills(|key: WillKey, found| match found {
             Some(record) => {
-                let delay_secs = record.will.delay_secs.min(record.expiry_secs).max(self.limits.will_grace_secs);
+                let delay_secs =
+                    record.will.delay_secs.min(record.expiry_secs).max(self.limits.will_grace_secs);
                 self.wills.orphan(key, now.ms + u64::from(delay_secs) * 1_000);
             }
             None => unreadable.push(key),

@@ -237,7 +237,8 @@ impl Run {
     }
 
     fn matches(&self, model: &Model, found: &Found) -> bool {
-        let sessions = model.sessions.iter();
+        // One that ends with its connection is over when the bus begins again, as the probe does.
+        let sessions = model.sessions.iter().filter(|(_, it)| it.expiry_secs > 0);
         let sessions = sessions.map(|(client, it)| (*client, (it.progress.clone(), it.received.clone())));
         let retained = model.retained.iter().map(|(topic, offset)| (format!("t/{topic}"), *offset));
         found.0 == sessions.collect() && found.1 == retained.collect::<Vec<_>>()
@@ -249,7 +250,7 @@ fn client_name(client: usize) -> std::sync::Arc<firehose_broker::state::SessionN
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_the_state_is_what_was_answered(
         steps in proptest::collection::vec(steps(), 1..25)

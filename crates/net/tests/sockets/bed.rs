@@ -1,12 +1,14 @@
 //! A bus on free ports with its data in a temporary folder, and blocking clients.
 
 use firehose_auth::{Access, AuthConfig, HashKind, PasswordFile};
+use firehose_broker::action::Now;
+use firehose_broker::bus::wall_us;
 use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Limits};
-use firehose_log::{LogConfig, RealDisk, open};
+use firehose_log::{Log, LogConfig, RealDisk, open};
 use firehose_mqtt::{
-    Connect, Decoded, Packet, Properties, Publish, QoS, Subscribe, SubscribeItemsBuf, SubscribeOptions,
-    Version, decode, encode,
+    Connect, Decoded, Packet, Properties, PropertiesBuf, Property, Publish, QoS, Subscribe,
+    SubscribeItemsBuf, SubscribeOptions, Version, decode, encode,
 };
 use firehose_net::{Address, Bound, ListenerConfig, Listeners, Protocol, Server};
 use std::io::{Read, Write};
@@ -24,13 +26,29 @@ pub struct Bed {
     pub tcp: SocketAddr,
     pub unix: PathBuf,
     server: Option<Server>,
-    _folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Bed {
     /// A bus of three shards, with the user `alice` (password `secret`).
     pub fn start(limits: Limits) -> Bed {
-        let folder = tempfile::tempdir().expect("a folder");
+        Bed::on(new_folder(), limits, |log| log)
+    }
+
+    /// The same, with a log that is changed.
+    pub fn start_on(limits: Limits, change: impl FnOnce(Log) -> Log) -> Bed {
+        Bed::on(new_folder(), limits, change)
+    }
+
+    /// Stops, and begins again on the same data.
+    pub fn restart(mut self) -> Bed {
+        self.stop();
+        let (folder, limits) = (self.folder.clone(), Limits::clone(self.bus.limits()));
+        drop(self);
+        Bed::on(folder, limits, |log| log)
+    }
+
+    fn on(folder: Arc<tempfile::TempDir>, limits: Limits, change: impl FnOnce(Log) -> Log) -> Bed {
         let passwords = folder.path().join("passwd");
         let mut file = PasswordFile::default();
         file.set("alice", b"secret", HashKind::Sha512Pbkdf2).expect("set");
@@ -40,8 +58,12 @@ impl Bed {
         let log =
             open(LogConfig { disk_reserve_bytes: 0, ..log }, Arc::new(RealDisk::new()), 0).expect("opens");
         let config = BusConfig { shards: 3, limits, ..BusConfig::default() };
-        let state = State::in_memory(log.read.clone(), &config.limits);
-        let bus = Bus::start(config, log, state, access.expect("loads"));
+        let limits = Arc::new(config.limits.clone());
+        let path = folder.path().join("state.redb");
+        let now = Now { ms: 0, wall_us: wall_us() };
+        let (state, _) =
+            State::open(Arc::new(RealDisk::new()), &path, log.read.clone(), limits, now).expect("a state");
+        let bus = Bus::start(config, change(log), state, access.expect("loads"));
         let unix = folder.path().join("mqtt.sock");
         let listener =
             |name: &str, address| ListenerConfig { name: name.into(), protocol: Protocol::Mqtt, address };
@@ -52,7 +74,7 @@ impl Bed {
         .expect("binds");
         let Bound::Tcp(tcp) = listeners.addresses()[0].1.clone() else { panic!("a TCP address") };
         let server = Some(Server::start(&bus, listeners, None).expect("starts"));
-        Bed { bus, tcp, unix, server, _folder: folder }
+        Bed { bus, tcp, unix, server, folder }
     }
 
     pub fn stop(&mut self) {
@@ -101,20 +123,39 @@ impl Drop for Bed {
 pub struct Client<S> {
     pub stream: S,
     pub version: Version,
-    input: Vec<u8>,
+    pub input: Vec<u8>,
 }
 
 pub fn connect_bytes(version: Version, client_id: &str, password: Option<&str>) -> Vec<u8> {
+    connect_with(version, client_id, password, true, Properties::EMPTY)
+}
+
+/// A CONNECT that asks for a session to go on.
+pub fn session_bytes(version: Version, client_id: &str) -> Vec<u8> {
+    let mut properties = PropertiesBuf::new();
+    if version == Version::V5 {
+        properties.push(&Property::SessionExpiry(3600)).expect("fits");
+    }
+    connect_with(version, client_id, None, false, properties.as_properties())
+}
+
+fn connect_with(
+    version: Version,
+    client_id: &str,
+    password: Option<&str>,
+    clean_start: bool,
+    properties: Properties<'_>,
+) -> Vec<u8> {
     let mut out = Vec::new();
     let connect = Connect {
         version,
-        clean_start: true,
+        clean_start,
         keep_alive_secs: 0,
         client_id,
         will: None,
         user_name: password.map(|_| "alice"),
         password: password.map(str::as_bytes),
-        properties: Properties::EMPTY,
+        properties,
     };
     encode(&Packet::Connect(connect), version, &mut out).expect("a CONNECT");
     out
@@ -188,9 +229,14 @@ fn describe(packet: &Packet<'_>) -> String {
     let kind = packet.kind();
     match packet {
         Packet::Publish(publish) => String::from_utf8_lossy(publish.payload).into_owned(),
+        Packet::ConnAck(connack) if connack.session_present => format!("{kind} present"),
         Packet::ConnAck(connack) => format!("{kind} {:?}", connack.reason),
         Packet::Disconnect(disconnect) => format!("{kind} {:?}", disconnect.reason),
         Packet::PubAck(ack) => format!("{kind} {}", ack.packet_id),
         _ => kind.to_string(),
     }
+}
+
+fn new_folder() -> Arc<tempfile::TempDir> {
+    Arc::new(tempfile::tempdir().expect("a folder"))
 }

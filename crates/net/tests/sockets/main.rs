@@ -3,3 +3,5 @@
 mod bed;
 mod fan_out;
 mod lobby;
+mod sessions;
+mod slow_disk;
