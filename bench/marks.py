@@ -14,8 +14,8 @@ DISK = "growth of the state file"
 
 DISORDER = ("lost", "dup", "order")
 DRAINED = 4
-# As many messages of 256 bytes fill buffers of a fixed size several times.
-WARM = 50_000
+# What is published while sessions are away. At full speed the growth would be that of what waits for the disk.
+AWAY_RATE = 50_000
 
 
 class Row:
@@ -55,7 +55,7 @@ def offline(sessions, messages):
     """1,000 sessions would be a thousand million entries in mosquitto's queues, which no memory holds: it gets only those
     sessions that are drained."""
     return ["offline", "--sessions", str(sessions), "--drain", str(DRAINED), "--messages", str(messages), "--qos", "1",
-            "--warm-messages", str(WARM), "--drain-max", "300"]
+            "--warm-messages", str(messages // 5), "--rate", str(AWAY_RATE), "--drain-max", "300"]
 
 
 def retained(messages, qos):
