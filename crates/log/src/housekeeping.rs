@@ -99,9 +99,14 @@ impl Housekeeping {
         for segment in &segments {
             bytes += bytes_of(shared, segment, done);
         }
+        // Without a segment that is surely there after a power cut, nobody would know which log this was.
+        let not_durable = unsynced(shared);
         let mut due = Vec::new();
         for pair in segments.windows(2) {
             let oldest = &pair[0];
+            if not_durable.iter().any(|segment| Arc::ptr_eq(segment, &pair[1])) {
+                break;
+            }
             let too_many = shared.config.retention_bytes.is_some_and(|max| bytes > max);
             if !too_many && !self.is_too_old(shared, oldest, now_us)? {
                 break;
@@ -168,6 +173,14 @@ fn seal(shared: &Shared) -> io::Result<()> {
         segment.close();
     }
     Ok(())
+}
+
+/// Segments of which nothing is durable yet, not even the name.
+fn unsynced(shared: &Shared) -> Vec<Arc<Segment>> {
+    let durable = lock(&shared.tail).durable();
+    let writer = lock(&shared.writer);
+    let dirty = writer.dirty.iter().map(|(segment, _)| segment);
+    dirty.filter(|segment| segment.first > durable).cloned().collect()
 }
 
 /// Bytes of a segment's file; none of one that cannot be opened, which is told once.

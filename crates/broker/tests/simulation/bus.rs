@@ -1,7 +1,7 @@
 //! One life of the bus, from a start to a crash: shards, sequencer, log. No thread, no socket: the world takes every
 //! step.
 
-use crate::engine::{Engine, LateCommit, Mood, Shared as Guarded};
+use crate::engine::{Engine, LateCommit, Mood, Shared as Guarded, lock};
 use crate::ledger::Ledger;
 use crate::plan::{Plan, UNLOGGED, access};
 use crate::state::StateSide;
@@ -66,6 +66,7 @@ pub struct Bus {
     pub unlogged: Arc<[TopicFilter]>,
     /// Whether questions to the log wait for the world to have them answered.
     delays_reads: bool,
+    mood: Guarded<Mood>,
     commit: Box<dyn Commit>,
 }
 
@@ -118,6 +119,7 @@ impl Bus {
             state,
             unlogged,
             delays_reads: plan.delays_reads,
+            mood: mood.clone(),
             commit,
         })
     }
@@ -164,9 +166,9 @@ impl Bus {
             self.sequencer.leave(host, outgoing.deposits);
         }
         if places {
-            // Not `run`: that would look at how long a write took, and this world has no time but its own.
-            self.sequencer.run_section();
+            self.place();
         }
+        let it = &mut self.hosts[host];
         let mut messages = Vec::new();
         self.sequencer.mailbox(host).take(&mut messages);
         worked |= !messages.is_empty();
@@ -183,6 +185,14 @@ impl Bus {
             self.act(host, action, net);
         }
         worked
+    }
+
+    /// Runs the section, unless the engine holds it up.
+    pub fn place(&self) {
+        if !lock(&self.mood).delays {
+            // Not `run`: that would look at how long a write took, and this world has no time but its own.
+            self.sequencer.run_section();
+        }
     }
 
     /// Flushes every connection of a shard that has something to write; false: there was none.

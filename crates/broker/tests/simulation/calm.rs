@@ -10,7 +10,7 @@ use crate::world::{Crash, World};
 /// More rounds than this without rest are an endless loop.
 const ROUNDS_MAX: usize = 200_000;
 /// Seconds without a move after which nothing moves any more.
-const QUIET_SECS: usize = 3;
+const QUIET_SECS: usize = 6;
 
 /// Lets everything come to rest, and looks whether everything came.
 pub fn calm(world: &mut World) {
@@ -60,7 +60,7 @@ fn settle(world: &mut World) {
             quiet_secs = 0;
             continue;
         }
-        if world.bus.is_some() && lock(&world.mood).is_waiting() {
+        if world.bus.is_some() && !lock(&world.mood).foreign.is_empty() {
             world.publish_by_port("t/2", 1, false);
             continue;
         }

@@ -57,6 +57,9 @@ pub struct Client {
     /// Packet ids of PUBLISHes that it has not answered for good: with the message, for QoS 2.
     received: BTreeMap<u16, Received>,
     pub wills: Wills,
+    /// Topics of its own that it has published a retained message to, and has not cleared: it does so once, so that
+    /// nobody mistakes one clearing for another.
+    pub single: Vec<String>,
     /// The bus has a session of it, which lives until this time by the wall clock, µs.
     pub session_until_us: Option<i64>,
     /// Clean Start of the present connection.
@@ -99,6 +102,7 @@ impl Client {
             acks: VecDeque::new(),
             received: BTreeMap::new(),
             wills: Wills::default(),
+            single: Vec::new(),
             session_until_us: None,
             starts_clean: false,
             presents: Vec::new(),
@@ -129,8 +133,16 @@ impl Client {
     }
 
     /// The connection is over; the log stands at `head`. `properly`: the bus has read the DISCONNECT.
-    pub fn disconnected(&mut self, head: Offset, properly: bool, now: Now) {
+    pub fn disconnected(&mut self, ledger: &mut Ledger, properly: bool, now: Now) {
+        let head = ledger.head();
         self.wills.disconnected(properly);
+        let had_one = self.session_until_us.is_some_and(|until_us| until_us > now.wall_us);
+        let may_be_new = self.plan.may_be_overtaken || self.starts_clean || !had_one;
+        if matches!(self.link, Link::Connecting(_)) && may_be_new {
+            self.reader.doubt();
+            self.publisher.doubt(ledger);
+            self.received.clear();
+        }
         if let Some(until_us) = &mut self.session_until_us {
             *until_us = now.wall_us + SESSION_US;
         }
@@ -303,6 +315,13 @@ impl Client {
         }
         let packet_id = self.ask(Asked::Unsubscribe { written: written.into() });
         packets::unsubscribe(self.plan.version, packet_id, written)
+    }
+
+    /// A topic of its own, for one retained message and its clearing.
+    pub fn single_topic(&mut self) -> String {
+        let topic = format!("kept/single/{}/{}", self.number, self.publisher.number());
+        self.single.push(topic.clone());
+        topic
     }
 
     /// Whether a filter has a SUBSCRIBE or UNSUBSCRIBE under way.

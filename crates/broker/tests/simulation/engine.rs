@@ -1,5 +1,7 @@
-//! The log behind the bus, watched: what it places goes into the ledger. And a second engine made of it, which answers
-//! late and between whose answers another node's events appear: what a bus in front of a remote log would see.
+//! The log behind the bus, watched: what it places goes into the ledger. And a second engine made of it, which takes
+//! its time, tells late what is durable, and between whose answers another node's events appear: what a bus in front of
+//! a remote log would see. `Append::append` answers before it returns, and marks stand behind what it answered; so an
+//! engine that takes its time holds up the section, and deposits wait in their slots.
 
 use crate::ledger::Ledger;
 use firehose_log::{Append, Batch, Commit, CommitError, Draft, Keep, Offset, Refusal, Submission, Upkeep};
@@ -17,20 +19,12 @@ pub fn lock<T>(shared: &Shared<T>) -> MutexGuard<'_, T> {
 /// How the engine behaves now.
 #[derive(Debug, Default)]
 pub struct Mood {
-    /// Nothing gets its place before this ends.
+    /// The section is held up: nothing gets its place before this ends.
     pub delays: bool,
     /// Events of another node that come with the next answer.
     pub foreign: Vec<Draft>,
     /// What is durable is not told before this ends.
     pub hides_durable: bool,
-    held: Vec<Submission>,
-}
-
-impl Mood {
-    /// Whether something waits for the engine's next answer.
-    pub fn is_waiting(&self) -> bool {
-        !self.held.is_empty() || !self.foreign.is_empty()
-    }
 }
 
 /// The sequencer's side.
@@ -47,15 +41,10 @@ impl Append for Engine {
         submissions: &mut Vec<Submission>,
         placed: &mut dyn FnMut(u32, u64, Result<Arc<Batch>, Refusal>),
     ) {
-        let mut mood = lock(&self.mood);
-        mood.held.append(submissions);
-        if mood.delays {
-            return;
-        }
-        let foreign = mood.foreign.drain(..).map(|draft| Submission { draft, ticket: 0, from: FOREIGN });
-        let mut all: Vec<Submission> = foreign.collect();
-        all.append(&mut mood.held);
-        drop(mood);
+        let foreign = std::mem::take(&mut lock(&self.mood).foreign);
+        let of = |draft| Submission { draft, ticket: 0, from: FOREIGN };
+        let mut all: Vec<Submission> = foreign.into_iter().map(of).collect();
+        all.append(submissions);
         let ledger = &self.ledger;
         self.inner.append(now_us, &mut all, &mut |from, ticket, answer| {
             if let Ok(batch) = &answer

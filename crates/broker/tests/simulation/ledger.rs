@@ -56,6 +56,8 @@ pub struct Published {
     /// Refused at its first and only transmission.
     pub refused: bool,
     pub attempts: u32,
+    /// Its session may have been replaced by a new one, which knows nothing of it.
+    pub is_doubtful: bool,
 }
 
 /// See the module.
@@ -71,6 +73,8 @@ pub struct Ledger {
     pub damaged: Vec<(Offset, Offset)>,
     /// The first offset that retention has left.
     pub oldest: Offset,
+    /// The log could not be made durable: what is refused then may stand in it all the same.
+    pub has_failed: bool,
     /// Up to here the log said that it is durable.
     pub durable: Offset,
     /// Epochs that ended with less than there had been: (epoch, its recovered end).
@@ -112,11 +116,14 @@ impl Ledger {
                 let all = self.by_message.entry(key.message()).or_default();
                 all.push(offset);
                 let published = self.published.get(&key.message());
-                let is_exact = key.kind == 'w' || published.is_some_and(|it| it.qos == 2);
+                let is_exact = key.kind == 'w' || published.is_some_and(|it| it.qos == 2 && !it.is_doubtful);
                 assert!(!is_exact || all.len() == 1, "{key:?} is exactly once, and stands at {all:?}");
                 if key.kind != 'w' {
                     let published = published.unwrap_or_else(|| panic!("{key:?} was never published"));
-                    assert!(!published.refused, "{key:?} was refused, and is stored at {offset}");
+                    assert!(
+                        !published.refused || self.has_failed,
+                        "{key:?} was refused, and is stored at {offset}"
+                    );
                 }
             }
             self.entries.push(entry);

@@ -37,7 +37,8 @@ impl Got {
     pub fn brief(&self) -> String {
         let Got { kind, id, reason, topic, qos, retain, user, ids, .. } = self;
         if *kind != PacketKind::Publish {
-            return format!("{kind:?} {id} {reason:?} {user:?}");
+            let present = if self.present { " present" } else { "" };
+            return format!("{kind:?} {id} {reason:?}{present} {user:?}");
         }
         let text = String::from_utf8_lossy(&self.payload);
         let name = text.split(';').next().unwrap_or("").to_owned();

@@ -77,6 +77,9 @@ pub struct ClientPlan {
     pub name: String,
     /// Its session outlives its connections.
     pub persists: bool,
+    /// Its session may end without its doing: it expires when the clock jumps, and in MQTT 3.x, which is not told of
+    /// gaps, it becomes a new one when retention overtakes it.
+    pub may_be_overtaken: bool,
     /// MQTT 5: its subscriptions have identifiers.
     pub has_ids: bool,
     /// MQTT 5: it gets the cursor with each PUBLISH.
@@ -114,6 +117,17 @@ impl Plan {
     pub fn of(seed: u64) -> Plan {
         let rng = &mut Rng::of_step(seed, u64::MAX);
         let segment_bytes = rng.pick(&[1 << 10, 3 << 10, 16 << 10, 1 << 20]);
+        let retention_bytes = rng.percent(25).then_some(segment_bytes * 3);
+        let has_retention = retention_bytes.is_some();
+        let faults = Faults {
+            kills: rng.percent(50),
+            power_cuts: rng.percent(50),
+            errors: rng.percent(25),
+            full: rng.percent(20),
+            flips: rng.percent(5),
+            clock_jumps: rng.percent(10),
+        };
+        let jumps = faults.clock_jumps;
         Plan {
             seed,
             steps: rng.pick(&[60, 150, 400]),
@@ -124,17 +138,10 @@ impl Plan {
             limits: limits(rng),
             segment_bytes,
             tail_bytes: rng.pick(&[0, 500, 4 << 10, 1 << 20]),
-            retention_bytes: rng.percent(25).then_some(segment_bytes * 3),
+            retention_bytes,
             payload_bytes_max: rng.pick(&[20, 60, 400]),
-            faults: Faults {
-                kills: rng.percent(50),
-                power_cuts: rng.percent(50),
-                errors: rng.percent(25),
-                full: rng.percent(20),
-                flips: rng.percent(5),
-                clock_jumps: rng.percent(10),
-            },
-            clients: (0..rng.between(1, 6)).map(|number| client(rng, number)).collect(),
+            faults,
+            clients: (0..rng.between(1, 6)).map(|number| client(rng, number, has_retention, jumps)).collect(),
         }
     }
 
@@ -164,7 +171,7 @@ fn limits(rng: &mut Rng) -> Limits {
     }
 }
 
-fn client(rng: &mut Rng, number: usize) -> ClientPlan {
+fn client(rng: &mut Rng, number: usize, has_retention: bool, jumps: bool) -> ClientPlan {
     let version = rng.pick(&[Version::V311, Version::V5, Version::V5]);
     let v5 = version == Version::V5;
     let address = [None, Some("203.0.113.1"), Some("203.0.113.2"), Some("2001:db8::7")][number % 4];
@@ -175,6 +182,7 @@ fn client(rng: &mut Rng, number: usize) -> ClientPlan {
         // Names come twice, at different addresses or of different users, or not at all.
         name: format!("client-{number}"),
         persists: rng.percent(60),
+        may_be_overtaken: (!v5 && has_retention) || jumps,
         has_ids: v5 && rng.percent(60),
         has_cursors: v5 && rng.percent(50),
         receive_max: rng.pick(&[1, 2, 3, 10, u16::MAX]),

@@ -89,6 +89,15 @@ impl Publisher {
         bytes
     }
 
+    /// The session may be another one, unheard.
+    pub fn doubt(&self, ledger: &mut Ledger) {
+        for it in &self.flying {
+            if let Some(published) = ledger.published.get_mut(&it.key.message()) {
+                published.is_doubtful = true;
+            }
+        }
+    }
+
     /// The session is gone, and with it what was in flight: QoS 1 messages are published anew, QoS 2 ones are given
     /// up, since nobody knows whether they arrived.
     pub fn start_anew(&mut self, ledger: &mut Ledger) -> Vec<u8> {
@@ -119,11 +128,11 @@ impl Publisher {
             self.flying.remove(place);
             return Vec::new();
         }
-        let stored = ledger.is_stored(message);
+        let (stored, has_failed) = (ledger.is_stored(message), ledger.has_failed);
         let published = ledger.published.get_mut(&message).expect("it was published");
         if got.reason.is_error() {
             published.refused |= it.first;
-            assert!(!it.first || !stored, "{:?} was refused, and is stored: {got:?}", it.key);
+            assert!(!it.first || !stored || has_failed, "{:?} was refused, and is stored: {got:?}", it.key);
             self.flying.remove(place);
             return Vec::new();
         }

@@ -92,6 +92,8 @@ pub struct Reader {
     lossy: Offset,
     /// The session has outlived a connection.
     pub resumed: bool,
+    /// The session may have been replaced by a new one, and the client has not heard of it.
+    is_unsure: bool,
     /// Publications that are in no log: the newest of each publisher.
     unlogged: BTreeMap<(u32, String), u32>,
     /// Events received.
@@ -107,6 +109,7 @@ impl Reader {
             gaps: Vec::new(),
             lossy: 0,
             resumed: false,
+            is_unsure: false,
             unlogged: BTreeMap::new(),
             count: 0,
         }
@@ -116,7 +119,7 @@ impl Reader {
     pub fn forget(&mut self) {
         self.subscriptions.clear();
         self.gaps.clear();
-        (self.lossy, self.resumed) = (0, false);
+        (self.lossy, self.resumed, self.is_unsure) = (0, false, false);
     }
 
     /// The connection ended when the log stood at `head`.
@@ -127,6 +130,11 @@ impl Reader {
             it.newest = 0;
             it.scan.iter_mut().for_each(Scan::disconnected);
         }
+    }
+
+    /// The CONNACK that may have said that the session is a new one was not heard: MQTT has nothing to tell it later.
+    pub fn doubt(&mut self) {
+        self.is_unsure = true;
     }
 
     /// The session goes on, and the log stands at `head`. The connection before may have been written to until now.
@@ -158,6 +166,9 @@ impl Reader {
         if TopicFilter::new(UNLOGGED).expect("a filter").matches(topic) {
             return self.got_unlogged(got);
         }
+        if self.is_unsure {
+            return;
+        }
         let asked = self.asked(got);
         if got.retain {
             return self.got_retained(got, &asked, ledger);
@@ -169,8 +180,12 @@ impl Reader {
         assert_eq!((&entry.topic, &entry.payload), (&got.topic, &got.payload), "at {offset}");
         self.check_qos(got, entry, &asked);
         for index in asked {
+            let it = &self.subscriptions[index];
             // What is sent again names every subscription that matches: also those whose lane brought it before.
-            if !got.dup || !self.subscriptions[index].seen.contains(&offset) {
+            let is_settled = got.dup && it.seen.contains(&offset);
+            // Without identifiers it may be for one that holds.
+            let is_over = it.ended.is_some() && got.ids.is_empty() && self.subscriptions.len() > 1;
+            if !is_settled && !is_over {
                 self.advance(index, offset, got, ledger);
             }
         }
@@ -178,6 +193,9 @@ impl Reader {
 
     /// Everything that has to have come by now has.
     pub fn check_complete(&self, head: Offset, ledger: &Ledger) {
+        if self.is_unsure {
+            return;
+        }
         for it in self.subscriptions.iter().filter(|it| it.holds && it.ended.is_none()) {
             // What retention took is told with the next message.
             let missing = self.missing(it, head, ledger).filter(|offset| *offset >= ledger.oldest);
@@ -208,11 +226,15 @@ impl Reader {
         assert!(entry.retain && !entry.payload.is_empty(), "it is not retained: {got:?}");
         self.check_qos(got, entry, asked);
         let mut taken = false;
-        for index in asked {
-            let it = &mut self.subscriptions[*index];
-            let mut scans = it.scan.iter_mut();
-            // Without identifiers it is the next copy, for whichever subscription.
-            taken |= !taken && scans.any(|scan| scan.got(&got.topic, offset, false, ledger));
+        // Without identifiers it is the next copy, for whichever subscription: rather one that surely has to get it.
+        for surely in [true, false] {
+            for index in asked {
+                let mut scans = self.subscriptions[*index].scan.iter_mut();
+                let mut take = |scan: &mut Scan| {
+                    (!surely || scan.has_to_bring(offset)) && scan.got(&got.topic, offset, false, ledger)
+                };
+                taken |= !taken && scans.any(&mut take);
+            }
         }
         for index in asked {
             let again = self.resumed || self.subscriptions[*index].holds_twice();

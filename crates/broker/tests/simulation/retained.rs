@@ -32,7 +32,11 @@ impl Scan {
 
     /// SUBACK came: the subscription begins behind `head`. `exactly`: not before either.
     pub fn begun(&mut self, head: Offset, exactly: bool) {
-        self.as_of.1 = self.as_of.1.min(head);
+        if self.as_of.1 != Offset::MAX {
+            // It is of an earlier SUBSCRIBE: this one brings none.
+            return;
+        }
+        self.as_of.1 = head;
         if exactly {
             self.as_of.0 = head;
         }
@@ -48,8 +52,14 @@ impl Scan {
     pub fn cut(&mut self, head: Offset) {
         self.as_of.0 = self.as_of.0.min(head);
         if self.as_of.1 > head {
-            (self.as_of.1, self.required) = (self.as_of.1.min(head), None);
+            self.as_of.1 = self.as_of.1.min(head);
+            self.required = None;
         }
+    }
+
+    /// Whether an offset is surely not behind its beginning.
+    pub fn has_to_bring(&self, offset: Offset) -> bool {
+        self.required.is_some() && offset <= self.as_of.0
     }
 
     /// A retained message came. `again`: it may come twice. False: it is none of this scan's.

@@ -91,7 +91,7 @@ impl Bus {
             Firing::Refused => queue.will_done(due.key, WillOutcome::Refused),
             Firing::Unlogged(draft) => {
                 self.sequencer.leave(slot, [Deposit::Unlogged(draft)]);
-                self.sequencer.run_section();
+                self.place();
                 queue.will_done(due.key, WillOutcome::Delivered);
             }
             Firing::Logged(draft) => {
@@ -103,7 +103,7 @@ impl Bus {
                 self.sequencer.ports().submit(done, |ticket| {
                     self.sequencer.leave(slot, [Deposit::Batch { ticket, draft, wants_sync: true }]);
                 });
-                self.sequencer.run_section();
+                self.place();
             }
         }
     }

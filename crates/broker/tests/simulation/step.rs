@@ -193,14 +193,18 @@ fn publish(world: &mut World, client: usize, rng: &mut Rng) {
         let Link::Up(_) = world.clients[client].link else { return };
         let it = &mut world.clients[client];
         let retained = rng.percent(25);
-        let topic = if retained { rng.pick(RETAINED) } else { rng.pick(TOPICS) };
+        let clears = retained && rng.percent(20) && !it.single.is_empty();
+        let topic = match (clears, retained) {
+            (true, _) => it.single.pop().unwrap_or_default(),
+            (false, true) if rng.percent(30) => it.single_topic(),
+            (false, true) => rng.pick(RETAINED).into(),
+            (false, false) => rng.pick(TOPICS).to_owned(),
+        };
         let qos = rng.below(3) as u8;
-        if (qos > 0 && it.publisher.in_flight() >= it.window) || !may_use(it.plan.user.is_none(), topic) {
+        if (qos > 0 && it.publisher.in_flight() >= it.window) || !may_use(it.plan.user.is_none(), &topic) {
             continue;
         }
-        let clears = retained && rng.percent(20);
-        let message =
-            Outgoing { topic: topic.into(), payload: Vec::new(), qos, retain: retained, name: None };
+        let message = Outgoing { topic, payload: Vec::new(), qos, retain: retained, name: None };
         let text = Some(text.as_str()).filter(|_| !clears);
         world.publish(client, message, text);
     }

@@ -5,7 +5,7 @@ use crate::ledger::{Key, Ledger};
 /// A bus that starts waits so long for the clients of the one before.
 const GRACE_MS: u64 = 60_000;
 /// A will that is due is published within this time, when nothing fails.
-const SLACK_MS: u64 = 2_500;
+const SLACK_MS: u64 = 5_500;
 
 /// The bus may not know yet.
 const UNNOTICED: u64 = u64::MAX >> 1;

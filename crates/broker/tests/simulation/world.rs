@@ -63,6 +63,8 @@ pub struct World {
     port_answers: PortAnswers,
     numbers: u32,
     epoch: u32,
+    /// Where the log ended when this epoch began.
+    epoch_head: Offset,
 }
 
 impl World {
@@ -83,6 +85,7 @@ impl World {
             port_answers: PortAnswers::default(),
             numbers: 0,
             epoch: 0,
+            epoch_head: 0,
             plan,
         };
         set_wall_us(START_US);
@@ -127,7 +130,10 @@ impl World {
     }
 
     fn recovered(&mut self, head: Offset, epoch: u32) {
-        assert!(epoch > self.epoch || self.is_flipped, "epoch {epoch} after {}", self.epoch);
+        // On a full disk the epoch may not have begun; then nothing was recorded in it.
+        let unbegun = epoch == self.epoch && self.head() == self.epoch_head;
+        assert!(epoch > self.epoch || unbegun || self.is_flipped, "epoch {epoch} after {}", self.epoch);
+        self.epoch_head = head;
         let before = std::mem::replace(&mut self.epoch, epoch);
         lock(&self.ledger).cut(head, before);
         for client in &mut self.clients {
@@ -185,7 +191,7 @@ impl World {
                 // Some of what was on its way arrives.
                 let bytes = rng.below(self.net[connection].to_client.len() + 1);
                 self.read(number, bytes, rng.percent(50));
-                self.clients[number].disconnected(head, false, self.now);
+                self.clients[number].disconnected(&mut lock(&self.ledger), false, self.now);
             }
             self.clients[number].wills.crashed(self.now.ms);
         }
@@ -220,13 +226,12 @@ impl World {
 
     /// A client connects, whatever it had before.
     pub fn connect(&mut self, number: usize, rng: &mut Rng) {
-        let head = self.head();
         let Some(bus) = &self.bus else { return };
         let client = &mut self.clients[number];
         if let Some(old) = client.connection() {
             // It has lost its connection, and the bus does not know.
             self.net[old].left = true;
-            client.disconnected(head, false, self.now);
+            client.disconnected(&mut lock(&self.ledger), false, self.now);
         }
         let clean = !client.plan.persists || rng.percent(5);
         let has_will = rng.percent(30) && may_have_will(client);
@@ -236,6 +241,7 @@ impl World {
         let delay_secs = if is_v5 { delay_secs } else { 0 };
         client.wills.connect(has_will.then_some((key, delay_secs)));
         client.starts_clean = clean;
+        client.session_until_us = client.session_until_us.filter(|_| !clean);
         let (payload, retain) = (key.text(), rng.percent(30));
         let will = packets::WillWish {
             topic: if retain { rng.pick(RETAINED) } else { rng.pick(LOGGED) },
@@ -265,6 +271,9 @@ impl World {
         let socket: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(connection));
         let arrival = Arrival { input, identity, client_id, assigned: false, address, socket };
         bus.sequencer.send(host, Message::Arrival(Box::new(arrival)));
+        self.note(|| {
+            format!("client {number} connects, clean: {clean}, will: {has_will} {key:?} {delay_secs} s")
+        });
     }
 
     /// A client publishes.
@@ -298,9 +307,8 @@ impl World {
         self.send(number, &answers);
         if over {
             self.note(|| format!("client {number} is cut off"));
-            let head = self.head();
             self.net[connection].left = true;
-            self.clients[number].disconnected(head, false, self.now);
+            self.clients[number].disconnected(&mut lock(&self.ledger), false, self.now);
         }
         !bytes.is_empty() || over
     }
@@ -333,10 +341,10 @@ impl World {
             self.send(number, &bytes);
             self.receive(connection, usize::MAX);
         }
-        let (head, it) = (self.head(), &mut self.net[connection]);
+        let it = &mut self.net[connection];
         let is_read = properly && it.to_bus.is_empty() && !it.paused;
         it.left = true;
-        self.clients[number].disconnected(head, is_read, self.now);
+        self.clients[number].disconnected(&mut lock(&self.ledger), is_read, self.now);
         if properly && !is_read {
             self.clients[number].wills.forget();
         }
@@ -378,6 +386,7 @@ impl World {
             let mut ledger = lock(&self.ledger);
             ledger.durable = ledger.durable.max(durable);
         }
+        lock(&self.ledger).has_failed |= durable == Some(None);
         self.hear_ports();
         durable != Some(None)
     }
@@ -420,7 +429,7 @@ impl World {
         sequencer.ports().submit(done, |ticket| {
             sequencer.leave(sequencer.port_slot(), [Deposit::Batch { ticket, draft, wants_sync: true }]);
         });
-        sequencer.run_section();
+        bus.place();
         self.hear_ports();
     }
 
@@ -451,7 +460,8 @@ impl World {
         for (key, answer) in lock(&self.port_answers).drain(..) {
             let mut ledger = lock(&self.ledger);
             let stored = ledger.is_stored(key.message());
-            assert_eq!(stored, answer.is_ok(), "{key:?} is answered {answer:?}");
+            let may = stored == answer.is_ok() || ledger.has_failed;
+            assert!(may, "{key:?} is answered {answer:?}, and stored: {stored}");
             let published = ledger.published.get_mut(&key.message()).expect("it was published");
             (published.acknowledged, published.refused) = (answer.is_ok(), answer.is_err());
         }
