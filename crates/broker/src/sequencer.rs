@@ -10,7 +10,6 @@ use crate::bell::Bell;
 use crate::handoff::{Mailbox, Reader, Turnstile};
 use crate::message::Message;
 use crate::port::Ports;
-pub use crate::sleepers::{SHARDS_MAX, Sleepers};
 use crate::state::Queue;
 use firehose_log::{Append, Batch, Draft, Offset, Refusal, Submission};
 use std::ops::ControlFlow;
