@@ -9,18 +9,25 @@ PEAK_KB = "peak_kb"
 RATE = "rate"
 BYTES = "bytes per connection"
 GROWTH = "memory growth"
+DISK = "growth of the state file"
 
 
 DISORDER = ("lost", "dup", "order")
+DRAINED = 4
+# What is published while sessions are away. What is not on the disk yet is kept in memory, in case it has to be written
+# anew: at full speed, or with durability `os`, the growth would be that of a slow disk.
+AWAY_RATE = 50_000
 
 
 class Row:
     """One kind of work: what mqload does for it, and the marks that firehose is to reach."""
 
-    def __init__(self, name, what, arguments, marks, durability="os", limit=False, rate="delivered_per_s", subject=None):
+    def __init__(self, name, what, arguments, marks, durability="os", limit=False, rate="delivered_per_s", subject=None,
+                 persistent=False):
         self.name, self.what, self.arguments, self.marks = name, what, arguments, marks
         self.durability, self.limit, self.rate = durability, limit, rate
         self.subject_arguments = subject or arguments
+        self.persistent = persistent  # mosquitto saves its sessions, too
 
 
 class Mark:
@@ -45,8 +52,22 @@ def flow(kind, *arguments, rate="max"):
     return [kind, *arguments, "--rate", str(rate), "--seconds", "{seconds}"]
 
 
+def offline(sessions, messages):
+    """1,000 sessions would be a thousand million entries in mosquitto's queues, which no memory holds: it gets only those
+    sessions that are drained."""
+    return ["offline", "--sessions", str(sessions), "--drain", str(DRAINED), "--messages", str(messages), "--qos", "1",
+            "--warm-messages", str(messages // 5), "--rate", str(AWAY_RATE), "--drain-max", "300"]
+
+
+def retained(messages, qos):
+    return Row(f"retained20-qos{qos}", f"{messages:,} retained messages to 20 new subscribers, QoS {qos}",
+               ["retained", "--n", str(messages), "--subs", "20", "--qos", str(qos)],
+               [Mark(RATE, "mosquitto", 2, least=True)], rate="delivered_per_s")
+
+
 def rows(replay_messages, idle):
     """The marks table of the project, in its order."""
+    away = replay_messages * 5
     p99 = Mark(P99, "mosquitto", 1)
     fanin = ("fanin", "--pubs", "50", "--subs", "1")
     return [
@@ -78,12 +99,19 @@ def rows(replay_messages, idle):
             ["offline", "--sessions", "1", "--messages", str(replay_messages), "--qos", "1"],
             [Mark(RATE, "mosquitto", 2.5, least=True), Mark(GROWTH, None, 16, text="16 MiB")], rate="drain_per_s",
             subject=["replay", "--readers", "1", "--messages", str(replay_messages), "--qos", "1", "--reset-peak"]),
+        Row("offline1000", f"1,000 sessions of # away for {away:,} messages; {DRAINED} of them are drained (mosquitto has no"
+            " others)", offline(DRAINED, away),
+            [Mark(RATE, "mosquitto", 2.5, least=True), Mark(GROWTH, None, 1, text="1 MiB"),
+             Mark(DISK, None, 1, text="1 MiB")], durability="sync", rate="drain_per_s", persistent=True,
+            subject=[*offline(1000, away), "--watch-file", "{state_file}"]),
+        retained(replay_messages // 10, 0),
+        retained(replay_messages // 10, 1),
     ]
 
 
 def figures(row, report):
     """The few numbers of a report that the table shows; absent ones are missing."""
-    broker = report.get("broker_drain") or report.get("broker") or {}
+    broker = report.get("broker_drain") or report.get("broker_many") or report.get("broker") or {}
     latency = report.get("latency_us") or report.get("connack_latency_us") or {}
     memory = report.get("memory") or {}
     peak_kb = max(broker.get("hwm_kb", 0), memory.get("hwm_kb", 0), memory.get("rss_held_kb", 0))
@@ -98,8 +126,15 @@ def figures(row, report):
         "dup": report.get("dup"),
         "order": report.get("order_violations"),
     }
-    if report.get("scenario") == "replay" and memory:
+    scenario = report.get("scenario")
+    if scenario == "replay" and memory:
         found[GROWTH] = (memory["hwm_kb"] - memory["rss_before_kb"]) / 1024
+    if scenario == "offline" and memory:
+        found[GROWTH] = (memory["rss_queued_kb"] - memory["rss_before_kb"]) / 1024
+    if scenario == "offline" and "file" in report:
+        found[DISK] = (report["file"]["bytes_queued"] - report["file"]["bytes_before"]) / (1 << 20)
+    if scenario == "retained":
+        found[RATE] = report["many_subscribers"]["per_s"]
     return {key: value for key, value in found.items() if value is not None}
 
 

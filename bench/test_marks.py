@@ -2,7 +2,7 @@
 
 import unittest
 
-from marks import BYTES, CPU, GROWTH, P99, RATE, Mark, Row, figures, judge, median_ratio, rows
+from marks import BYTES, CPU, DISK, GROWTH, P99, RATE, Mark, Row, figures, judge, median_ratio, rows
 
 
 def one(subject, mosquitto):
@@ -45,9 +45,23 @@ class Marks(unittest.TestCase):
         found = figures(row, report)
         self.assertEqual((found[CPU], found[RATE], found[GROWTH], found["lost"]), (2, 5, 2, 0))
 
+    def test_sessions_that_are_away_may_cost_nothing(self):
+        row = next(row for row in rows(10, 10) if row.name == "offline1000")
+        report = {"scenario": "offline", "drain_per_s": 7, "lost": 0,
+                  "memory": {"rss_before_kb": 2048, "rss_queued_kb": 3072, "hwm_kb": 9000},
+                  "file": {"bytes_before": 1 << 20, "bytes_queued": 3 << 20}}
+        found = figures(row, report)
+        self.assertEqual((found[RATE], found[GROWTH], found[DISK]), (7, 1, 2))
+
+    def test_of_retained_messages_the_rate_to_many_counts(self):
+        row = next(row for row in rows(10, 10) if row.name == "retained20-qos1")
+        report = {"scenario": "retained", "many_subscribers": {"per_s": 9}, "one_subscriber": {"per_s": 1}, "lost": 2}
+        found = figures(row, report)
+        self.assertEqual((found[RATE], found["lost"]), (9, 2))
+
     def test_every_row_has_a_mark_and_a_name_of_its_own(self):
         table = rows(10, 10)
-        self.assertEqual(len({row.name for row in table}), 14)
+        self.assertEqual(len({row.name for row in table}), 17)
         self.assertTrue(all(row.marks for row in table))
 
 

@@ -26,11 +26,15 @@ class Bus:
         self.config = os.path.join(folder, "firehose.toml")
         self.log = os.path.join(folder, "firehose.log")
         self.process = None
+        self.configure(config)
+
+    def configure(self, config, server=""):
+        """What the next start gets: whole tables, and further keys of `[server]`."""
         listeners = "".join(
             f'[[listener]]\nname = "{p}"\nprotocol = "{p}"\naddress = "127.0.0.1:0"\n\n' for p in ("mqtt", "http")
         )
         with open(self.config, "w") as file:
-            file.write(f'[server]\ndata_dir = "{os.path.join(folder, "data")}"\n\n{listeners}{config}')
+            file.write(f'[server]\ndata_dir = "{os.path.join(self.folder, "data")}"\n{server}\n{listeners}{config}')
 
     def start(self):
         """Starts it and waits until it is ready; gives the seconds that took."""

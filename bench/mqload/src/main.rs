@@ -11,6 +11,7 @@ mod track;
 mod ws;
 
 use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -228,6 +229,9 @@ pub enum Cmd {
         sessions: u32,
         #[arg(long, default_value_t = 1000)]
         messages: u64,
+        /// Messages published per second, or max
+        #[arg(long, value_parser = rate, default_value = "max")]
+        rate: Rate,
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
         qos: u8,
         /// Unacknowledged messages at most (default: 256, QoS 2: 20)
@@ -237,6 +241,15 @@ pub enum Cmd {
         topics: u32,
         #[arg(long, default_value = "bench/offline/#")]
         filter: String,
+        /// How many of the sessions come back for their messages (default: all)
+        #[arg(long)]
+        drain: Option<u32>,
+        /// Messages published before the sessions are there: buffers of a fixed size are full then
+        #[arg(long, default_value_t = 0)]
+        warm_messages: u64,
+        /// Report how much this file of the broker's grows while messages are published
+        #[arg(long)]
+        watch_file: Option<PathBuf>,
     },
     /// Readers that fetch messages from a broker's log by `$replay/<from>/<filter>`
     Replay {

@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,8 +39,27 @@ pub fn run(cli: Cli) -> Result<Report, (&'static str, Fail)> {
         Conns { n, rate, sub, qos, hold, per_address } => {
             go!("conns", |s| s.conns(n, rate, sub, qos, hold, per_address))
         }
-        Offline { sessions, messages, qos, inflight, topics, filter } => {
-            go!("offline", |s| s.offline(sessions, messages, qos, inflight, topics, &filter))
+        Offline {
+            sessions,
+            messages,
+            rate,
+            qos,
+            inflight,
+            topics,
+            filter,
+            drain,
+            warm_messages,
+            watch_file,
+        } => {
+            let away = Away {
+                sessions,
+                drain: drain.unwrap_or(sessions).min(sessions),
+                messages,
+                warm: warm_messages,
+                rate,
+                file: watch_file,
+            };
+            go!("offline", |s| s.offline(&away, qos, inflight, topics, &filter))
         }
         Replay { readers, messages, qos, sub_qos, inflight, from } => {
             go!("replay", |s| s.replay(readers, messages, qos, sub_qos.unwrap_or(qos), inflight, &from))
@@ -168,6 +188,28 @@ fn tally(o: &WorkerOut, quiet: bool) -> Tally {
         }
     }
     y
+}
+
+/// Sessions that are away: how many, and for what.
+struct Away {
+    sessions: u32,
+    /// The first so many come back.
+    drain: u32,
+    messages: u64,
+    /// Messages before the sessions are there, so that the broker's buffers are full when its memory is measured.
+    warm: u64,
+    rate: Rate,
+    /// A file of the broker's whose growth is reported.
+    file: Option<PathBuf>,
+}
+
+impl Away {
+    fn pace(&self) -> Pace {
+        match self.rate {
+            Rate::Max => Pace::Max,
+            Rate::PerSec(r) => Pace::Rate(r),
+        }
+    }
 }
 
 struct Route {
@@ -304,6 +346,23 @@ impl Scen {
     }
 
     // ---- reporting helpers ----
+
+    /// Client `i` publishes until it has sent `count` messages in all.
+    fn publish_all(&self, e: &Engine, i: u32, pace: Pace, count: u64) -> R<()> {
+        let done = e.live().pub_done;
+        e.cmd(Cmd::Publish {
+            from: i,
+            to: i + 1,
+            t0: sys::now_ns(),
+            w0: u64::MAX,
+            w1: 0,
+            stop_at: u64::MAX,
+            pace,
+            count,
+        });
+        e.wait(Duration::from_secs(600), "publishing", |l| l.pub_done > done)?;
+        self.ping(e, i, i + 1)
+    }
 
     fn put_broker(&mut self, key: &str, a: &Sample, b: &Sample, sub: &Subject, messages: u64, what: &str) {
         let own = b.own - a.own;
@@ -798,7 +857,8 @@ impl Scen {
 
     // ---- persistent sessions ----
 
-    fn offline(&mut self, n: u32, k: u64, qos: u8, inflight: Option<u64>, nt: u32, filter: &str) -> R<()> {
+    fn offline(&mut self, away: &Away, qos: u8, inflight: Option<u64>, nt: u32, filter: &str) -> R<()> {
+        let (n, back, k) = (away.sessions, away.drain, away.messages);
         let inflight = in_flight(inflight, qos, 256);
         let topics = topics(filter, None, 1, nt, false)?.remove(0);
         let mut specs: Vec<Spec> = (0..n)
@@ -806,21 +866,34 @@ impl Scen {
                 cid: format!("{}o{i}", self.prefix),
                 clean: false,
                 src: self.src(i, PER_ADDRESS),
-                sub: Some(SubSpec { filter: filter.into(), qos, pub_base: 0, pub_count: 1, quiet: false }),
+                sub: Some(SubSpec {
+                    filter: filter.into(),
+                    qos,
+                    pub_base: 0,
+                    pub_count: 1,
+                    quiet: i >= back,
+                }),
                 ..Default::default()
             })
             .collect();
-        specs.push(Spec {
-            cid: format!("{}op", self.prefix),
-            clean: true,
-            publ: Some(PubSpec { id: 0, qos, retain: false, topics, inflight }),
-            ..Default::default()
-        });
+        for (id, name) in ["op", "ow"].iter().enumerate() {
+            specs.push(Spec {
+                cid: format!("{}{name}", self.prefix),
+                clean: true,
+                publ: Some(PubSpec { id: id as u32, qos, retain: false, topics: topics.clone(), inflight }),
+                ..Default::default()
+            });
+        }
         let payload = self.payload()?;
         let size = payload.mean_len();
         let e = self.start(self.config(payload, nt as u64)?, specs, None)?;
         e.cmd(Cmd::Nap(if qos == 0 { Nap::Bulk } else { Nap::Acked }));
         let subject = self.subject();
+        if away.warm > 0 {
+            self.connect(&e, n + 1, n + 2)?;
+            self.publish_all(&e, n + 1, away.pace(), away.warm)?;
+            e.disconnect(n + 1, n + 2, Duration::from_secs(10));
+        }
         self.connect(&e, 0, n)?;
         if e.live().session_present > 0 {
             self.rep.warn("some sessions existed before: choose another --client-prefix");
@@ -828,36 +901,30 @@ impl Scen {
         self.subscribe(&e, 0, n)?;
         e.disconnect(0, n, Duration::from_secs(10));
         self.connect(&e, n, n + 1)?;
+        if away.warm > 0 {
+            // What is done once a second has been done.
+            std::thread::sleep(Duration::from_millis(1500));
+        }
         let m0 = subject.mem(true);
+        let f0 = file_bytes(away.file.as_deref())?;
         let a = subject.sample()?;
-        let now = sys::now_ns();
-        e.cmd(Cmd::Publish {
-            from: n,
-            to: n + 1,
-            t0: now,
-            w0: u64::MAX,
-            w1: 0,
-            stop_at: u64::MAX,
-            pace: Pace::Max,
-            count: k,
-        });
-        e.wait(Duration::from_secs(120), "publishing", |l| l.pub_done >= 1)?;
-        self.ping(&e, n, n + 1)?;
+        self.publish_all(&e, n, away.pace(), k)?;
         let b = subject.sample()?;
         let pub_s = (b.t - a.t) as f64 / 1e9;
         std::thread::sleep(Duration::from_millis(200));
         let m1 = subject.mem(true);
+        let f1 = file_bytes(away.file.as_deref())?;
         let present = e.live().session_present;
 
         let c = subject.sample()?;
         let before = e.live();
-        e.cmd(Cmd::Connect { from: 0, to: n, rate: 0.0, window: self.o.connect_window, only_dead: false });
-        let total = n as u64 * k;
+        e.cmd(Cmd::Connect { from: 0, to: back, rate: 0.0, window: self.o.connect_window, only_dead: false });
+        let (total, queued) = (back as u64 * k, n as u64 * k);
         let done = e.settle(
             secs(self.o.drain_idle.max(3.0)),
-            Duration::from_secs(60),
+            secs(self.o.drain_max.max(60.0)),
             |l| l.unique + l.dup + l.connected,
-            |l| l.unique >= total && l.connected >= before.connected + n as u64,
+            |l| l.unique >= total && l.connected >= before.connected + back as u64,
         )?;
         let l = e.live();
         let d = subject.sample()?;
@@ -867,7 +934,8 @@ impl Scen {
         let l2 = e.live();
         let sp = l2.session_present - present;
         // remove the sessions
-        e.disconnect(0, n + 1, Duration::from_secs(10));
+        e.disconnect(0, back, Duration::from_secs(10));
+        e.disconnect(n, n + 1, Duration::from_secs(10));
         e.cmd(Cmd::SetClean { from: 0, to: n, clean: true });
         self.connect(&e, 0, n)?;
         e.disconnect(0, n, Duration::from_secs(10));
@@ -875,20 +943,23 @@ impl Scen {
         let y = tally(&o, false);
 
         let p = &mut self.rep;
-        p.row("offline", format!("{n} persistent sessions, {k} messages each, QoS {qos}, {size:.0} B"));
+        p.row(
+            "offline",
+            format!("{n} persistent sessions, {k} messages each, QoS {qos}, {size:.0} B; {back} drained"),
+        );
         p.put(
             "params",
-            json!({"sessions": n, "messages": k, "qos": qos, "size": round(size, 1), "topics": nt, "inflight": inflight}),
+            json!({"sessions": n, "drain": back, "messages": k, "warm": away.warm, "qos": qos, "size": round(size, 1), "topics": nt, "inflight": inflight}),
         );
         p.put("publish_s", round(pub_s, 4));
         p.put("publish_per_s", round(k as f64 / pub_s, 1));
-        p.put("queued_per_s", round(total as f64 / pub_s, 1));
+        p.put("queued_per_s", round(queued as f64 / pub_s, 1));
         p.row(
             "publish",
             format!(
                 "{k} messages in {pub_s:.3} s: {:.0} per second, {:.0} queued per second",
                 k as f64 / pub_s,
-                total as f64 / pub_s
+                queued as f64 / pub_s
             ),
         );
         if let (Some(m0), Some(m1), Some(m2)) = (m0, m1, m2) {
@@ -897,7 +968,7 @@ impl Scen {
                 "memory",
                 json!({
                     "rss_before_kb": m0.rss_kb, "rss_queued_kb": m1.rss_kb, "rss_drained_kb": m2.rss_kb, "hwm_kb": m2.hwm_kb,
-                    "rss_bytes_per_queued": round(g * 1024.0 / total as f64, 1),
+                    "rss_bytes_per_queued": round(g * 1024.0 / queued as f64, 1),
                 }),
             );
             p.row(
@@ -906,11 +977,15 @@ impl Scen {
                     "RSS {} -> {} queued ({:.0} B per queued message) -> {} drained, peak {}",
                     kb(m0.rss_kb),
                     kb(m1.rss_kb),
-                    g * 1024.0 / total as f64,
+                    g * 1024.0 / queued as f64,
                     kb(m2.rss_kb),
                     kb(m2.hwm_kb)
                 ),
             );
+        }
+        if let (Some(f0), Some(f1)) = (f0, f1) {
+            p.put("file", json!({"bytes_before": f0, "bytes_queued": f1}));
+            p.row("file", format!("{} -> {} B while messages were published", group(f0), group(f1)));
         }
         p.put("sessions_present", sp);
         p.put("drained", done == Settled::Done);
@@ -927,11 +1002,11 @@ impl Scen {
                 group(rate as u64)
             ),
         );
-        if sp < n as u64 {
-            p.warn(format!("only {sp} of {n} sessions were still there (session present)"));
+        if sp < back as u64 {
+            p.warn(format!("only {sp} of {back} sessions were still there (session present)"));
         }
         self.put_tally(&y, &o.c);
-        self.put_broker("publish", &a, &b, &subject, total, "queued");
+        self.put_broker("publish", &a, &b, &subject, queued, "queued");
         self.put_broker("drain", &c, &d, &subject, l.unique, "delivery");
         Ok(())
     }
@@ -979,19 +1054,7 @@ impl Scen {
         let subject = self.subject();
         self.connect(&e, n, n + 1)?;
         let a = subject.sample()?;
-        let now = sys::now_ns();
-        e.cmd(Cmd::Publish {
-            from: n,
-            to: n + 1,
-            t0: now,
-            w0: u64::MAX,
-            w1: 0,
-            stop_at: u64::MAX,
-            pace: Pace::Max,
-            count: k,
-        });
-        e.wait(Duration::from_secs(300), "publishing", |l| l.pub_done >= 1)?;
-        self.ping(&e, n, n + 1)?;
+        self.publish_all(&e, n, Pace::Max, k)?;
         let b = subject.sample()?;
         let pub_s = (b.t - a.t) as f64 / 1e9;
 
@@ -1293,19 +1356,7 @@ impl Scen {
         self.connect(&e, all, all + 1)?;
         let m0 = subject.mem(true);
         let a = subject.sample()?;
-        let now = sys::now_ns();
-        e.cmd(Cmd::Publish {
-            from: all,
-            to: all + 1,
-            t0: now,
-            w0: u64::MAX,
-            w1: 0,
-            stop_at: u64::MAX,
-            pace: Pace::Max,
-            count: n as u64,
-        });
-        e.wait(Duration::from_secs(120), "publishing", |l| l.pub_done >= 1)?;
-        self.ping(&e, all, all + 1)?;
+        self.publish_all(&e, all, Pace::Max, n as u64)?;
         let b = subject.sample()?;
         let pub_s = (b.t - a.t) as f64 / 1e9;
         std::thread::sleep(Duration::from_millis(100));
@@ -1650,6 +1701,13 @@ fn drain_warning(r: &mut Report, s: Settled, o: &Common) {
 }
 
 /// Brokers hang up on a 3.1.1 client with too many unfinished QoS 2 messages; 20 is a usual limit.
+fn file_bytes(path: Option<&Path>) -> R<Option<u64>> {
+    let Some(path) = path else { return Ok(None) };
+    let meta =
+        std::fs::metadata(path).map_err(|e| Fail::new(1, format!("--watch-file {}: {e}", path.display())))?;
+    Ok(Some(meta.len()))
+}
+
 fn in_flight(asked: Option<u64>, qos: u8, default: u64) -> u64 {
     asked.unwrap_or(if qos == 2 { default.min(20) } else { default })
 }

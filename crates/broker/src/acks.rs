@@ -135,6 +135,10 @@ impl Shard {
         else {
             return;
         };
+        if connection.closing {
+            // It was refused something, in 3.x without a word: of what came with that, nothing may look stored.
+            return;
+        }
         let Some(publisher) = connection.publisher.as_deref_mut() else { return };
         while let Some(ack) = publisher.acks.front().filter(|ack| ack.ticket <= ticket).copied() {
             publisher.acks.pop_front();

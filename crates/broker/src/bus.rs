@@ -5,7 +5,6 @@ use crate::commit;
 use crate::errand::Errands;
 use crate::limits::Limits;
 use crate::message::Message;
-use crate::redaction::Redacts;
 use crate::replays::Replays;
 use crate::section;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
@@ -13,7 +12,7 @@ use crate::shard::{Shard, Shared};
 use crate::state::{Queue, State, StateReader};
 use crate::state_thread;
 use crate::stats::ShardStats;
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::sync::{Mutex, lock};
 use firehose_auth::Access;
 use firehose_log::{
     Attribute, AttributesBuf, Batch, Commit, Draft, Event, Flags, Log, Offset, Origin, Read, Refusal, WayIn,
@@ -82,7 +81,6 @@ struct Inside {
     section_thread: Mutex<Option<JoinHandle<()>>>,
     commit_thread: Mutex<Option<JoinHandle<()>>>,
     errands: Errands,
-    redacts: Mutex<Vec<Box<dyn Redacts>>>,
     state: Arc<Queue>,
     state_reader: StateReader,
     state_stopping: AtomicBool,
@@ -126,7 +124,6 @@ impl Bus {
             section_thread: Mutex::new(None),
             commit_thread: Mutex::new(None),
             errands: Errands::default(),
-            redacts: Mutex::new(Vec::new()),
             state: state.queue().clone(),
             state_reader: state.reader(),
             state_stopping: AtomicBool::new(false),
@@ -332,10 +329,6 @@ impl Bus {
 
     pub(crate) fn errands(&self) -> &Errands {
         &self.0.errands
-    }
-
-    pub(crate) fn redacts(&self) -> MutexGuard<'_, Vec<Box<dyn Redacts>>> {
-        lock(&self.0.redacts)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -70,6 +70,9 @@ impl Turns {
         }
         self.turn();
         self.sync();
+        if let Err(error) = self.commit.close() {
+            tracing::error!(%error, "the log's last commit failed");
+        }
         self.bus.errands().close();
     }
 
@@ -101,7 +104,7 @@ impl Turns {
                 self.synced = Synced {
                     ended: Instant::now(),
                     took: began.elapsed(),
-                    in_flight: self.bus.sequencer().head() - before,
+                    in_flight: self.bus.sequencer().head().saturating_sub(before),
                 };
                 let sleepers = self.bus.sequencer().set_durable(durable);
                 self.bus.rouse(sleepers);
@@ -125,7 +128,7 @@ impl Turns {
         let sequencer = self.bus.sequencer();
         while took >= SLOW_SYNC
             && Instant::now() < until
-            && sequencer.head() - sequencer.durable() < in_flight
+            && sequencer.head().saturating_sub(sequencer.durable()) < in_flight
             && !self.bus.is_stopping()
         {
             std::thread::sleep(GATHER_MAX / GATHER_LOOKS);

@@ -134,8 +134,11 @@ impl Shard {
 
     /// Writes a reply.
     pub(crate) fn reply(&mut self, session: u32, write: impl FnOnce(&mut Connection)) -> Flow {
-        let Some(connection) = self.connection(session) else { return Flow::Stop };
-        write(connection);
+        match self.connection(session) {
+            Some(connection) if !connection.closing => write(connection),
+            // Nothing may follow a DISCONNECT [MQTT-3.14.4-1].
+            _ => return Flow::Stop,
+        }
         self.dirty(session);
         self.limit_replies(session)
     }

@@ -40,6 +40,9 @@ pub struct Limits {
     pub subscription_bytes_per_client_max: usize,
     /// Sessions live no longer than this after their connection (with persistent sessions; told in CONNACK).
     pub session_expiry_secs_max: u32,
+    /// After a start clients have so long to come back before their wills are published: that the bus ended does not mean
+    /// that they did.
+    pub will_grace_secs: u32,
     /// Persistent anonymous sessions of one address.
     pub anonymous_sessions_per_address_max: usize,
     /// Persistent anonymous sessions of all addresses.
@@ -84,6 +87,7 @@ impl Default for Limits {
             subscriptions_per_client_max: 1_000,
             subscription_bytes_per_client_max: 256 << 10,
             session_expiry_secs_max: 7 * 24 * 3600,
+            will_grace_secs: 60,
             anonymous_sessions_per_address_max: 20,
             anonymous_sessions_max: 10_000,
             sessions_max: 100_000,

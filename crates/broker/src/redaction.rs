@@ -4,41 +4,46 @@ use crate::bus::{Bus, wall_us};
 use crate::message::Message;
 use crate::shard::Shard;
 use firehose_log::{Offset, RedactError, Redacted};
+use std::sync::mpsc;
+use std::time::Duration;
 
-/// Keeps something of events beside the log, and lets go of it when one is taken back.
-pub trait Redacts: Send + Sync {
-    /// The event at `offset` was taken back, and the log has a tombstone there. When this returns nothing of it is left
-    /// here, durably. May be called twice for the same event.
-    ///
-    /// # Errors
-    /// Why that did not work; the operator is told, and tries again.
-    fn redacted(&self, offset: Offset) -> Result<(), String>;
-}
+/// While the state does its part, how often is looked whether the bus stops.
+const LOOK: Duration = Duration::from_millis(200);
 
 impl Bus {
-    /// Who else has to let go of an event that is taken back; called in the order in which they were added.
-    pub fn add_redacts(&self, redacts: Box<dyn Redacts>) {
-        self.redacts().push(redacts);
-    }
-
-    /// Takes an event back. When this returns the log has a tombstone in its place, durably; nobody who was added by
-    /// [`Bus::add_redacts`] has it any more; and the shards were told to drop what they have queued of it. Waits for the
-    /// disk. An event that was taken back before is made sure of again, and refused.
+    /// Takes an event back. When this returns the log has a tombstone in its place, durably; the state has nothing of it any
+    /// more; and the shards were told to drop what they have queued of it. Waits for the disk. An event that was taken
+    /// back before is made sure of again, and refused.
     ///
     /// # Errors
     /// [`RedactError`]: it is not there, or something failed and it has to be done again.
     pub fn redact(&self, offset: Offset) -> Result<Redacted, RedactError> {
         let done = self.on_commit_thread(move |commit| commit.redact(offset, wall_us()));
-        let done = done.unwrap_or_else(|| Err(RedactError::Failed("the bus stops".into())));
-        if !matches!(done, Ok(_) | Err(RedactError::Already { .. })) {
-            return done;
-        }
-        self.tell_all(|| Message::Redacted { offset });
-        for redacts in self.redacts().iter() {
-            redacts.redacted(offset).map_err(RedactError::Failed)?;
+        let done = done.unwrap_or_else(|| Err(stops()));
+        if matches!(done, Ok(_) | Err(RedactError::Already { .. })) {
+            self.tell_all(|| Message::Redacted { offset });
+            self.redact_state(offset)?;
         }
         done
     }
+
+    fn redact_state(&self, offset: Offset) -> Result<(), RedactError> {
+        let (done, outcome) = mpsc::channel();
+        self.state().want_durable(offset);
+        // Who asked may have gone.
+        self.state().redact(offset, Box::new(move |outcome| drop(done.send(outcome))));
+        loop {
+            match outcome.recv_timeout(LOOK) {
+                Ok(outcome) => return outcome.map_err(RedactError::Failed),
+                Err(mpsc::RecvTimeoutError::Timeout) if !self.is_stopping() => {}
+                Err(_) => return Err(stops()),
+            }
+        }
+    }
+}
+
+fn stops() -> RedactError {
+    RedactError::Failed("the bus stops".into())
 }
 
 impl Shard {

@@ -3,6 +3,7 @@
 
 use crate::frames::{Recorded, Shape};
 use crate::lane::{Gap, Lane, MAIN, Reading};
+use crate::lane_filters::LaneFilters;
 use crate::message::LaneKey;
 use crate::session::Session;
 use crate::shard::{Action, Now, Shard};
@@ -11,11 +12,8 @@ use firehose_mqtt::{Property, QoS, Reason, Version};
 use firehose_topic::TopicName;
 use std::sync::Arc;
 
-/// Comparisons of an event with a filter for one answer of the log: a session with many filters reads in small steps,
-/// so that others get their turn.
+/// Comparisons of an event with a filter for one answer of the log, so that others get their turn.
 const COMPARISONS_MAX: usize = 32 << 10;
-/// A session reads whole chunks with so many filters, and less the more it has beyond.
-const FILTERS_PER_CHUNK: usize = 32;
 
 impl Shard {
     /// Asks the log for each lane that is behind, as far as the outbox has room.
@@ -56,8 +54,7 @@ impl Shard {
                 return self.starve(session);
             }
             let key = LaneKey { session, generation: it.generation, lane };
-            let share = 1 + it.subscriptions.len() / FILTERS_PER_CHUNK;
-            let (upto, bytes_max) = (self.stand, self.shared.limits.replay_chunk_bytes / share);
+            let (upto, bytes_max) = (self.stand, self.shared.limits.replay_chunk_bytes);
             if let Some(lane) = self.sessions[session as usize].lane_mut(lane) {
                 lane.reading = Reading::Replay { next, asked: true };
             }
@@ -155,7 +152,7 @@ impl Shard {
             return;
         }
         let Some(it) = self.sessions.get(key.session as usize) else { return };
-        let filters = it.subscriptions.len();
+        let mut filters = LaneFilters::of(it, key.lane);
         let before = it.connection.as_deref().map_or(0, |connection| connection.outbox.bytes());
         let mut comparisons = 0;
         'full: for batch in batches {
@@ -168,12 +165,12 @@ impl Shard {
                 }
                 let record = batch.record(index);
                 if record.kind() == Kind::Event
-                    && !self.replay_one(key, batch, offset, &record.event(), age_secs)
+                    && !self.replay_one(key, batch, offset, &record.event(), age_secs, &mut filters)
                 {
                     break 'full;
                 }
                 next = offset + 1;
-                comparisons += filters;
+                comparisons += filters.comparisons();
                 if comparisons >= COMPARISONS_MAX {
                     break 'full;
                 }
@@ -202,9 +199,10 @@ impl Shard {
         offset: Offset,
         event: &Event<'_>,
         age_secs: u32,
+        filters: &mut LaneFilters,
     ) -> bool {
         let Some(it) = self.sessions.get_mut(key.session as usize) else { return false };
-        let Some(wanted) = wanted(it, key.lane, offset, event, || batch_origin(batch, offset)) else {
+        let Some(wanted) = wanted(it, filters, offset, event, || batch_origin(batch, offset)) else {
             return true;
         };
         if wanted.checked && !self.auth.may_read(&it.identity, &it.client_id, TopicName::trusted(event.topic))
@@ -318,19 +316,17 @@ struct Wanted {
 
 fn wanted(
     it: &Session,
-    lane: u16,
+    filters: &mut LaneFilters,
     offset: Offset,
     event: &Event<'_>,
     origin: impl Fn() -> u64,
 ) -> Option<Wanted> {
     let topic = TopicName::trusted(event.topic);
     let mut wanted: Option<Wanted> = None;
-    for (_, subscription) in it.of_lane(lane) {
+    for place in filters.find(it, topic) {
+        let Some(Some(subscription)) = it.subscriptions.get(usize::from(*place)) else { continue };
         let options = &subscription.options;
-        if offset < subscription.from
-            || !subscription.filter.matches(topic)
-            || (options.no_local && origin() == it.hash)
-        {
+        if offset < subscription.from || (options.no_local && origin() == it.hash) {
             continue;
         }
         let so_far =

@@ -343,14 +343,18 @@ impl Shard {
     ) -> Option<OwnFrame> {
         let connection = it.connection.as_deref()?;
         let index = usize::try_from(entry.offset.checked_sub(batch.base())?).ok()?;
-        let event = batch.record(index).event();
+        let record = batch.record(index);
+        let (event, is_own) = (record.event(), record.origin().session == it.hash);
         let topic = TopicName::trusted(event.topic);
         if !self.auth.may_read(&it.identity, &it.client_id, topic) {
             return None;
         }
         let v5 = connection.version == Version::V5;
         let cursor = (it.cursors && v5).then(|| self.cursor_in(batch, entry.offset));
-        let matching = it.subscriptions.iter().flatten().filter(|it| it.id != 0 && it.filter.matches(topic));
+        let matching = it.subscriptions.iter().flatten().filter(|it| {
+            let counts = entry.retain || entry.offset >= it.from;
+            it.id != 0 && counts && !(it.options.no_local && is_own) && it.filter.matches(topic)
+        });
         let mut extra: Vec<Property<'_>> = matching.map(|it| Property::SubscriptionId(it.id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
         let qos = match entry.state {

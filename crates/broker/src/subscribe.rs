@@ -77,11 +77,11 @@ impl Shard {
             true => self.plan(session, version, item.filter, item.options, &since),
             false => Err(Reason::QuotaExceeded),
         };
-        let plans: Vec<_> = packet.filters.enumerate().map(plan).collect();
+        let mut plans: Vec<_> = packet.filters.enumerate().map(plan).collect();
         let id = packet.properties.subscription_id().unwrap_or(0);
         let cursors = user("firehose-cursor").is_some_and(|(_, value)| value == "on");
         let token = self.next_token();
-        let resolving = self.ask_where(token, &plans);
+        let resolving = self.ask_where(token, &mut plans);
         let what = What::Subscribe { plans, id, cursors, resolving };
         let pending = PendingSubscribe { session, generation, packet_id: packet.packet_id, what };
         if resolving == 0 {
@@ -118,20 +118,19 @@ impl Shard {
         let Some((token, index)) = self.questions.remove(&question) else { return };
         let Some(mut pending) = self.pending.remove(&token) else { return };
         let What::Subscribe { plans, resolving, .. } = &mut pending.what else { return };
-        if let Some(plan) = plans.get_mut(index) {
-            match start {
-                Ok(start) => {
-                    if let Ok(plan) = plan {
-                        plan.start = Some(start);
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "replay refused");
-                    *plan = Err(match error {
-                        SinceError::Io(_) => Reason::UnspecifiedError,
-                        _ => Reason::TopicFilterInvalid,
-                    });
-                }
+        let start = start.map_err(|error| {
+            tracing::debug!(%error, "replay refused");
+            match error {
+                SinceError::Io(_) => Reason::UnspecifiedError,
+                _ => Reason::TopicFilterInvalid,
+            }
+        });
+        let since = plans.get(index).and_then(|plan| plan.as_ref().ok()?.since);
+        for plan in plans {
+            match (&mut *plan, start) {
+                (Ok(known), Ok(start)) if known.since == since => known.start = Some(start),
+                (Ok(known), Err(reason)) if known.since == since => *plan = Err(reason),
+                _ => {}
             }
         }
         *resolving -= 1;
@@ -223,17 +222,25 @@ impl Shard {
         })
     }
 
-    /// Asks the log where the filters begin; gives how many answers there will be.
-    fn ask_where(&mut self, token: u64, plans: &[Result<Plan, Reason>]) -> usize {
-        let mut count = 0;
-        for (index, plan) in plans.iter().enumerate() {
+    /// Asks the log where the filters begin, once for all that begin at the same place, and for no more places than
+    /// replays may run; gives how many answers there will be.
+    fn ask_where(&mut self, token: u64, plans: &mut [Result<Plan, Reason>]) -> usize {
+        let mut asked: Vec<Since> = Vec::new();
+        for (index, plan) in plans.iter_mut().enumerate() {
             let Some(since) = plan.as_ref().ok().and_then(|plan| plan.since) else { continue };
+            if asked.contains(&since) {
+                continue;
+            }
+            if asked.len() >= self.shared.limits.replays_max {
+                *plan = Err(Reason::QuotaExceeded);
+                continue;
+            }
+            asked.push(since);
             let question = self.next_token();
             self.questions.insert(question, (token, index));
             self.actions.push(Action::Resolve { token: question, since });
-            count += 1;
         }
-        count
+        asked.len()
     }
 
     fn sequence(&mut self, token: u64, pending: PendingSubscribe) {
@@ -387,11 +394,8 @@ impl Shard {
     ) -> Result<u16, Reason> {
         if plan.written.is_none()
             && let Some(number) = since_lane
-            && let Some(it) = self.sessions.get_mut(session as usize)
-            && let Some(lane) = it.lane_mut(*number)
         {
-            // A duration is counted from a slightly later moment for each filter.
-            lane.fall_back(start.next);
+            // All filters of a `since` begin at the same place.
             return Ok(*number);
         }
         let Some(it) = self.sessions.get_mut(session as usize) else { return Err(Reason::UnspecifiedError) };

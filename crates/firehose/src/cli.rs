@@ -33,6 +33,10 @@ pub enum Command {
     Passwd(Passwd),
     /// Check a configuration file and what it names
     CheckConfig(CheckConfig),
+    /// Take an event back: its bytes go, and a notice says so
+    Redact(Redact),
+    /// Say how the bus is, and what there is to do
+    Doctor(Doctor),
 }
 
 /// `firehose serve`
@@ -261,6 +265,42 @@ pub struct CheckConfig {
     pub file: PathBuf,
 }
 
+/// Which bus an operator's command is about.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Place {
+    /// The configuration of the bus
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Its data folder
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `firehose redact`
+#[derive(Clone, Debug, Args)]
+pub struct Redact {
+    /// The event's cursor
+    #[arg(value_name = "CURSOR")]
+    pub cursor: String,
+    /// Why; everyone can read it
+    #[arg(long, value_name = "R")]
+    pub reason: String,
+    /// Which bus.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// `firehose doctor`
+#[derive(Clone, Debug, Default, Args)]
+pub struct Doctor {
+    /// Trust the clock again: events are deleted for their age
+    #[arg(long)]
+    pub accept_clock: bool,
+    /// Which bus.
+    #[command(flatten)]
+    pub place: Place,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,6 +339,9 @@ mod tests {
             "firehose passwd -D f u",
             "firehose passwd -U f",
             "firehose check-config --print f",
+            "firehose redact cAQ --reason r --config f --data d",
+            "firehose doctor --accept-clock --config f --data d",
+            "firehose doctor",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err().map(|e| e.to_string()));
         }
@@ -326,6 +369,8 @@ mod tests {
             "firehose passwd -U f u",
             "firehose passwd -c -D f u",
             "firehose check-config",
+            "firehose redact cAQ",
+            "firehose redact --reason r",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

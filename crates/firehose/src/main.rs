@@ -4,13 +4,16 @@
 //! how it ended is the exit code, and why stands on the standard error.
 
 mod account;
+mod admin_socket;
 mod bus_sink;
 mod cli;
 mod commands;
 mod config;
+mod diagnosis;
 mod exit;
 mod format;
 mod logging;
+mod operator;
 mod output;
 mod serve;
 mod signals;
@@ -45,5 +48,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::History(args) => commands::history::run(args),
         Command::Passwd(args) => commands::passwd::run(args),
         Command::CheckConfig(args) => commands::check_config::run(args),
+        Command::Redact(args) => commands::redact::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
     }
 }

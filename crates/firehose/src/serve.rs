@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +17,12 @@ use firehose_log::{Log, LogConfig, RealDisk};
 use firehose_net::{HttpConnection, HttpHandoff, HttpStream, ListenerConfig, Listeners, Server};
 use firehose_source::{GerritConfig, GerritSource, Source};
 
+use crate::admin_socket;
 use crate::config::address::{Address, AdminAddress};
 use crate::config::{self, Config};
+use crate::diagnosis::Found;
 use crate::exit::Failure;
+use crate::operator::BusOperator;
 use crate::sources::Sources;
 
 /// How long clients get to hear that the bus stops.
@@ -36,6 +39,7 @@ pub struct Running {
     http: Arc<Service>,
     sources: Sources,
     addresses: Vec<(String, String)>,
+    data: PathBuf,
 }
 
 impl Running {
@@ -50,7 +54,9 @@ impl Running {
             listeners.addresses().iter().map(|(p, at)| (p.to_string(), at.to_string())).collect();
         let log = open_log(config)?;
         let bus_config = bus_config(config);
-        let state = open_state(config, &bus_config, &log)?;
+        let mut found = Found::of(&log.recovery);
+        let (state, notes) = open_state(config, &bus_config, &log)?;
+        found.add(notes);
         let bus = Bus::start(bus_config, log, state, access.clone());
         let mut http = HttpConfig::new(bus.read().clone(), access);
         http.head_timeout = Duration::from_secs(config.limits.connect_timeout_secs.secs);
@@ -59,8 +65,10 @@ impl Running {
         if let Some(listener) = admin {
             addresses.push(("admin".into(), http.listen(listener, Door::Admin)?.to_string()));
         }
+        let data = config.data_dir();
+        listen_to_operator(config, &data, &bus, &http, found);
         let sources = Sources::start(sources, &bus)?;
-        Ok(Running { bus, server, http, sources, addresses })
+        Ok(Running { bus, server, http, sources, addresses, data })
     }
 
     /// What is spoken where.
@@ -83,6 +91,7 @@ impl Running {
     /// Stops accepting, lets sources and clients end, commits.
     pub fn stop(self) {
         self.sources.stop(SOURCES_GRACE);
+        admin_socket::remove(&self.data);
         self.server.stop(CLIENTS_GRACE);
         // the lobby held the other handle, and is gone
         if let Ok(http) = Arc::try_unwrap(self.http) {
@@ -123,7 +132,8 @@ pub fn sources(config: &Config) -> Result<Vec<Box<dyn Source>>, Failure> {
     Ok(sources)
 }
 
-fn bus_config(config: &Config) -> BusConfig {
+/// `[server]`, `[log]` and `[limits]`
+pub fn bus_config(config: &Config) -> BusConfig {
     BusConfig {
         shards: config.server.shards,
         durability: match config.log.durability {
@@ -157,7 +167,8 @@ fn bind_admin(config: &Config) -> Result<Option<TcpListener>, Failure> {
     })
 }
 
-fn open_log(config: &Config) -> Result<Log, Failure> {
+/// Opens the log, and logs what was found.
+pub fn open_log(config: &Config) -> Result<Log, Failure> {
     let folder = config.data_dir();
     let made = DirBuilder::new().recursive(true).mode(0o750).create(&folder);
     made.map_err(|error| {
@@ -176,11 +187,14 @@ fn open_log(config: &Config) -> Result<Log, Failure> {
     for (first, last) in &recovery.gaps {
         tracing::error!(first, last, "events of the log are damaged: they are declared as a gap");
     }
+    for note in &recovery.notes {
+        tracing::warn!("{note}");
+    }
     Ok(log)
 }
 
-/// The state's file stands beside the log's folder.
-fn open_state(config: &Config, bus: &BusConfig, log: &Log) -> Result<State, Failure> {
+/// The state's file stands beside the log's folder. Gives what was found amiss with it, a line each.
+pub fn open_state(config: &Config, bus: &BusConfig, log: &Log) -> Result<(State, Vec<String>), Failure> {
     let path = config.data_dir().join("state.redb");
     let limits = Arc::new(bus.limits.clone());
     let now = Now { ms: 0, wall_us: wall_us() };
@@ -195,7 +209,7 @@ fn open_state(config: &Config, bus: &BusConfig, log: &Log) -> Result<State, Fail
     for note in &report.notes {
         tracing::error!("{note}");
     }
-    Ok(state)
+    Ok((state, report.notes.iter().map(ToString::to_string).collect()))
 }
 
 fn log_config(config: &Config, folder: PathBuf) -> LogConfig {
@@ -205,6 +219,18 @@ fn log_config(config: &Config, folder: PathBuf) -> LogConfig {
     log.disk_reserve_bytes = config.log.disk_reserve_bytes.0;
     log.disk_check_secs = config.log.disk_check_secs.secs;
     log
+}
+
+/// By the socket in the data folder. A bus that cannot make it serves all the same.
+fn listen_to_operator(config: &Config, data: &Path, bus: &Bus, http: &Service, found: Found) {
+    let reserve_bytes = config.log.disk_reserve_bytes.0;
+    let operator = BusOperator::new(bus.clone(), data.to_owned(), reserve_bytes, found);
+    let listening =
+        admin_socket::bind(data).and_then(|listener| http.listen_to_operator(listener, Arc::new(operator)));
+    if let Err(error) = listening {
+        let socket = admin_socket::path(data);
+        tracing::error!(%error, socket = %socket.display(), "redact and doctor cannot reach this bus");
+    }
 }
 
 /// Hands the lobby's HTTP connections to the HTTP service.

@@ -99,9 +99,14 @@ impl Housekeeping {
         for segment in &segments {
             bytes += bytes_of(shared, segment, done);
         }
+        // Without a segment that is surely there after a power cut, nobody would know which log this was.
+        let not_durable = unsynced(shared);
         let mut due = Vec::new();
         for pair in segments.windows(2) {
             let oldest = &pair[0];
+            if not_durable.iter().any(|segment| Arc::ptr_eq(segment, &pair[1])) {
+                break;
+            }
             let too_many = shared.config.retention_bytes.is_some_and(|max| bytes > max);
             if !too_many && !self.is_too_old(shared, oldest, now_us)? {
                 break;
@@ -119,7 +124,11 @@ impl Housekeeping {
         }
         let newest_us = match segment.time_max_us() {
             Some(time_us) => time_us,
-            None => shared.open(segment)?.index.time_max_us,
+            None => match shared.open(segment) {
+                // It was told; its age is not known.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+                opened => opened?.index.time_max_us,
+            },
         };
         let age_us = i64::try_from(age_secs).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         // One in which no batch can be read says nothing of its age, and stays until size takes it.
@@ -164,6 +173,14 @@ fn seal(shared: &Shared) -> io::Result<()> {
         segment.close();
     }
     Ok(())
+}
+
+/// Segments of which nothing is durable yet, not even the name.
+fn unsynced(shared: &Shared) -> Vec<Arc<Segment>> {
+    let durable = lock(&shared.tail).durable();
+    let writer = lock(&shared.writer);
+    let dirty = writer.dirty.iter().map(|(segment, _)| segment);
+    dirty.filter(|segment| segment.first > durable).cloned().collect()
 }
 
 /// Bytes of a segment's file; none of one that cannot be opened, which is told once.

@@ -162,7 +162,7 @@ fn recover_last(folder: &mut Folder<'_>, report: &mut RecoveryReport) -> Result<
             recovery::check(&file, identity.salt, segment.first, point.as_ref(), &mut found).map_err(io)?;
         let holds_any = recovered.index.last >= segment.first || recovered.carried.is_some();
         if header.is_none() && !holds_any {
-            if recovered.end > SEGMENT_HEADER_BYTES as u64 {
+            if recovered.end > SEGMENT_HEADER_BYTES as u64 || !recovery::is_blank(&*file).map_err(io)? {
                 folder.set_aside("has no header, and nothing whole in it".into());
             } else {
                 folder.drop_unbegun();
@@ -255,7 +255,9 @@ fn unsettled(
     file: &Arc<dyn File>,
     found: &Recovered,
 ) -> std::io::Result<Vec<Unsettled>> {
-    let of_last = Unsettled { first: last.first, file: Arc::clone(file), from: found.from, to: found.end };
+    // Before an index point all was durable; without one not even the header may be.
+    let from = if found.from == SEGMENT_HEADER_BYTES as u64 { 0 } else { found.from };
+    let of_last = Unsettled { first: last.first, file: Arc::clone(file), from, to: found.end };
     let mut unsettled = vec![of_last];
     for earlier in folder.segments.iter().rev().skip(1) {
         if folder.has(&format!("{}.index", earlier.name())) {
@@ -265,8 +267,8 @@ fn unsettled(
             Err(error) if error.kind() == ErrorKind::IsADirectory => {}
             file => {
                 let file = file?;
-                let (from, to) = (SEGMENT_HEADER_BYTES as u64, file.len()?);
-                unsettled.push(Unsettled { first: earlier.first, file, from, to });
+                let to = file.len()?;
+                unsettled.push(Unsettled { first: earlier.first, file, from: 0, to });
             }
         }
     }

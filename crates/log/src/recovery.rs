@@ -11,7 +11,7 @@ use crate::index::Index;
 use crate::log::RecoveryReport;
 use crate::segment_header::SEGMENT_HEADER_BYTES;
 use crate::walk::{Step, Walk};
-use crate::window::Window;
+use crate::window::{Window, read_fully};
 
 /// A last segment that was looked through.
 pub(crate) struct Recovered {
@@ -71,6 +71,13 @@ pub(crate) fn check(
     report.cut_bytes += end - kept.len;
     report.carried_over += carried.as_ref().map_or(0, |batch| batch.len() as u64);
     Ok(Recovered { index: kept, carried, epoch_max, from, end })
+}
+
+/// Whether the page in which a segment's header should stand is empty: the segment was never begun.
+pub(crate) fn is_blank(file: &dyn File) -> io::Result<bool> {
+    let mut page = vec![0; SEGMENT_HEADER_BYTES];
+    let read = read_fully(file, &mut page, 0)?;
+    Ok(page[..read].iter().all(|byte| *byte == 0))
 }
 
 /// The index up to the last interval of `point`, if the segment goes as far as that says, and the batch with which

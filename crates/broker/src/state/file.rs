@@ -12,6 +12,9 @@ const SET_ASIDE_MAX: usize = 3;
 /// reopening, and reads go on without one.
 const ROOM_BYTES: u64 = 1 << 20;
 
+/// redb's page.
+const PAGE_BYTES: u64 = 4096;
+
 /// Where the state file is.
 pub(crate) struct StateFile {
     disk: Arc<dyn Disk>,
@@ -36,8 +39,13 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unavailable(&error)),
         };
-        if file.is_empty().map_err(|error| unavailable(&error))? {
+        let len = file.len().map_err(|error| unavailable(&error))?;
+        if len == 0 {
             return Err(StoreError::Damaged("it is empty".into()));
+        }
+        if !len.is_multiple_of(PAGE_BYTES) {
+            // The power failed while it grew or shrank: every page that counts is there.
+            file.truncate(len.next_multiple_of(PAGE_BYTES)).map_err(|error| unavailable(&error))?;
         }
         let store = Store::open(file)?;
         let meta = store.meta()?;

@@ -12,6 +12,7 @@ mod known;
 mod names;
 mod open;
 mod page;
+mod pages;
 mod queue;
 mod reader;
 mod record;

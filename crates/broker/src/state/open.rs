@@ -13,10 +13,6 @@ use firehose_log::{Disk, MemDisk, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-/// After a start clients have so long to come back before their wills are published: that the bus ended does not mean
-/// that they did.
-const GRACE_SECS: u32 = 60;
-
 /// What was found when the state was opened.
 #[derive(Clone, Debug, Default)]
 pub struct StateReport {
@@ -156,7 +152,8 @@ impl State {
         let mut unreadable = Vec::new();
         store.wills(|key: WillKey, found| match found {
             Some(record) => {
-                let delay_secs = record.will.delay_secs.min(record.expiry_secs).max(GRACE_SECS);
+                let delay_secs =
+                    record.will.delay_secs.min(record.expiry_secs).max(self.limits.will_grace_secs);
                 self.wills.orphan(key, now.ms + u64::from(delay_secs) * 1_000);
             }
             None => unreadable.push(key),

@@ -1,5 +1,6 @@
 //! Reading the state from other threads: retained messages, and what retention has to keep.
 
+use crate::state::pages::Pages;
 use crate::state::record::decode;
 use crate::state::store::{PROGRESS, RETAINED, Store, StoreError};
 use crate::state::stored::Progress;
@@ -19,6 +20,7 @@ pub(crate) struct Shelf {
     store: RwLock<Option<Arc<Store>>>,
     /// Everything up to here is in the file.
     applied: AtomicU64,
+    pub(crate) pages: Pages,
 }
 
 impl Shelf {

@@ -5,6 +5,7 @@ mod client;
 mod connect;
 mod deliver;
 mod disk;
+mod hostile;
 mod inbound;
 mod publish;
 mod redact;

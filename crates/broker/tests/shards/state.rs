@@ -100,7 +100,7 @@ impl World {
             let offsets = |page: &RetainedPage| page.messages().map(|it| it.offset).collect::<Vec<_>>();
             assert_eq!(offsets(page), offsets(&slow), "the view is not what the log says");
         }
-        self.sequencer.send(host, Message::Retained { scan, page: page.map(Arc::new) });
+        self.sequencer.send(host, Message::Retained { scan, page });
     }
 
     fn fire(&mut self, due: &DueWill) {

@@ -44,6 +44,8 @@ pub struct Limits {
     pub subscription_bytes_per_client_max: Size,
     /// Sessions live no longer than this after their connection (with persistent sessions; told in CONNACK).
     pub session_expiry_secs_max: Age,
+    /// After a start wills of connections that the bus's end cut wait so long for their clients to come back.
+    pub will_grace_secs: Age,
     /// Persistent anonymous sessions of one address.
     pub anonymous_sessions_per_address_max: usize,
     /// Persistent anonymous sessions of all addresses.
@@ -89,6 +91,7 @@ impl Default for Limits {
             subscriptions_per_client_max: limits.subscriptions_per_client_max,
             subscription_bytes_per_client_max: Size(limits.subscription_bytes_per_client_max as u64),
             session_expiry_secs_max: Age::from_secs(limits.session_expiry_secs_max.into()),
+            will_grace_secs: Age::from_secs(limits.will_grace_secs.into()),
             anonymous_sessions_per_address_max: limits.anonymous_sessions_per_address_max,
             anonymous_sessions_max: limits.anonymous_sessions_max,
             sessions_max: limits.sessions_max,
@@ -127,6 +130,7 @@ impl Limits {
             subscription_bytes_per_client_max: usize::try_from(self.subscription_bytes_per_client_max.0)
                 .unwrap_or(usize::MAX),
             session_expiry_secs_max: u32::try_from(self.session_expiry_secs_max.secs).unwrap_or(u32::MAX),
+            will_grace_secs: u32::try_from(self.will_grace_secs.secs).unwrap_or(u32::MAX),
             anonymous_sessions_per_address_max: self.anonymous_sessions_per_address_max,
             anonymous_sessions_max: self.anonymous_sessions_max,
             sessions_max: self.sessions_max,

@@ -4,7 +4,8 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 pub const FIREHOSE: &str = env!("CARGO_BIN_EXE_firehose");
@@ -69,6 +70,31 @@ impl Serve {
     pub fn start_at(data: &Path, mqtt: &str, more: &[&str]) -> Serve {
         let mut command = command(["serve", "--mqtt", mqtt, "--http", "127.0.0.1:0", "--data"]);
         command.arg(data).args(more).stderr(Stdio::null());
+        Serve::of(command)
+    }
+
+    /// With its data on a file system of its own, of so many KiB, at the folder `disk`, which only it sees: others come to
+    /// it by [`Serve::inside`]. Its log lines go to `log`.
+    pub fn on_a_small_disk(disk: &Path, kib: u32, log: &Path, more: &[&str]) -> Serve {
+        // who is not root may mount in a user namespace of its own
+        let root = std::fs::metadata("/proc/self").expect("there is /proc").uid() == 0;
+        let mut command = Command::new("unshare");
+        command.args(if root { &["--mount"][..] } else { &["--mount", "--map-root-user"] });
+        let script = r#"mount -t tmpfs -o "size=$1k" tmpfs "$2" && shift 2 && exec "$@""#;
+        command.args(["sh", "-c", script, "sh", &kib.to_string()]).arg(disk);
+        command.args([FIREHOSE, "serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"]);
+        command.arg(disk.join("data")).args(more).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(std::fs::File::create(log).expect("it can be made"));
+        Serve::of(command)
+    }
+
+    /// A path as the bus sees it.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        let root = format!("/proc/{}/root", self.child.id());
+        Path::new(&root).join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn of(mut command: Command) -> Serve {
         let mut child = command.spawn().expect("the binary runs");
         let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut lines = Vec::new();

@@ -5,7 +5,7 @@ use firehose_broker::action::Now;
 use firehose_broker::bus::wall_us;
 use firehose_broker::state::State;
 use firehose_broker::{Bus, BusConfig, Limits};
-use firehose_log::{LogConfig, RealDisk, open};
+use firehose_log::{Log, LogConfig, RealDisk, open};
 use firehose_mqtt::{
     Connect, Decoded, Packet, Properties, PropertiesBuf, Property, Publish, QoS, Subscribe,
     SubscribeItemsBuf, SubscribeOptions, Version, decode, encode,
@@ -32,7 +32,12 @@ pub struct Bed {
 impl Bed {
     /// A bus of three shards, with the user `alice` (password `secret`).
     pub fn start(limits: Limits) -> Bed {
-        Bed::on(Arc::new(tempfile::tempdir().expect("a folder")), limits)
+        Bed::on(new_folder(), limits, |log| log)
+    }
+
+    /// The same, with a log that is changed.
+    pub fn start_on(limits: Limits, change: impl FnOnce(Log) -> Log) -> Bed {
+        Bed::on(new_folder(), limits, change)
     }
 
     /// Stops, and begins again on the same data.
@@ -40,10 +45,10 @@ impl Bed {
         self.stop();
         let (folder, limits) = (self.folder.clone(), Limits::clone(self.bus.limits()));
         drop(self);
-        Bed::on(folder, limits)
+        Bed::on(folder, limits, |log| log)
     }
 
-    fn on(folder: Arc<tempfile::TempDir>, limits: Limits) -> Bed {
+    fn on(folder: Arc<tempfile::TempDir>, limits: Limits, change: impl FnOnce(Log) -> Log) -> Bed {
         let passwords = folder.path().join("passwd");
         let mut file = PasswordFile::default();
         file.set("alice", b"secret", HashKind::Sha512Pbkdf2).expect("set");
@@ -58,7 +63,7 @@ impl Bed {
         let now = Now { ms: 0, wall_us: wall_us() };
         let (state, _) =
             State::open(Arc::new(RealDisk::new()), &path, log.read.clone(), limits, now).expect("a state");
-        let bus = Bus::start(config, log, state, access.expect("loads"));
+        let bus = Bus::start(config, change(log), state, access.expect("loads"));
         let unix = folder.path().join("mqtt.sock");
         let listener =
             |name: &str, address| ListenerConfig { name: name.into(), protocol: Protocol::Mqtt, address };
@@ -118,7 +123,7 @@ impl Drop for Bed {
 pub struct Client<S> {
     pub stream: S,
     pub version: Version,
-    input: Vec<u8>,
+    pub input: Vec<u8>,
 }
 
 pub fn connect_bytes(version: Version, client_id: &str, password: Option<&str>) -> Vec<u8> {
@@ -182,9 +187,17 @@ impl<S: Read + Write> Client<S> {
     }
 
     pub fn publish(&mut self, topic: &str, payload: &str, packet_id: u16) {
+        self.publish_with(topic, payload, packet_id, false);
+    }
+
+    pub fn retain(&mut self, topic: &str, payload: &str, packet_id: u16) {
+        self.publish_with(topic, payload, packet_id, true);
+    }
+
+    fn publish_with(&mut self, topic: &str, payload: &str, packet_id: u16, retain: bool) {
         let qos = if packet_id == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let packet_id = packet_id.try_into().ok();
-        let (dup, retain, properties) = (false, false, Properties::EMPTY);
+        let (dup, properties) = (false, Properties::EMPTY);
         let payload = payload.as_bytes();
         self.send_packet(&Packet::Publish(Publish {
             dup,
@@ -230,4 +243,8 @@ fn describe(packet: &Packet<'_>) -> String {
         Packet::PubAck(ack) => format!("{kind} {}", ack.packet_id),
         _ => kind.to_string(),
     }
+}
+
+fn new_folder() -> Arc<tempfile::TempDir> {
+    Arc::new(tempfile::tempdir().expect("a folder"))
 }

@@ -1,0 +1,100 @@
+//! Pages of retained messages that were asked for lately: when many clients subscribe at once, as after a start, each
+//! page is read for the first of them.
+
+use crate::retained_page::RetainedPage;
+use crate::sync::{Mutex, lock};
+use firehose_log::Offset;
+use firehose_topic::TopicFilter;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What all pages together may take.
+const BYTES_MAX: usize = 2 << 20;
+
+/// Which page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PageKey {
+    pub filter: TopicFilter,
+    pub after: Option<Box<str>>,
+    pub as_of: Offset,
+    pub bytes_max: usize,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Pages(Mutex<Inside>);
+
+#[derive(Default)]
+struct Inside {
+    /// The oldest first.
+    pages: VecDeque<(PageKey, Arc<RetainedPage>)>,
+    bytes: usize,
+    /// Something that is retained changed here last.
+    changed_at: Offset,
+}
+
+impl Pages {
+    /// The key of a page. Whoever asks behind the last change is shown the same.
+    pub(crate) fn key(
+        &self,
+        filter: &TopicFilter,
+        after: Option<&str>,
+        as_of: Offset,
+        bytes_max: usize,
+    ) -> PageKey {
+        let as_of = as_of.min(lock(&self.0).changed_at);
+        PageKey { filter: filter.clone(), after: after.map(Box::from), as_of, bytes_max }
+    }
+
+    /// A page that was read before.
+    pub(crate) fn get(&self, key: &PageKey) -> Option<Arc<RetainedPage>> {
+        lock(&self.0).pages.iter().find(|(known, _)| known == key).map(|(_, page)| page.clone())
+    }
+
+    /// Keeps a page that was read for `key`; not if something changed since.
+    pub(crate) fn put(&self, key: PageKey, page: Arc<RetainedPage>) {
+        let inside = &mut *lock(&self.0);
+        if key.as_of != inside.changed_at || page.bytes_len() > BYTES_MAX / 4 {
+            return;
+        }
+        inside.bytes += page.bytes_len();
+        inside.pages.push_back((key, page));
+        while inside.bytes > BYTES_MAX
+            && let Some((_, oldest)) = inside.pages.pop_front()
+        {
+            inside.bytes -= oldest.bytes_len();
+        }
+    }
+
+    /// What is retained is not the same any more, up to this offset; or an event was taken back.
+    pub(crate) fn changed(&self, offset: Offset) {
+        let inside = &mut *lock(&self.0);
+        *inside = Inside { changed_at: inside.changed_at.max(offset), ..Inside::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retained_page::PageDraft;
+
+    fn page() -> Arc<RetainedPage> {
+        Arc::new(PageDraft::default().finish(None))
+    }
+
+    #[test]
+    fn whoever_asks_behind_the_last_change_is_shown_the_same() {
+        let (pages, filter) = (Pages::default(), TopicFilter::new("t/#").unwrap());
+        let key = |as_of| pages.key(&filter, Some("t/a"), as_of, 100);
+        pages.changed(10);
+        pages.put(key(12), page());
+        assert!(pages.get(&key(15)).is_some());
+        assert!(pages.get(&key(9)).is_none(), "before the change");
+        assert!(pages.get(&pages.key(&filter, None, 15, 100)).is_none());
+        let late = key(15);
+        pages.changed(14);
+        assert!(pages.get(&key(15)).is_none());
+        pages.put(late, page());
+        assert!(pages.get(&key(15)).is_none(), "it was read before the change");
+    }
+}

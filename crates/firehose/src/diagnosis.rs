@@ -1,0 +1,148 @@
+//! How the bus is: its clock, its disk, its log, its state; and what the operator has to do.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use firehose_log::{Disk, Offset, Read, RealDisk, RecoveryReport, clock_hold};
+use serde_json::{Value, json};
+
+/// What a start found amiss.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    gaps: Vec<(Offset, Offset)>,
+    notes: Vec<String>,
+}
+
+impl Found {
+    /// By the log's report.
+    pub fn of(report: &RecoveryReport) -> Self {
+        Found { gaps: report.gaps.clone(), notes: report.notes.iter().map(ToString::to_string).collect() }
+    }
+
+    /// By others, a line each.
+    pub fn add(&mut self, notes: Vec<String>) {
+        self.notes.extend(notes);
+    }
+}
+
+/// What was found out.
+#[derive(Debug, Default)]
+pub struct Diagnosis {
+    /// Name and value, in order.
+    facts: Vec<(&'static str, Value)>,
+    /// A line each.
+    needs: Vec<String>,
+}
+
+impl Diagnosis {
+    /// What the data folder alone tells.
+    pub fn of_folder(data: &Path, reserve_bytes: u64) -> Self {
+        let mut diagnosis = Diagnosis::default();
+        diagnosis.fact("data", data.display().to_string());
+        diagnosis.clock(&data.join("log"));
+        diagnosis.room(data, reserve_bytes);
+        diagnosis.files(data);
+        diagnosis
+    }
+
+    /// And what a running bus tells.
+    pub fn add_running(&mut self, read: &dyn Read, found: &Found) {
+        self.fact("running", true);
+        self.fact("epoch", read.epoch());
+        self.fact("oldest", read.oldest());
+        self.fact("head", read.head());
+        self.fact("kept", read.kept().len());
+        for (first, last) in &found.gaps {
+            self.needs.push(format!(
+                "events {first} to {last} are damaged on the disk and are declared as a gap: look at the disk"
+            ));
+        }
+        self.fact("notes", found.notes.clone());
+    }
+
+    /// And that no bus runs, or one that cannot be asked.
+    pub fn add_stopped(&mut self, data: &Path) {
+        let log = data.join("log");
+        let in_use =
+            RealDisk::new().lock(&log).err().is_some_and(|error| error.kind() == ErrorKind::WouldBlock);
+        self.fact("running", in_use);
+        if in_use {
+            self.needs.push(format!(
+                "a firehose uses {} but does not answer at admin.sock: wait until it has started, or restart it",
+                log.display()
+            ));
+        }
+    }
+
+    /// Something that the operator has to do.
+    pub fn need(&mut self, what: String) {
+        self.needs.push(what);
+    }
+
+    /// For the socket.
+    pub fn to_json(&self) -> Value {
+        let facts: serde_json::Map<_, _> =
+            self.facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        json!({ "facts": facts, "needs": self.needs })
+    }
+
+    fn fact(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.facts.push((name, value.into()));
+    }
+
+    fn clock(&mut self, log: &Path) {
+        match clock_hold(log, &RealDisk::new()) {
+            Ok(None) => self.fact("clock", "trusted"),
+            Ok(Some(hold)) => {
+                self.fact("clock", hold.to_string());
+                self.need(format!("{hold}. If it is right now: firehose doctor --accept-clock"));
+            }
+            Err(error) => self.need(format!("{}: {error}", log.display())),
+        }
+    }
+
+    fn room(&mut self, data: &Path, reserve_bytes: u64) {
+        match RealDisk::new().space(data) {
+            Ok(space) => {
+                let reserve_bytes = reserve_bytes.min(space.total_bytes / 20);
+                self.fact("free_bytes", space.free_bytes);
+                self.fact("reserve_bytes", reserve_bytes);
+                if space.free_bytes < reserve_bytes {
+                    self.need(format!(
+                        "{} bytes are free, less than the reserve of {reserve_bytes}: publishes are refused; make room",
+                        space.free_bytes
+                    ));
+                }
+            }
+            Err(error) => self.need(format!("{}: {error}", data.display())),
+        }
+    }
+
+    /// Counts the log's segments, and names files that were set aside.
+    fn files(&mut self, data: &Path) {
+        let (mut segments, mut bytes) = (0u64, 0u64);
+        for folder in [data.to_owned(), data.join("log")] {
+            let names = match RealDisk::new().list(&folder) {
+                Ok(names) => names,
+                Err(error) => {
+                    self.need(format!("{}: {error}", folder.display()));
+                    continue;
+                }
+            };
+            for name in names {
+                let path = folder.join(&name);
+                if name.contains(".damaged") {
+                    self.need(format!(
+                        "{} was set aside, since it cannot be read: keep it elsewhere or delete it",
+                        path.display()
+                    ));
+                } else if name.ends_with(".log") {
+                    segments += 1;
+                    bytes += std::fs::metadata(&path).map_or(0, |it| it.len());
+                }
+            }
+        }
+        self.fact("segments", segments);
+        self.fact("segment_bytes", bytes);
+    }
+}
