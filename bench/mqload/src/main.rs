@@ -229,6 +229,9 @@ pub enum Cmd {
         sessions: u32,
         #[arg(long, default_value_t = 1000)]
         messages: u64,
+        /// Messages published per second, or max
+        #[arg(long, value_parser = rate, default_value = "max")]
+        rate: Rate,
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
         qos: u8,
         /// Unacknowledged messages at most (default: 256, QoS 2: 20)
@@ -241,8 +244,7 @@ pub enum Cmd {
         /// How many of the sessions come back for their messages (default: all)
         #[arg(long)]
         drain: Option<u32>,
-        /// Messages published before memory is looked at, which the sessions get as well: buffers of a
-        /// fixed size are full then
+        /// Messages published before the sessions are there: buffers of a fixed size are full then
         #[arg(long, default_value_t = 0)]
         warm_messages: u64,
         /// Report how much this file of the broker's grows while messages are published

@@ -39,12 +39,24 @@ pub fn run(cli: Cli) -> Result<Report, (&'static str, Fail)> {
         Conns { n, rate, sub, qos, hold, per_address } => {
             go!("conns", |s| s.conns(n, rate, sub, qos, hold, per_address))
         }
-        Offline { sessions, messages, qos, inflight, topics, filter, drain, warm_messages, watch_file } => {
+        Offline {
+            sessions,
+            messages,
+            rate,
+            qos,
+            inflight,
+            topics,
+            filter,
+            drain,
+            warm_messages,
+            watch_file,
+        } => {
             let away = Away {
                 sessions,
                 drain: drain.unwrap_or(sessions).min(sessions),
                 messages,
                 warm: warm_messages,
+                rate,
                 file: watch_file,
             };
             go!("offline", |s| s.offline(&away, qos, inflight, topics, &filter))
@@ -184,10 +196,20 @@ struct Away {
     /// The first so many come back.
     drain: u32,
     messages: u64,
-    /// Messages before those, so that the broker's buffers are full when its memory is measured.
+    /// Messages before the sessions are there, so that the broker's buffers are full when its memory is measured.
     warm: u64,
+    rate: Rate,
     /// A file of the broker's whose growth is reported.
     file: Option<PathBuf>,
+}
+
+impl Away {
+    fn pace(&self) -> Pace {
+        match self.rate {
+            Rate::Max => Pace::Max,
+            Rate::PerSec(r) => Pace::Rate(r),
+        }
+    }
 }
 
 struct Route {
@@ -325,8 +347,8 @@ impl Scen {
 
     // ---- reporting helpers ----
 
-    /// Client `i` publishes until it has sent `count` messages in all, as fast as it may.
-    fn publish_all(&self, e: &Engine, i: u32, count: u64) -> R<()> {
+    /// Client `i` publishes until it has sent `count` messages in all.
+    fn publish_all(&self, e: &Engine, i: u32, pace: Pace, count: u64) -> R<()> {
         let done = e.live().pub_done;
         e.cmd(Cmd::Publish {
             from: i,
@@ -335,7 +357,7 @@ impl Scen {
             w0: u64::MAX,
             w1: 0,
             stop_at: u64::MAX,
-            pace: Pace::Max,
+            pace,
             count,
         });
         e.wait(Duration::from_secs(600), "publishing", |l| l.pub_done > done)?;
@@ -854,17 +876,24 @@ impl Scen {
                 ..Default::default()
             })
             .collect();
-        specs.push(Spec {
-            cid: format!("{}op", self.prefix),
-            clean: true,
-            publ: Some(PubSpec { id: 0, qos, retain: false, topics, inflight }),
-            ..Default::default()
-        });
+        for (id, name) in ["op", "ow"].iter().enumerate() {
+            specs.push(Spec {
+                cid: format!("{}{name}", self.prefix),
+                clean: true,
+                publ: Some(PubSpec { id: id as u32, qos, retain: false, topics: topics.clone(), inflight }),
+                ..Default::default()
+            });
+        }
         let payload = self.payload()?;
         let size = payload.mean_len();
         let e = self.start(self.config(payload, nt as u64)?, specs, None)?;
         e.cmd(Cmd::Nap(if qos == 0 { Nap::Bulk } else { Nap::Acked }));
         let subject = self.subject();
+        if away.warm > 0 {
+            self.connect(&e, n + 1, n + 2)?;
+            self.publish_all(&e, n + 1, away.pace(), away.warm)?;
+            e.disconnect(n + 1, n + 2, Duration::from_secs(10));
+        }
         self.connect(&e, 0, n)?;
         if e.live().session_present > 0 {
             self.rep.warn("some sessions existed before: choose another --client-prefix");
@@ -873,13 +902,13 @@ impl Scen {
         e.disconnect(0, n, Duration::from_secs(10));
         self.connect(&e, n, n + 1)?;
         if away.warm > 0 {
-            self.publish_all(&e, n, away.warm)?;
+            // What is done once a second has been done.
             std::thread::sleep(Duration::from_millis(1500));
         }
         let m0 = subject.mem(true);
         let f0 = file_bytes(away.file.as_deref())?;
         let a = subject.sample()?;
-        self.publish_all(&e, n, away.warm + k)?;
+        self.publish_all(&e, n, away.pace(), k)?;
         let b = subject.sample()?;
         let pub_s = (b.t - a.t) as f64 / 1e9;
         std::thread::sleep(Duration::from_millis(200));
@@ -890,7 +919,7 @@ impl Scen {
         let c = subject.sample()?;
         let before = e.live();
         e.cmd(Cmd::Connect { from: 0, to: back, rate: 0.0, window: self.o.connect_window, only_dead: false });
-        let (total, queued) = (back as u64 * (away.warm + k), n as u64 * k);
+        let (total, queued) = (back as u64 * k, n as u64 * k);
         let done = e.settle(
             secs(self.o.drain_idle.max(3.0)),
             secs(self.o.drain_max.max(60.0)),
@@ -1025,7 +1054,7 @@ impl Scen {
         let subject = self.subject();
         self.connect(&e, n, n + 1)?;
         let a = subject.sample()?;
-        self.publish_all(&e, n, k)?;
+        self.publish_all(&e, n, Pace::Max, k)?;
         let b = subject.sample()?;
         let pub_s = (b.t - a.t) as f64 / 1e9;
 
@@ -1327,7 +1356,7 @@ impl Scen {
         self.connect(&e, all, all + 1)?;
         let m0 = subject.mem(true);
         let a = subject.sample()?;
-        self.publish_all(&e, all, n as u64)?;
+        self.publish_all(&e, all, Pace::Max, n as u64)?;
         let b = subject.sample()?;
         let pub_s = (b.t - a.t) as f64 / 1e9;
         std::thread::sleep(Duration::from_millis(100));

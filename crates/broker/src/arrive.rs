@@ -25,14 +25,14 @@ pub(crate) enum Entry {
 
 impl Shard {
     /// Answers the CONNECT of an arrival, at once or when the state has said what it knows of the session.
-    pub(crate) fn arrive(&mut self, arrival: Arrival) {
+    pub(crate) fn arrive(&mut self, mut arrival: Arrival) {
+        let input = std::mem::take(&mut arrival.input);
         // The lobby decoded it before; what it would not pass on does not come here.
-        let Ok(Some((connect, _))) = decode_connect(&arrival.input, self.shared.limits.packet_bytes_max)
-        else {
-            return;
-        };
+        let decoded = decode_connect(&input, self.shared.limits.packet_bytes_max);
+        let Ok(Some((connect, consumed))) = decoded else { return };
+        let behind = &input[consumed..];
         if let Some(reason) = self.refusal(&connect, &arrival) {
-            return self.enter(arrival, Entry::Refused(reason));
+            return self.let_in(arrival, &connect, behind, Entry::Refused(reason));
         }
         let expiry_secs = expiry_secs(&connect, &self.shared.limits);
         let scope = Scope::of(&arrival.identity, arrival.address, arrival.assigned);
@@ -43,21 +43,28 @@ impl Shard {
             let is_stored =
                 |live: u32| self.sessions.get(live as usize).is_some_and(|it| it.persistence.is_some());
             if !live.is_some_and(is_stored) {
-                return self.enter(arrival, Entry::New);
+                return self.let_in(arrival, &connect, behind, Entry::New);
             }
         }
         let clean = connect.clean_start;
         let (client_id, assigned) = (arrival.client_id.clone(), arrival.assigned);
         let name = SessionName { hash, scope, client_id, assigned };
+        arrival.input = input;
         self.wait_for_state(arrival, name, clean, expiry_secs);
     }
 
-    /// Lets the client in, or tells it why not; and looks at what came behind its CONNECT.
+    /// Answers a client that waited.
     pub(crate) fn enter(&mut self, mut arrival: Arrival, entry: Entry) {
-        let socket = arrival.socket.take();
         let input = std::mem::take(&mut arrival.input);
+        let decoded = decode_connect(&input, self.shared.limits.packet_bytes_max);
+        let Ok(Some((connect, consumed))) = decoded else { return };
+        self.let_in(arrival, &connect, &input[consumed..], entry);
+    }
+
+    /// Lets the client in, or tells it why not; and looks at what came behind its CONNECT.
+    fn let_in(&mut self, mut arrival: Arrival, connect: &Connect<'_>, behind: &[u8], entry: Entry) {
+        let socket = arrival.socket.take();
         let limits = self.shared.limits.clone();
-        let Ok(Some((connect, consumed))) = decode_connect(&input, limits.packet_bytes_max) else { return };
         let v5 = connect.version == Version::V5;
         let (refused, state) = match self.check_again(&arrival, entry) {
             Entry::New => (None, None),
@@ -68,7 +75,7 @@ impl Shard {
         let granted = Granted {
             expiry_secs: state.as_ref().map_or(0, |(_, expiry_secs, _)| *expiry_secs),
             session_present: resumed.is_some(),
-            ..self.grants(&connect, &arrival)
+            ..self.grants(connect, &arrival)
         };
         let mut connection = Connection::new(connect.version, arrival.address, granted.sends_bytes_max);
         connection.aliases_max = granted.aliases_max;
@@ -78,16 +85,16 @@ impl Shard {
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         connection.asked_for_expiry = connect.properties.session_expiry().is_some_and(|secs| secs > 0);
         let reason = refused.unwrap_or(Reason::Success);
-        write_connack(&mut connection, &connect, &arrival, reason, &limits, &granted);
+        write_connack(&mut connection, connect, &arrival, reason, &limits, &granted);
         connection.closing = refused.is_some();
-        let session = self.begin(arrival, &connect, connection, granted.keep_alive_secs, refused.is_some());
+        let session = self.begin(arrival, connect, connection, granted.keep_alive_secs, refused.is_some());
         self.actions.push(Action::Attach { session, socket });
         self.dirty(session);
         if let Some((name, expiry_secs, opened)) = &state {
             self.remember_session(session, name.clone(), *expiry_secs, opened, v5);
         }
-        if refused.is_none() && consumed < input.len() {
-            self.receive(session, &input[consumed..]);
+        if refused.is_none() && !behind.is_empty() {
+            self.receive(session, behind);
         }
     }
 

@@ -269,6 +269,17 @@ impl Outbox {
         topic_of(item.range.frames.bytes_of(at)).map(Box::from)
     }
 
+    /// Takes what is left of such bytes out again.
+    pub fn take_own(&mut self) -> Vec<u8> {
+        match self.partial.take().map(|partial| *partial) {
+            Some(Partial::Owned(bytes, start)) => bytes.get(start..).unwrap_or(&[]).to_vec(),
+            shared => {
+                self.partial = shared.map(Box::new);
+                Vec::new()
+            }
+        }
+    }
+
     /// Forgets everything but replies: the connection is about to close.
     pub fn keep_only_control(&mut self) {
         self.items.clear();

@@ -21,8 +21,10 @@ impl Bus {
         let done = self.on_commit_thread(move |commit| commit.redact(offset, wall_us()));
         let done = done.unwrap_or_else(|| Err(stops()));
         if matches!(done, Ok(_) | Err(RedactError::Already { .. })) {
+            // The shards come last: what they ask the state from then on has nothing of it.
+            let state = self.redact_state(offset);
             self.tell_all(|| Message::Redacted { offset });
-            self.redact_state(offset)?;
+            state?;
         }
         done
     }
@@ -60,6 +62,7 @@ impl Shard {
                 self.fall_back(session);
                 self.pump(session);
             }
+            self.ask_again();
             let mut on_their_way = Vec::new();
             for (session, it) in &mut self.sessions {
                 if let Some(held_bytes) = it.drop_redacted(offset) {
@@ -69,5 +72,17 @@ impl Shard {
             }
             on_their_way.into_iter().for_each(|session| self.dirty(session));
         }
+    }
+
+    /// Pages of retained messages that are on their way may have been read before: they are asked for again.
+    fn ask_again(&mut self) {
+        let mut asking = Vec::new();
+        for (session, it) in &mut self.sessions {
+            if let Some(scans) = it.scans.as_deref_mut() {
+                scans.forget_asked();
+                asking.push(session as u32);
+            }
+        }
+        asking.into_iter().for_each(|session| self.scan(session));
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::frames::{Recorded, Shape, encode_event};
 use crate::inflight::{Acknowledged, Inflight};
-use crate::outbox::{Flushed, Gate, OwnFrame, Scratch, Wire};
+use crate::outbox::{Flushed, Gate, Outbox, OwnFrame, Scratch, Wire};
 use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::{StoredInflight, StoredState};
@@ -24,8 +24,8 @@ const PORTIONS_MAX: usize = 16;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Resend {
-    /// Packet ids to be sent again, in order.
-    waiting: VecDeque<u16>,
+    /// Packet ids to be sent again, in order, and whether with DUP: some never came to their turn.
+    waiting: VecDeque<(u16, bool)>,
     /// Offsets that the log was asked for, ascending; empty: it was not.
     asked: Vec<Offset>,
     /// An event was taken back since: the answer may have it, and is asked for again.
@@ -38,7 +38,7 @@ pub(crate) struct Resend {
 impl Resend {
     /// Everything that a window holds.
     pub(crate) fn all(window: &Inflight) -> Resend {
-        Resend { waiting: window.stored().map(|it| it.packet_id).collect(), ..Resend::default() }
+        Resend { waiting: window.stored().map(|it| (it.packet_id, true)).collect(), ..Resend::default() }
     }
 
     /// Whether something goes before what is queued.
@@ -56,14 +56,14 @@ impl Resend {
         if self.waiting.is_empty() && !frame.bytes.is_empty() {
             self.push(frame);
         } else {
-            self.waiting.push_back(frame.packet_id);
+            self.waiting.push_back((frame.packet_id, false));
         }
     }
 
     /// Drops packets that are not on their way: they come from the log again.
     pub(crate) fn drop_bytes(&mut self) {
         for frame in self.ready.drain(..).rev() {
-            self.waiting.push_front(frame.packet_id);
+            self.waiting.push_front((frame.packet_id, is_dup(&frame.bytes)));
         }
         self.ready_bytes = 0;
     }
@@ -73,16 +73,36 @@ impl Resend {
         self.ready.push_back(frame);
     }
 
-    fn take_portion(&mut self) -> Option<Vec<u8>> {
-        let mut portion = self.ready.pop_front()?.bytes;
+    /// Moves what goes to the socket next into the outbox; gives the packets' ids and lengths.
+    fn put_portion(&mut self, outbox: &mut Outbox) -> Vec<(u16, usize)> {
+        let (mut portion, mut packets) = (Vec::new(), Vec::new());
         while let Some(next) = self.ready.front()
-            && portion.len() + next.bytes.len() <= PORTION_BYTES
+            && (portion.is_empty() || portion.len() + next.bytes.len() <= PORTION_BYTES)
             && let Some(next) = self.ready.pop_front()
         {
+            packets.push((next.packet_id, next.bytes.len()));
             portion.extend_from_slice(&next.bytes);
         }
         self.ready_bytes -= portion.len();
-        Some(portion)
+        if !portion.is_empty() {
+            outbox.push_own(portion);
+        }
+        packets
+    }
+
+    /// Takes packets back that the socket has not begun to take.
+    fn take_back(&mut self, outbox: &mut Outbox, mut packets: Vec<(u16, usize)>) {
+        let mut rest = outbox.take_own();
+        while let Some((packet_id, len)) = packets.pop()
+            && let Some(start) = rest.len().checked_sub(len)
+        {
+            let bytes = rest.split_off(start);
+            self.ready_bytes += len;
+            self.ready.push_front(OwnFrame { packet_id, bytes });
+        }
+        if !rest.is_empty() {
+            outbox.push_own(rest);
+        }
     }
 }
 
@@ -96,15 +116,19 @@ impl Session {
             return connection.outbox.flush(self.inflight.as_deref_mut(), Gate::Open, scratch, wire);
         };
         let before = connection.outbox.bytes();
+        let mut packets = Vec::new();
         for _ in 0..PORTIONS_MAX {
             let flushed = connection.outbox.flush(self.inflight.as_deref_mut(), gate, scratch, wire);
             persistence.progress_changed |= is_persistent && connection.outbox.bytes() != before;
+            if flushed == Flushed::Blocked {
+                persistence.resend.take_back(&mut connection.outbox, packets);
+            }
             if matches!(flushed, Flushed::Blocked | Flushed::More | Flushed::Dead) {
                 return flushed;
             }
-            match persistence.resend.take_portion() {
-                Some(portion) => connection.outbox.push_own(portion),
-                None => return flushed,
+            packets = persistence.resend.put_portion(&mut connection.outbox);
+            if packets.is_empty() {
+                return flushed;
             }
         }
         Flushed::More
@@ -192,7 +216,7 @@ impl Shard {
         let mut offsets = Vec::new();
         let room = window.room_again(resend.waiting.len()).min(PAGE);
         let mut at = 0;
-        while let Some(id) = resend.waiting.get(at).copied() {
+        while let Some((id, _)) = resend.waiting.get(at).copied() {
             match window.get(id) {
                 // What comes behind a page goes behind it.
                 Some(it) if it.state != StoredState::Released && it.offset != 0 => {
@@ -272,11 +296,11 @@ impl Shard {
             else {
                 return;
             };
-            let Some(id) = persistence.resend.waiting.front().copied() else { break };
+            let Some((id, dup)) = persistence.resend.waiting.front().copied() else { break };
             let entry = window.get(id).filter(|it| it.state != StoredState::Released);
             let Some(entry) = entry.filter(|it| asked.binary_search(&it.offset).is_ok()) else { break };
             let found = events.binary_search_by_key(&entry.offset, |(offset, _)| *offset);
-            let frame = found.ok().and_then(|at| self.frame_again(it, &entry, &events[at].1));
+            let frame = found.ok().and_then(|at| self.frame_again(it, &entry, dup, &events[at].1));
             let Some(it) = self.sessions.get_mut(session as usize) else { return };
             let (Some(persistence), Some(window)) =
                 (it.persistence.as_deref_mut(), it.inflight.as_deref_mut())
@@ -310,7 +334,13 @@ impl Shard {
     }
 
     /// A message as it is sent again; none if its client may not have it any more, or cannot.
-    fn frame_again(&self, it: &Session, entry: &StoredInflight, batch: &Batch) -> Option<OwnFrame> {
+    fn frame_again(
+        &self,
+        it: &Session,
+        entry: &StoredInflight,
+        dup: bool,
+        batch: &Batch,
+    ) -> Option<OwnFrame> {
         let connection = it.connection.as_deref()?;
         let index = usize::try_from(entry.offset.checked_sub(batch.base())?).ok()?;
         let record = batch.record(index);
@@ -338,9 +368,13 @@ impl Shard {
         let mut bytes = Vec::new();
         let recorded = Recorded { time_us: batch.time_us(), age_secs };
         let frame = encode_event(&mut bytes, &shape, recorded, &event).ok()?;
-        patch(&mut bytes, frame.packet_id_at as usize, entry.packet_id, qos, true, entry.retain);
+        patch(&mut bytes, frame.packet_id_at as usize, entry.packet_id, qos, dup, entry.retain);
         (frame.len <= connection.packet_bytes_max).then_some(OwnFrame { packet_id: entry.packet_id, bytes })
     }
+}
+
+fn is_dup(publish: &[u8]) -> bool {
+    publish.first().is_some_and(|first| first & 8 != 0)
 }
 
 fn pubrel(packet_id: u16, version: Version) -> OwnFrame {

@@ -4,6 +4,8 @@
 //! In the section: assign offsets and time, write once, push into the mailboxes, publish the head. Nothing in it is
 //! proportional to bytes but the write itself: records and their checksums were made before.
 
+pub use crate::sleepers::{SHARDS_MAX, Sleepers};
+
 use crate::bell::Bell;
 use crate::handoff::{Mailbox, Reader, Turnstile};
 use crate::message::Message;
@@ -56,35 +58,6 @@ pub enum Deposit {
         /// Names it to its depositor.
         token: u64,
     },
-}
-
-/// A set of shards (at most [`SHARDS_MAX`]) that sleep although there is something for them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sleepers(u64);
-
-/// As many shards as a [`Sleepers`] set can name.
-pub const SHARDS_MAX: usize = 64;
-
-impl Sleepers {
-    /// Adds a shard.
-    pub fn insert(&mut self, shard: usize) {
-        self.0 |= 1 << shard;
-    }
-
-    /// Both sets.
-    pub fn merge(&mut self, other: Sleepers) {
-        self.0 |= other.0;
-    }
-
-    /// The shards in it.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..SHARDS_MAX).filter(move |shard| self.0 & (1 << shard) != 0)
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
 }
 
 /// What the section works on.
@@ -339,6 +312,9 @@ impl Sequencer {
             }
         }
         self.ports.fail(durable, why);
+        if let Some(state) = self.state.get() {
+            state.log_failed(why);
+        }
         sleepers
     }
 

@@ -399,21 +399,6 @@ impl Shard {
         self.sweep_arrivals();
     }
 
-    fn reload(&mut self) {
-        self.auth = self.shared.access.current();
-        self.auth_generation = self.shared.access.generation();
-        let gone: Vec<u32> = self
-            .sessions
-            .iter()
-            .filter(|(_, it)| it.identity.name().is_some_and(|user| !self.auth.knows_user(user)))
-            .map(|(session, _)| session as u32)
-            .collect();
-        for session in gone {
-            self.disconnect(session, Reason::NotAuthorized, "the user is gone");
-        }
-        self.recheck_subscriptions();
-    }
-
     fn shut_down(&mut self) {
         self.stopping = true;
         let all: Vec<u32> = self.sessions.iter().map(|(session, _)| session as u32).collect();

@@ -61,6 +61,7 @@ impl StateThread {
         }
         let turn = self.state.finish(self.durable(), self.now());
         self.carry_out(turn);
+        self.state.queue().close();
     }
 
     fn ask_for_commit(&self) {

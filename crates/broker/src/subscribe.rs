@@ -478,24 +478,6 @@ impl Shard {
         }
     }
 
-    /// The access rules changed: what may no longer be read is checked topic by topic, and so delivers nothing.
-    pub(crate) fn recheck_subscriptions(&mut self) {
-        for (session, it) in &mut self.sessions {
-            for (index, subscription) in it.subscriptions.iter_mut().enumerate() {
-                let Some(subscription) = subscription else { continue };
-                let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &subscription.filter);
-                subscription.checked = verdict != Verdict::All;
-                let interest = subscription.interest(session as u32, index as u16);
-                let place = |known: &crate::session::Interest| {
-                    known.session == interest.session && known.subscription == interest.subscription
-                };
-                if let Some(known) = self.trie.get_mut(&subscription.filter, place) {
-                    *known = interest;
-                }
-            }
-        }
-    }
-
     pub(crate) fn next_token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token

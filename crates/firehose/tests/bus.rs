@@ -183,6 +183,27 @@ fn exit_codes_say_what_happened() {
 }
 
 #[test]
+fn a_reader_with_a_session_goes_on_with_what_it_missed() {
+    let (_folder, serve) = bus();
+    publish(&serve.mqtt, 1..=1);
+    let args =
+        |count: &'static str| ["sub", &serve.mqtt, "-c", "-i", "me", "-q", "1", "-t", "ann/#", "-n", count];
+    let first = run([&args("1")[..], &["--since", "earliest"]].concat());
+    assert_eq!((first.code, lines(&first.out)), (Some(0), vec!["1"]), "{}", first.err);
+    for round in [2..=4, 5..=7] {
+        publish(&serve.mqtt, round.clone());
+        let again = run(args("3"));
+        let expected = numbers(round);
+        assert_eq!(
+            lines(&again.out),
+            expected.iter().map(String::as_str).collect::<Vec<_>>(),
+            "{}",
+            again.err
+        );
+    }
+}
+
+#[test]
 fn an_interrupted_reader_ends_with_130_and_all_its_output() {
     let (_folder, serve) = bus();
     publish(&serve.mqtt, 1..=3);

@@ -30,7 +30,15 @@ impl StorageBackend for Backend {
         Ok(())
     }
 
+    /// What it grows by is taken on the disk at once: a write into it does not find the disk full later, when redb is in
+    /// the middle of something, or repairs the file after a kill.
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        if len > self.0.len()? {
+            match self.0.preallocate(len) {
+                Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+                _ => {}
+            }
+        }
         self.0.truncate(len)
     }
 

@@ -11,7 +11,7 @@ use crate::state::known::KnownSessions;
 use crate::state::names::StoredNames;
 use crate::state::queue::{Asked, Job, Queue, Redacted};
 use crate::state::reader::{Shelf, StateKeep, StateReader};
-use crate::state::request::{Answer, OpenRefusal, Opened};
+use crate::state::request::{Answer, OpenRefusal, Opened, Operation};
 use crate::state::store::{Store, StoreError};
 use crate::state::wills::{DueWill, WillOutcome, Wills};
 use firehose_log::{Offset, Read};
@@ -246,6 +246,12 @@ impl State {
             let bit = 1 << (asked.shard % 64);
             // What follows the opening of a session is not folded into it: the opening may have to be taken back.
             let follows = asked.request.operations.iter().any(|operation| opened.contains(&operation.hash()));
+            if asked.head > self.view_at
+                && let Some(answer) = self.turned_away(&asked)
+            {
+                turn.answers.push((asked.shard, answer));
+                continue;
+            }
             if blocked & bit != 0 || asked.head > self.view_at || follows {
                 blocked |= bit;
                 turn.again |= follows;
@@ -265,6 +271,14 @@ impl State {
                 self.saved.push((shard, request.token));
             }
         }
+    }
+
+    /// The answer to an opening that waits for a log that has failed.
+    fn turned_away(&self, asked: &Asked) -> Option<Answer> {
+        let why = self.queue.log_failure()?.to_owned();
+        let is_open = matches!(asked.request.operations[..], [Operation::Open(_)]);
+        let token = asked.request.token;
+        is_open.then_some(Answer::Opened { token, outcome: Err(OpenRefusal::Unavailable(why)) })
     }
 
     fn write(&mut self, now: Now, turn: &mut Turn, at_once: bool) {

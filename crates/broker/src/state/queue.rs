@@ -5,10 +5,10 @@ use crate::state::change::WillKey;
 use crate::state::request::Request;
 use crate::state::wills::WillOutcome;
 use crate::sync::{Mutex, lock};
-use firehose_log::{Batch, Offset};
+use firehose_log::{Batch, Offset, Refusal};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Bytes of marked batches that may wait; beyond them the state reads the log.
 const MARKED_BYTES_MAX: usize = 8 << 20;
@@ -32,6 +32,8 @@ pub(crate) struct Taken {
     pub jobs: Vec<(Offset, Job)>,
     pub wills: Vec<(WillKey, WillOutcome)>,
     pub redactions: Vec<(Offset, Redacted)>,
+    /// Nobody takes anything any more.
+    is_closed: bool,
 }
 
 /// More came than may wait: the log has to be read.
@@ -51,6 +53,8 @@ pub struct Queue {
     taken: Mutex<Taken>,
     marked: Mutex<Marked>,
     wants_durable: AtomicU64,
+    /// Why nothing more will ever be durable.
+    log_failure: OnceLock<String>,
     bell: Bell,
 }
 
@@ -66,6 +70,7 @@ impl Queue {
                 unapplied: Some(0),
             }),
             wants_durable: AtomicU64::new(0),
+            log_failure: OnceLock::new(),
             bell: Bell::default(),
         }
     }
@@ -76,8 +81,7 @@ impl Queue {
         if request.token != 0 {
             self.wants_durable.fetch_max(head, Ordering::AcqRel);
         }
-        lock(&self.taken).requests.push(Asked { shard, head, request });
-        self.bell.ring();
+        self.leave(|taken| taken.requests.push(Asked { shard, head, request }));
     }
 
     /// The sequencer, in its section and in order: a batch that matters to the state took its place.
@@ -103,8 +107,7 @@ impl Queue {
     /// Runs `job` on the state's thread once everything up to `as_of` is in the view and durable.
     pub fn when_applied(&self, as_of: Offset, job: Job) {
         self.wants_durable.fetch_max(as_of, Ordering::AcqRel);
-        lock(&self.taken).jobs.push((as_of, job));
-        self.bell.ring();
+        self.leave(|taken| taken.jobs.push((as_of, job)));
     }
 
     /// Whether everything up to `as_of` that matters is in the file already. `as_of` is a head that was published.
@@ -119,14 +122,14 @@ impl Queue {
 
     /// Says what became of a will that was due.
     pub fn will_done(&self, key: WillKey, outcome: WillOutcome) {
-        lock(&self.taken).wills.push((key, outcome));
-        self.bell.ring();
+        self.leave(|taken| taken.wills.push((key, outcome)));
     }
 
-    /// Takes an event out of the state file, which is written anew without it; `done` is called then.
+    /// Takes an event out of the state file, which is written anew without it; `done` is called then, or dropped when the
+    /// state has stopped.
     pub fn redact(&self, offset: Offset, done: Redacted) {
-        lock(&self.taken).redactions.push((offset, done));
-        self.bell.ring();
+        self.wants_durable.fetch_max(offset, Ordering::AcqRel);
+        self.leave(|taken| taken.redactions.push((offset, done)));
     }
 
     /// Up to where a commit of the log is wanted.
@@ -139,8 +142,35 @@ impl Queue {
         &self.bell
     }
 
+    /// The log makes nothing durable any more: who wants to open a session that waits for it is turned away.
+    pub fn log_failed(&self, why: &Refusal) {
+        let _ = self.log_failure.set(why.to_string());
+        self.bell.ring();
+    }
+
+    /// Why nothing more will ever be durable.
+    pub(crate) fn log_failure(&self) -> Option<&str> {
+        self.log_failure.get().map(String::as_str)
+    }
+
+    fn leave(&self, what: impl FnOnce(&mut Taken)) {
+        let mut taken = lock(&self.taken);
+        if !taken.is_closed {
+            what(&mut taken);
+        }
+        drop(taken);
+        self.bell.ring();
+    }
+
     pub(crate) fn take(&self) -> Taken {
-        std::mem::take(&mut *lock(&self.taken))
+        let mut taken = lock(&self.taken);
+        let is_closed = taken.is_closed;
+        std::mem::replace(&mut *taken, Taken { is_closed, ..Taken::default() })
+    }
+
+    /// The state stops: what was not taken is dropped, and so is what comes later.
+    pub(crate) fn close(&self) {
+        *lock(&self.taken) = Taken { is_closed: true, ..Taken::default() };
     }
 
     /// From where on every marked batch is here.

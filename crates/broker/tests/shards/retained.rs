@@ -4,6 +4,7 @@ use crate::client::{Got, options, publish, unsubscribe_packet};
 use crate::world::{Setup, World};
 use firehose_auth::AnonymousMode;
 use firehose_broker::Limits;
+use firehose_broker::message::Message;
 use firehose_log::{Attributes, Batch, Draft, Event, Flags, Origin, WayIn};
 use firehose_mqtt::{
     Packet, PacketKind, PropertiesBuf, Property, Publish, Reason, RetainHandling, SubscribeOptions, Version,
@@ -407,4 +408,19 @@ fn the_last_values_of_sys_come_as_retained_messages() {
         world.subscribe(reader, &[("$SYS/broker/version", options(0))], &[]);
         assert_eq!(payloads(&mut world, reader), ["firehose"]);
     }
+}
+
+#[test]
+fn a_page_that_was_asked_for_before_an_event_was_taken_back_is_asked_for_again() {
+    let (mut world, publisher) = world();
+    retain(&mut world, publisher, "t", "x", 0);
+    let reader = world.client(Version::V311, "reader");
+    world.state.waits = true;
+    world.subscribe(reader, &[("t", options(0))], &[]);
+    world.settle();
+    world.sequencer.send(0, Message::Redacted { offset: 5 });
+    world.settle();
+    world.state.waits = false;
+    assert_eq!(payloads(&mut world, reader), ["x"], "the answer to the first question is not taken");
+    assert_eq!(world.shard(0).queued_bytes(), 0);
 }

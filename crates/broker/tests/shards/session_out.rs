@@ -4,6 +4,7 @@ use crate::client::{self, publish};
 use crate::session::{VERSIONS, again, connect, short};
 use crate::world::{Setup, World};
 use firehose_broker::Limits;
+use firehose_broker::message::Message;
 use firehose_mqtt::{Packet, PacketKind, Property, Version};
 use firehose_topic::TopicFilter;
 
@@ -290,4 +291,62 @@ fn a_full_outbox_loses_and_doubles_nothing_of_qos_2() {
     got.extend(rest.filter(|it| it.kind == PacketKind::Publish).map(|it| it.payload));
     assert_eq!(got.len(), 100);
     assert_eq!(got, expected);
+}
+
+#[test]
+fn what_was_taken_back_is_not_sent_whether_it_waits_for_the_state_the_log_or_the_client() {
+    for place in 0..4 {
+        let mut world = World::open();
+        let (client, publisher) = reader(&mut world, Version::V5, 2);
+        world.publish(publisher, "t", "a", 2, 1);
+        world.publish(publisher, "t", "b", 2, 2);
+        let client = match place {
+            // Waits for the state.
+            0 => {
+                world.state.waits = true;
+                world.settle();
+                client
+            }
+            // Was sent, is not acknowledged.
+            1 => {
+                world.settle();
+                world.hang_up(client);
+                world.heard(client);
+                client
+            }
+            // The log was asked for it.
+            2 => {
+                world.settle();
+                world.hang_up(client);
+                world.delays_reads = true;
+                let client = again(&mut world, Version::V5, "s");
+                assert_eq!(world.questions.len(), 1);
+                client
+            }
+            // Waits for the socket.
+            _ => {
+                world.settle();
+                world.hang_up(client);
+                let client = crate::session::arrive(&mut world, Version::V5, false, "s", &[]);
+                world.clients[client].room = 1;
+                world.settle();
+                client
+            }
+        };
+        world.commit();
+        let redacted = world.commit.redact(1, world.now.wall_us).expect("redacts");
+        world.sequencer.send(0, Message::Redacted { offset: redacted.offset });
+        world.settle();
+        world.delays_reads = false;
+        world.state.waits = false;
+        world.drain_wire(client, usize::MAX);
+        world.let_go();
+        let client = if place == 1 { again(&mut world, Version::V5, "s") } else { client };
+        let mut got = world.take(client);
+        got.retain(|it| it.kind != PacketKind::ConnAck);
+        let payloads: Vec<&str> =
+            got.iter().filter(|it| it.kind == PacketKind::Publish).map(|it| it.payload.as_str()).collect();
+        assert_eq!(payloads, ["b"], "{place}: {got:?}");
+        assert!(got.iter().any(|it| it.kind == PacketKind::PubRel && it.id == 1), "its id gets free");
+    }
 }

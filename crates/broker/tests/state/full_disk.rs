@@ -139,6 +139,18 @@ fn a_start_on_a_full_disk_works_and_the_file_is_made_when_there_is_room() {
 }
 
 #[test]
+fn an_open_that_waits_for_a_log_that_failed_is_turned_away() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    let offset = bed.append("x", b"1", 1, false, firehose_log::Origin::default());
+    let token = bed.submit(vec![Operation::Open(Box::new(open(&a)))]);
+    assert!(bed.state.turn(offset - 1, bed.now).answers.is_empty());
+    bed.state.queue().log_failed(&firehose_log::Refusal::ReadOnly("fdatasync failed".into()));
+    let turn = bed.state.turn(offset - 1, bed.now);
+    assert!(is_unavailable(&opened(turn, token).expect("an answer")));
+}
+
+#[test]
 fn what_waits_while_the_disk_is_full_is_bounded() {
     let a = name("a");
     let mut bed = Bed::new();

@@ -187,9 +187,17 @@ impl<S: Read + Write> Client<S> {
     }
 
     pub fn publish(&mut self, topic: &str, payload: &str, packet_id: u16) {
+        self.publish_with(topic, payload, packet_id, false);
+    }
+
+    pub fn retain(&mut self, topic: &str, payload: &str, packet_id: u16) {
+        self.publish_with(topic, payload, packet_id, true);
+    }
+
+    fn publish_with(&mut self, topic: &str, payload: &str, packet_id: u16, retain: bool) {
         let qos = if packet_id == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let packet_id = packet_id.try_into().ok();
-        let (dup, retain, properties) = (false, false, Properties::EMPTY);
+        let (dup, properties) = (false, Properties::EMPTY);
         let payload = payload.as_bytes();
         self.send_packet(&Packet::Publish(Publish {
             dup,

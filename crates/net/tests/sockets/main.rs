@@ -3,5 +3,6 @@
 mod bed;
 mod fan_out;
 mod lobby;
+mod retained;
 mod sessions;
 mod slow_disk;
