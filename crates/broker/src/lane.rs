@@ -33,6 +33,16 @@ impl Gap {
         Gap { text: text.into(), told_at: None }
     }
 
+    /// Another range behind it is gone before it was told: both are told as one. `next`: where the other begins.
+    pub fn and_then(self, next: Offset, to: Offset, why: &str) -> Gap {
+        let is_told = self.told_at.is_some_and(|told_at| told_at < next);
+        let from = self.text.split_once("..").map(|(from, _)| from).filter(|_| !is_told);
+        match from {
+            Some(from) => Gap::new(format!("{from}..{to} {why}")),
+            None => Gap::new(format!("{next}..{to} {why}")),
+        }
+    }
+
     /// As `<from>..<to> <why>`.
     pub fn text(&self) -> &str {
         &self.text

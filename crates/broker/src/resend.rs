@@ -351,9 +351,13 @@ impl Shard {
         }
         let v5 = connection.version == Version::V5;
         let cursor = (it.cursors && v5).then(|| self.cursor_in(batch, entry.offset));
-        let matching = it.subscriptions.iter().flatten().filter(|it| {
-            let counts = entry.retain || entry.offset >= it.from;
-            it.id != 0 && counts && !(it.options.no_local && is_own) && it.filter.matches(topic)
+        let stand = self.stand;
+        let matching = it.subscriptions.iter().flatten().filter(|subscription| {
+            // One whose lane has not come so far gets it by that.
+            let is_past = it.lane(subscription.lane).is_some_and(|lane| lane.next(stand) > entry.offset);
+            let counts = entry.retain || (entry.offset >= subscription.from && is_past);
+            let is_left_out = subscription.options.no_local && is_own;
+            subscription.id != 0 && counts && !is_left_out && subscription.filter.matches(topic)
         });
         let mut extra: Vec<Property<'_>> = matching.map(|it| Property::SubscriptionId(it.id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));

@@ -289,12 +289,10 @@ impl Client {
                     _ if known.replays() => None,
                     RetainHandling::Send => Some(Scan::asked(ledger.head())),
                     RetainHandling::SendIfNew if is_new => Some(Scan::unsure(ledger.head())),
-                    _ => known.scan.take(),
+                    _ => None,
                 };
-                if options.retain_handling == RetainHandling::Send || is_new {
-                    known.older_scans.extend(before);
-                    known.older_scans.iter_mut().for_each(Scan::replaced);
-                }
+                known.older_scans.extend(before);
+                known.older_scans.iter_mut().for_each(Scan::replaced);
                 known.times += 1;
                 known.qos = (known.qos.0.min(qos), known.qos.1.max(qos));
                 known.ids.extend((id != 0).then_some(id));
@@ -317,6 +315,7 @@ impl Client {
     pub fn unsubscribe(&mut self, written: &str) -> Vec<u8> {
         for it in self.reader.subscriptions.iter_mut().filter(|it| it.written == written) {
             it.holds = false;
+            it.scan.iter_mut().for_each(Scan::replaced);
         }
         let packet_id = self.ask(Asked::Unsubscribe { written: written.into() });
         packets::unsubscribe(self.plan.version, packet_id, written)

@@ -73,6 +73,8 @@ pub struct Ledger {
     pub damaged: Vec<(Offset, Offset)>,
     /// The first offset that retention has left.
     pub oldest: Offset,
+    /// Bits have turned: anything may be damaged.
+    pub is_flipped: bool,
     /// The log could not be made durable: what is refused then may stand in it all the same.
     pub has_failed: bool,
     /// Up to here the log said that it is durable.

@@ -56,6 +56,8 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     /// Bits have turned on the disk.
     pub is_flipped: bool,
+    /// The next file cannot be cut.
+    pub cannot_truncate: bool,
     /// The disk cannot be opened any more, which only bits that turned may do.
     pub is_over: bool,
     /// A start failed when the log ended here: a sync that failed in it may have lost what nobody was promised.
@@ -80,6 +82,7 @@ impl World {
             now: Now { ms: 1_000_000, wall_us: START_US },
             trace: has_trace.then(Vec::new),
             is_flipped: false,
+            cannot_truncate: false,
             is_over: false,
             doubtful: 0,
             port_answers: PortAnswers::default(),
@@ -239,7 +242,8 @@ impl World {
         let delay_secs = rng.pick(&[0, 0, 2, 100]);
         let is_v5 = client.plan.version == Version::V5;
         let delay_secs = if is_v5 { delay_secs } else { 0 };
-        client.wills.connect(has_will.then_some((key, delay_secs)));
+        let disk_fails = self.plan.faults.errors || self.plan.faults.full;
+        client.wills.connect(has_will.then_some((key, delay_secs)), disk_fails);
         client.starts_clean = clean;
         client.session_until_us = client.session_until_us.filter(|_| !clean);
         let (payload, retain) = (key.text(), rng.percent(30));
