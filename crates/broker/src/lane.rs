@@ -116,12 +116,10 @@ impl Lane {
         }
     }
 
-    /// The gap that the message at `offset` tells of: the first one that is sent, however often it is read.
-    pub fn gap_before(&mut self, offset: Offset) -> Option<Gap> {
-        if self.gap.as_ref()?.told_at.is_some_and(|told_at| told_at < offset) {
-            self.gap = None;
-        }
-        self.gap.clone()
+    /// The gap that the message at `offset` tells of: the first one that is sent, however often it is read. What is
+    /// queued behind that one tells nothing, and both may be dropped and read again.
+    pub fn gap_before(&self, offset: Offset) -> Option<Gap> {
+        self.gap.clone().filter(|gap| gap.told_at.is_none_or(|told_at| told_at >= offset))
     }
 
     /// The message at `offset` is queued, and tells the gap.

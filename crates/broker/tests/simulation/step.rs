@@ -320,7 +320,6 @@ fn crash(world: &mut World, rng: &mut Rng) {
         true => Crash::PowerCut,
         false => Crash::Kill,
     };
-    world.forget_promises(crash);
     world.crash(crash, rng);
 }
 

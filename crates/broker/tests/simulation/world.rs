@@ -198,6 +198,7 @@ impl World {
             }
             self.clients[number].wills.crashed(self.now.ms);
         }
+        self.forget_promises(crash);
         self.net.clear();
         self.bus = None;
         *lock(&self.mood) = Mood::default();
@@ -221,7 +222,7 @@ impl World {
     }
 
     /// A power cut is about to lose what `os` has acknowledged: nothing is promised for it.
-    pub fn forget_promises(&mut self, crash: Crash) {
+    fn forget_promises(&mut self, crash: Crash) {
         if crash == Crash::PowerCut && self.plan.durability == Durability::Os {
             lock(&self.ledger).published.values_mut().for_each(|it| it.acknowledged = false);
         }
