@@ -218,6 +218,10 @@ impl Reader {
                     self.client, it.written, it.from, it.floor
                 );
             }
+            if it.ids.is_empty() && self.subscriptions.len() > 1 {
+                // Nobody can say which copy is whose.
+                continue;
+            }
             let (client, is_anonymous) = (self.client, self.is_anonymous);
             let wanted =
                 Wanted { client, filter: &it.filter, qos: it.qos.0, no_local: it.no_local, is_anonymous };

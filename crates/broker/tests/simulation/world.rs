@@ -350,7 +350,9 @@ impl World {
         let is_read = properly && it.to_bus.is_empty() && !it.paused;
         it.left = true;
         self.clients[number].disconnected(&mut lock(&self.ledger), is_read, self.now);
-        if properly && !is_read {
+        // It may have been dismissed before, for a publish that could not be stored.
+        let may_be_dismissed = self.plan.faults.errors || self.plan.faults.full;
+        if properly && (!is_read || may_be_dismissed) {
             self.clients[number].wills.forget();
         }
         if let Some(bus) = self.bus.as_mut().filter(|_| noticed) {
