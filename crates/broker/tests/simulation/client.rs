@@ -139,9 +139,7 @@ impl Client {
         let had_one = self.session_until_us.is_some_and(|until_us| until_us > now.wall_us);
         let may_be_new = self.plan.may_be_overtaken || self.starts_clean || !had_one;
         if matches!(self.link, Link::Connecting(_)) && may_be_new {
-            self.reader.doubt();
-            self.publisher.doubt(ledger);
-            self.received.clear();
+            self.doubt(ledger);
         }
         if let Some(until_us) = &mut self.session_until_us {
             *until_us = now.wall_us + SESSION_US;
@@ -162,6 +160,15 @@ impl Client {
             it.now = false;
             it.qos == 2
         });
+    }
+
+    /// The bus may know nothing of the session any more.
+    pub fn doubt(&mut self, ledger: &mut Ledger) {
+        self.reader.doubt();
+        self.publisher.doubt(ledger);
+        self.received.clear();
+        self.wills.forget();
+        self.session_until_us = None;
     }
 
     /// What came from the bus; gives what it answers at once.

@@ -196,7 +196,8 @@ impl Reader {
             // What is sent again names every subscription that matches: also those whose lane brought it before.
             let is_settled = got.dup && it.seen.contains(&offset);
             // Without identifiers it may be for one that holds.
-            let is_over = it.ended.is_some() && got.ids.is_empty() && self.subscriptions.len() > 1;
+            let is_other = it.ended.is_some() || offset < it.from.0;
+            let is_over = is_other && got.ids.is_empty() && self.subscriptions.len() > 1;
             if !is_settled && !is_over {
                 self.advance(index, offset, got, ledger);
             }

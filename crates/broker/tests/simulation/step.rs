@@ -221,7 +221,7 @@ fn subscribe(world: &mut World, client: usize, rng: &mut Rng) {
     let mut written = rng.pick(FILTERS).to_owned();
     let mut begins = None;
     let ledger = lock(&world.ledger);
-    let others = it.reader.subscriptions.iter().any(|it| it.ended.is_none());
+    let others = !it.reader.subscriptions.is_empty();
     let replaying = it.reader.subscriptions.iter().any(|it| it.ended.is_none() && it.replays());
     if rng.percent(30) && (it.plan.has_ids || !others) {
         let (from, place) = replay_from(it.cursor.clone(), ledger.oldest, rng);

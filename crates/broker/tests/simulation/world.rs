@@ -121,6 +121,7 @@ impl World {
                 self.note(|| format!("started: head {head}, epoch {epoch}"));
                 self.bus = Some(bus);
                 self.recovered(head, epoch);
+                self.hear_state();
             }
             Err(error) => {
                 self.note(|| format!("not started: {error}"));
@@ -337,6 +338,20 @@ impl World {
         }
     }
 
+    /// What the state has to say. Only a disk that failed, or a bit that turned, may cost it its file.
+    fn hear_state(&mut self) {
+        let notes = self.bus.as_mut().map(|bus| std::mem::take(&mut bus.state.notes));
+        for note in notes.unwrap_or_default() {
+            if note.contains("set aside") {
+                assert!(self.plan.faults.errors || self.is_flipped, "{note}");
+                for client in &mut self.clients {
+                    client.doubt(&mut lock(&self.ledger));
+                }
+            }
+            self.note(|| note);
+        }
+    }
+
     /// A client goes: properly, or without a word. `noticed`: the bus hears of it at once.
     pub fn leave(&mut self, number: usize, properly: bool, noticed: bool) {
         let Some(connection) = self.clients[number].connection() else { return };
@@ -375,10 +390,7 @@ impl World {
     pub fn turn_of_state(&mut self) -> bool {
         let worked = self.bus.as_mut().is_some_and(Bus::turn_of_state);
         self.hear_ports();
-        let notes = self.bus.as_mut().map(|bus| std::mem::take(&mut bus.state.notes));
-        for note in notes.unwrap_or_default() {
-            self.note(|| note);
-        }
+        self.hear_state();
         worked
     }
 
