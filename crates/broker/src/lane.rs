@@ -110,6 +110,10 @@ impl Lane {
 
     /// Falls back to the log, to go on at `from`; a lane that is already behind stays where it is.
     pub fn fall_back(&mut self, from: Offset) {
+        if let Some(gap) = &mut self.gap {
+            // The message that told it is read again.
+            gap.told_at = gap.told_at.filter(|told_at| *told_at < from);
+        }
         match &mut self.reading {
             Reading::Live => self.reading = Reading::Replay { next: from, asked: false },
             Reading::Replay { next, .. } => *next = from.min(*next),

@@ -242,7 +242,7 @@ impl Client {
         let lives_on = self.plan.persists && (self.plan.version == Version::V5 || !self.starts_clean);
         self.session_until_us = lives_on.then_some(i64::MAX);
         if got.present {
-            self.reader.resumed(ledger.head());
+            self.reader.resumed(ledger);
             return self.publisher.send_again(ledger);
         }
         self.reader.forget();

@@ -99,6 +99,8 @@ pub struct Reader {
     lossy: Offset,
     /// The session has outlived a connection.
     pub resumed: bool,
+    /// What is older had gone from the log when it was resumed last.
+    overtaken: Offset,
     /// The session may have been replaced by a new one, and the client has not heard of it.
     is_unsure: bool,
     /// Publications that are in no log: the newest of each publisher.
@@ -116,6 +118,7 @@ impl Reader {
             gaps: Vec::new(),
             lossy: 0,
             resumed: false,
+            overtaken: 0,
             is_unsure: false,
             unlogged: BTreeMap::new(),
             count: 0,
@@ -126,7 +129,7 @@ impl Reader {
     pub fn forget(&mut self) {
         self.subscriptions.clear();
         self.gaps.clear();
-        (self.lossy, self.resumed, self.is_unsure) = (0, false, false);
+        (self.lossy, self.overtaken, self.resumed, self.is_unsure) = (0, 0, false, false);
     }
 
     /// The connection ended when the log stood at `head`.
@@ -145,9 +148,11 @@ impl Reader {
     }
 
     /// The session goes on, and the log stands at `head`. The connection before may have been written to until now.
-    pub fn resumed(&mut self, head: Offset) {
+    pub fn resumed(&mut self, ledger: &Ledger) {
         self.resumed = true;
-        self.lossy = self.lossy.max(head);
+        self.lossy = self.lossy.max(ledger.head());
+        // What was in flight while retention deleted it cannot be sent again, and is not declared.
+        self.overtaken = ledger.oldest;
     }
 
     /// The log was cut back to `head` by a power cut: what came after it is no more.
@@ -379,6 +384,7 @@ impl Reader {
                     && may_use(self.is_anonymous, &entry.topic)
                     && !(it.no_local && own)
                     && !lost
+                    && offset >= self.overtaken
                     && !it.seen.contains(&offset)
                     && !self.gaps.iter().any(|(from, to)| (*from..=*to).contains(&offset))
             })
@@ -393,7 +399,9 @@ impl Reader {
         let (from, to) = range.expect("a range");
         let (from, to): (Offset, Offset) = (from.parse().expect("a number"), to.parse().expect("a number"));
         let there = (from..=to).find(|offset| *offset >= ledger.oldest && !ledger.is_damaged(*offset));
-        let there = there.filter(|_| !ledger.is_flipped);
+        // How far damage goes depends on how much was read at once.
+        let is_damage = (from..=to).any(|offset| ledger.is_damaged(offset));
+        let there = there.filter(|_| !ledger.is_flipped && !is_damage);
         assert_eq!(there, None, "declared to be gone, and is there: {gap}, oldest {}", ledger.oldest);
         self.gaps.push((from, to));
     }
