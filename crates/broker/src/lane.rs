@@ -141,3 +141,34 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(gap: Option<Gap>) -> Option<String> {
+        gap.map(|gap| gap.text().to_owned())
+    }
+
+    /// Found by the simulation.
+    #[test]
+    fn a_gap_is_told_again_when_its_message_and_those_behind_it_are_dropped() {
+        let mut lane = Lane { gap: Some(Gap::new("2..4 gone".into())), ..Lane::default() };
+        assert_eq!(text(lane.gap_before(5)).as_deref(), Some("2..4 gone"));
+        lane.told_gap(5);
+        assert_eq!(text(lane.gap_before(6)), None, "the one before tells it");
+        lane.fall_back(5);
+        assert_eq!(text(lane.gap_before(5)).as_deref(), Some("2..4 gone"));
+    }
+
+    /// Found by the simulation.
+    #[test]
+    fn a_gap_that_was_not_told_grows_by_the_next_one() {
+        let untold = Gap::new("2..4 gone".into());
+        assert_eq!(untold.clone().and_then(5, 9, "gone too").text(), "2..9 gone too");
+        let told = Gap { told_at: Some(5), ..untold.clone() };
+        assert_eq!(told.and_then(8, 9, "gone too").text(), "8..9 gone too");
+        let to_be_read_again = Gap { told_at: Some(5), ..untold };
+        assert_eq!(to_be_read_again.and_then(5, 9, "gone too").text(), "2..9 gone too");
+    }
+}
