@@ -215,8 +215,9 @@ impl Reader {
             return;
         }
         for it in self.subscriptions.iter().filter(|it| it.holds && it.ended.is_none()) {
-            // What retention took is told with the next message.
-            let missing = self.missing(it, head, ledger).filter(|offset| *offset >= ledger.oldest);
+            // What retention or damage took is told with the next message.
+            let is_told = |offset: &Offset| *offset >= ledger.oldest && !ledger.is_damaged(*offset);
+            let missing = self.missing(it, head, ledger).filter(is_told);
             if let Some(offset) = missing.last() {
                 let entry = ledger.get(offset);
                 panic!(
