@@ -265,7 +265,7 @@ impl Reader {
             taken |= !taken && again && scans.any(|scan| scan.got(&got.topic, offset, true, ledger));
         }
         // Without identifiers nobody can say which copy is whose.
-        let is_one_of_many = got.ids.is_empty() && self.subscriptions.len() > 1;
+        let is_one_of_many = (got.ids.is_empty() || got.dup) && self.subscriptions.len() > 1;
         assert!(
             taken || is_one_of_many,
             "a retained message of {offset} that nobody awaits: {got:?}, {:?}",
