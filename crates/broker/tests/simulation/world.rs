@@ -239,7 +239,7 @@ impl World {
             client.disconnected(&mut lock(&self.ledger), false, self.now);
         }
         let clean = !client.plan.persists || rng.percent(5);
-        let has_will = rng.percent(30) && may_have_will(client);
+        let has_will = rng.percent(30) && client.plan.user.is_some();
         let key = Key { kind: 'w', publisher: number as u32, number: client.publisher.number(), attempt: 0 };
         let delay_secs = rng.pick(&[0, 0, 2, 100]);
         let is_v5 = client.plan.version == Version::V5;
@@ -494,9 +494,4 @@ impl World {
             bus.now = self.now;
         }
     }
-}
-
-/// Where nobody can say whether it comes, there is none.
-fn may_have_will(client: &Client) -> bool {
-    client.plan.user.is_some()
 }
