@@ -78,8 +78,10 @@ impl Shard {
     }
 
     fn ask_for_page(&mut self, session: u32) {
+        let number = self.scan_questions.wrapping_add(1);
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let Some(wish) = it.scans.as_deref_mut().and_then(Scans::ask) else { return };
+        let Some(wish) = it.scans.as_deref_mut().and_then(|scans| scans.ask(number)) else { return };
+        self.scan_questions = number;
         let Some(Some(subscription)) = it.subscriptions.get(usize::from(wish.subscription)) else { return };
         let scan = ScanKey { session, generation: it.generation, scan: wish.number };
         self.reads += 1;

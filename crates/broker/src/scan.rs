@@ -116,11 +116,12 @@ impl Scans {
         }
     }
 
-    /// Takes the wish for the next page.
-    pub fn ask(&mut self) -> Option<Wish> {
+    /// Takes the wish for the next page. `number` names the question: no other one of the session has had it, also
+    /// of scans that are gone, whose answers may still come.
+    pub fn ask(&mut self, number: u32) -> Option<Wish> {
         let first = self.list.front_mut().filter(|scan| matches!(scan.step, Step::Wants { .. }))?;
         first.step = Step::Asked;
-        self.asked = self.asked.wrapping_add(1);
+        self.asked = number;
         Some(Wish {
             number: self.asked,
             subscription: first.subscription,
@@ -212,9 +213,15 @@ impl Scans {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn next() -> u32 {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        NUMBER.fetch_add(1, Ordering::Relaxed)
+    }
 
     fn came(scans: &mut Scans, after: Option<&str>) -> Turn {
-        let wish = scans.ask().expect("a wish");
+        let wish = scans.ask(next()).expect("a wish");
         scans.came(wish.number, after.map(Box::from)).expect("it waits")
     }
 
@@ -224,9 +231,9 @@ mod tests {
         scans.begin(3, 10);
         scans.begin(4, 11);
         assert_eq!(came(&mut scans, Some("m")).subscription, 3);
-        assert_eq!(scans.ask(), None, "the page is not out");
+        assert_eq!(scans.ask(next()), None, "the page is not out");
         scans.page_is_out();
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(next()).unwrap();
         assert_eq!((wish.subscription, wish.after.as_deref(), wish.as_of), (3, Some("m"), 10));
         scans.came(wish.number, None).unwrap();
         scans.page_is_out();
@@ -243,7 +250,7 @@ mod tests {
         scans.page_is_out();
         came(&mut scans, Some("z"));
         scans.dropped(Some("p".into()));
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(next()).unwrap();
         assert_eq!(wish.after.as_deref(), Some("m"));
         assert_eq!(scans.came(wish.number, None).unwrap().from.as_deref(), Some("p"));
     }
@@ -252,13 +259,13 @@ mod tests {
     fn late_answers_find_nobody() {
         let mut scans = Scans::default();
         scans.begin(0, 10);
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(next()).unwrap();
         scans.begin(0, 12);
         assert_eq!(scans.came(wish.number, None), None);
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(next()).unwrap();
         scans.forget_asked();
         assert!(!scans.failed(wish.number, 5));
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(next()).unwrap();
         assert!(scans.failed(wish.number, 5));
         assert_eq!(scans.wants(), Some(5));
         scans.end(0);

@@ -101,6 +101,8 @@ pub struct Shard {
     pub(crate) fresh_bytes: usize,
     /// Questions to the log that are not answered.
     pub(crate) reads: usize,
+    /// Names the last question for a page of retained messages.
+    pub(crate) scan_questions: u32,
     /// Sessions whose lanes wait until those are fewer.
     pub(crate) starving: VecDeque<u32>,
     pub(crate) scratch: Scratch,
@@ -162,6 +164,7 @@ impl Shard {
             arrivals: Arrivals::default(),
             fresh_bytes: 0,
             reads: 0,
+            scan_questions: 0,
             starving: VecDeque::new(),
             scratch: Scratch::default(),
             attributes: firehose_log::AttributesBuf::default(),

@@ -424,3 +424,20 @@ fn a_page_that_was_asked_for_before_an_event_was_taken_back_is_asked_for_again()
     assert_eq!(payloads(&mut world, reader), ["x"], "the answer to the first question is not taken");
     assert_eq!(world.shard(0).queued_bytes(), 0);
 }
+
+#[test]
+fn a_page_that_comes_late_is_not_taken_for_that_of_the_next_subscription() {
+    let (mut world, publisher) = world();
+    let reader = world.client(Version::V311, "reader");
+    world.delays_reads = true;
+    world.subscribed(reader, "t", 0);
+    world.publish(publisher, "u", "moves on", 0, 0);
+    world.send(reader, &unsubscribe_packet(Version::V311, 2, &["t"]));
+    world.delays_reads = false;
+    retain(&mut world, publisher, "t", "retained", 0);
+    world.delays_reads = true;
+    world.subscribed(reader, "t", 0);
+    assert_eq!(payloads(&mut world, reader), [] as [&str; 0]);
+    world.let_go();
+    assert_eq!(payloads(&mut world, reader), ["retained"]);
+}
