@@ -224,6 +224,13 @@ impl Shard {
         }
     }
 
+    /// The connection that an arrival is going to take over.
+    pub fn namesake(&self, arrival: &Arrival) -> Option<u32> {
+        let scope = Scope::of(&arrival.identity, arrival.address, arrival.assigned);
+        let hash = scope.hash_with(&self.shared.secret, &arrival.client_id);
+        self.find(hash, &scope, &arrival.client_id)
+    }
+
     fn find(&self, hash: u64, scope: &Scope, client_id: &str) -> Option<u32> {
         let candidates = self.by_id.get(&hash)?;
         candidates.iter().copied().find(|session| {
