@@ -3,8 +3,9 @@
 //! page, at the pace of the socket and of Receive Maximum.
 
 use crate::frames::{Recorded, Shape, encode_event};
+use crate::gate::Gate;
 use crate::inflight::{Acknowledged, Inflight};
-use crate::outbox::{Flushed, Gate, Outbox, OwnFrame, Scratch, Wire};
+use crate::outbox::{Flushed, Outbox, OwnFrame, Scratch, Wire};
 use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::{StoredInflight, StoredState};

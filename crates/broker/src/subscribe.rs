@@ -15,7 +15,7 @@ use firehose_mqtt::{
     Packet, PacketId, PropertiesBuf, Property, QoS, Reason, ReasonsBuf, SubAck, Subscribe, SubscribeItem,
     SubscribeOptions, UnsubAck, Unsubscribe, Version, encode,
 };
-use firehose_topic::{TopicFilter, parse_share};
+use firehose_topic::{TopicError, TopicFilter, parse_share};
 
 /// Begins a filter that replays: `$replay/<from>/<filter>`.
 const REPLAY: &str = "$replay/";
@@ -78,6 +78,9 @@ impl Shard {
             false => Err(Reason::QuotaExceeded),
         };
         let mut plans: Vec<_> = packet.filters.enumerate().map(plan).collect();
+        if plans.iter().any(|plan| matches!(plan, Err(Reason::MalformedPacket))) {
+            return self.violate(session, Reason::MalformedPacket, "a malformed topic filter [MQTT-4.7.1-1]");
+        }
         let id = packet.properties.subscription_id().unwrap_or(0);
         let cursors = user("firehose-cursor").is_some_and(|(_, value)| value == "on");
         let token = self.next_token();
@@ -100,6 +103,9 @@ impl Shard {
         let Some(generation) = self.sessions.get(session as usize).map(|it| it.generation) else {
             return Flow::Stop;
         };
+        if packet.filters.clone().any(is_malformed) {
+            return self.violate(session, Reason::MalformedPacket, "a malformed topic filter [MQTT-4.7.1-1]");
+        }
         let filters = packet.filters.map(Box::from).collect();
         let token = self.next_token();
         let pending = PendingSubscribe {
@@ -205,7 +211,11 @@ impl Shard {
         if from.is_none() {
             from = since.transpose()?;
         }
-        let filter = TopicFilter::new(filter).map_err(|_| Reason::TopicFilterInvalid)?;
+        // "Topic Filter invalid" is for those that are well formed (MQTT 5.0, 3.9.3).
+        let filter = TopicFilter::new(filter).map_err(|_| match is_malformed(written) {
+            true => Reason::MalformedPacket,
+            false => Reason::TopicFilterInvalid,
+        })?;
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
         let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &filter);
         if verdict == Verdict::Denied && version != Version::V31 {
@@ -436,10 +446,6 @@ impl Shard {
             });
             match found {
                 Some(index) => self.remove_subscription(session, index),
-                None if TopicFilter::new(filter).is_err() => {
-                    reasons.push(Reason::TopicFilterInvalid);
-                    continue;
-                }
                 None => {
                     reasons.push(Reason::NoSubscriptionExisted);
                     continue;
@@ -482,6 +488,11 @@ impl Shard {
         self.next_token += 1;
         self.next_token
     }
+}
+
+/// Whether the standard forbids such a filter, so that its packet is malformed.
+fn is_malformed(filter: &str) -> bool {
+    TopicFilter::new(filter).is_err_and(TopicError::is_malformed)
 }
 
 fn is_cursor(plan: &Plan) -> bool {

@@ -295,3 +295,15 @@ fn a_user_who_is_gone_after_a_reload_is_disconnected() {
     assert_eq!(world.take(gone)[0].reason(), Reason::NotAuthorized);
     assert!(world.clients[gone].closed && !world.clients[stays].closed);
 }
+
+#[test]
+fn who_has_no_room_for_connack_is_closed_without_one() {
+    for bytes_max in [1, 2, 10] {
+        let mut world = World::open();
+        let packet = connect_packet(Version::V5, "c", &[Property::MaximumPacketSize(bytes_max)]);
+        let client = world.arrive(packet, Identity::anonymous(), "c", None);
+        assert_eq!(world.take(client), []);
+        assert!(world.clients[client].closed);
+        assert_eq!(world.stats(0).connections.get(), 0);
+    }
+}
