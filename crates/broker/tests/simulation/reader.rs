@@ -378,11 +378,11 @@ impl Reader {
             .range(first, upto)
             .filter(|(offset, entry)| {
                 let offset = *offset;
-                let own = entry.key.is_some_and(|key| key.publisher == self.client);
+                let own = it.no_local && entry.key.is_some_and(|key| key.publisher == self.client);
                 let lost = entry.qos.min(it.qos.0) == 0 && offset <= self.lossy;
                 it.filter.matches(TopicName::trusted(&entry.topic))
                     && may_use(self.is_anonymous, &entry.topic)
-                    && !(it.no_local && own)
+                    && !own
                     && !lost
                     && !it.seen.contains(&offset)
                     && !self.gaps.iter().any(|(from, to)| (*from..=*to).contains(&offset))
