@@ -172,6 +172,17 @@ mod tests {
         assert_eq!(text(lane.gap_before(5)).as_deref(), Some("2..4 gone"));
     }
 
+    /// Found by the simulation: when nothing else was queued, the gap counted as told.
+    #[test]
+    fn a_gap_whose_message_is_dropped_counts_as_untold() {
+        let mut lane = Lane { gap: Some(Gap::new("2..4 gone".into())), ..Lane::default() };
+        lane.told_gap(5);
+        lane.fall_back(6);
+        assert_eq!(lane.gap.as_ref().and_then(Gap::told_at), Some(5), "its message is not among those");
+        lane.fall_back(5);
+        assert_eq!(lane.gap.as_ref().and_then(Gap::told_at), None);
+    }
+
     /// Found by the simulation.
     #[test]
     fn a_gap_that_was_not_told_grows_by_the_next_one() {
