@@ -318,8 +318,12 @@ impl State {
         let Some(store) = self.shelf.store() else {
             return Err(StoreError::Unavailable("it is not open".into()));
         };
-        self.file.check_room(self.pending.bytes())?;
-        store.write(&self.pending, self.view_at)
+        self.file.check_room(self.pending.bytes(), self.pending.brings_nothing_new())?;
+        let written = store.write(&self.pending, self.view_at);
+        if matches!(written, Err(StoreError::Full(_))) {
+            self.file.used_up();
+        }
+        written
     }
 
     fn written(&mut self, turn: &mut Turn) {

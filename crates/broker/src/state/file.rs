@@ -19,11 +19,13 @@ const PAGE_BYTES: u64 = 4096;
 pub(crate) struct StateFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    /// With too little room on the disk it has had no free page of its own either.
+    is_used_up: bool,
 }
 
 impl StateFile {
     pub(crate) fn new(disk: Arc<dyn Disk>, path: &Path) -> StateFile {
-        StateFile { disk, path: path.to_owned() }
+        StateFile { disk, path: path.to_owned(), is_used_up: false }
     }
 
     /// Its path, as it is told.
@@ -106,14 +108,27 @@ impl StateFile {
         removed.map_err(|error| unavailable(&error))
     }
 
-    /// Says no when a transaction of so many bytes would fill the disk.
-    pub(crate) fn check_room(&self, bytes: usize) -> Result<(), StoreError> {
-        match self.disk.space(self.dir()) {
-            Ok(space) if space.free_bytes < ROOM_BYTES + bytes as u64 => {
-                Err(StoreError::NoRoom(format!("its disk has only {} bytes free", space.free_bytes)))
-            }
-            _ => Ok(()),
+    /// Says no when a transaction of so many bytes would fill the disk. One that `brings_nothing_new` is tried all the
+    /// same, until one has found no room: it takes the place of what was there before, in pages that the file has.
+    pub(crate) fn check_room(&mut self, bytes: usize, brings_nothing_new: bool) -> Result<(), StoreError> {
+        match self.shortage(bytes) {
+            None => self.is_used_up = false,
+            Some(_) if brings_nothing_new && !self.is_used_up => {}
+            Some(why) => return Err(StoreError::NoRoom(why)),
         }
+        Ok(())
+    }
+
+    /// A transaction has found no room.
+    pub(crate) fn used_up(&mut self) {
+        self.is_used_up = true;
+    }
+
+    /// Why nothing new of so many bytes is taken, if the disk has no room for it.
+    pub(crate) fn shortage(&self, bytes: usize) -> Option<String> {
+        let space = self.disk.space(self.dir()).ok()?;
+        let is_short = space.free_bytes < ROOM_BYTES + bytes as u64;
+        is_short.then(|| format!("its disk has only {} bytes free", space.free_bytes))
     }
 
     /// Random bytes for the secret.

@@ -282,7 +282,9 @@ impl State {
     }
 
     fn unwritable(&self) -> Option<String> {
-        self.failing.as_ref().map(|failing| format!("the state file cannot be written: {}", failing.why))
+        let why = self.failing.as_ref().map(|failing| failing.why.clone());
+        let why = why.or_else(|| self.file.shortage(0))?;
+        Some(format!("the state file cannot be written: {why}"))
     }
 }
 

@@ -131,8 +131,10 @@ fn while_the_state_cannot_be_written_no_pubcomp_says_that_an_id_is_free() {
     world.take(client);
     world.pass(1_000);
     world.disk.set_free_bytes(Some(0));
+    world.disk.fail(firehose_log::DiskCall::Write, std::io::ErrorKind::StorageFull);
     release(&mut world, client, 5);
     assert_eq!(world.take(client), []);
+    world.pass(2_000);
     world.hang_up(client);
     let client = again(&mut world, Version::V5, "s");
     release(&mut world, client, 5);
