@@ -43,6 +43,17 @@ impl Gap {
         }
     }
 
+    /// Another range is gone beside what a lane has to declare: both are told as one, by a message that is still to come.
+    pub fn widened(gap: Option<Gap>, from: Offset, to: Offset, why: &str) -> Gap {
+        let known = gap.as_ref().and_then(|gap| {
+            let (range, why) = gap.text.split_once(' ')?;
+            let (from, to) = range.split_once("..")?;
+            Some((from.parse::<Offset>().ok()?, to.parse::<Offset>().ok()?, why))
+        });
+        let (first, last, why) = known.unwrap_or((from, to, why));
+        Gap::new(format!("{}..{} {why}", first.min(from), last.max(to)))
+    }
+
     /// As `<from>..<to> <why>`.
     pub fn text(&self) -> &str {
         &self.text
@@ -161,6 +172,17 @@ mod tests {
         assert_eq!(text(lane.gap_before(5)).as_deref(), Some("2..4 gone"));
     }
 
+    /// Found by the simulation: when nothing else was queued, the gap counted as told.
+    #[test]
+    fn a_gap_whose_message_is_dropped_counts_as_untold() {
+        let mut lane = Lane { gap: Some(Gap::new("2..4 gone".into())), ..Lane::default() };
+        lane.told_gap(5);
+        lane.fall_back(6);
+        assert_eq!(lane.gap.as_ref().and_then(Gap::told_at), Some(5), "its message is not among those");
+        lane.fall_back(5);
+        assert_eq!(lane.gap.as_ref().and_then(Gap::told_at), None);
+    }
+
     /// Found by the simulation.
     #[test]
     fn a_gap_that_was_not_told_grows_by_the_next_one() {
@@ -170,5 +192,13 @@ mod tests {
         assert_eq!(told.and_then(8, 9, "gone too").text(), "8..9 gone too");
         let to_be_read_again = Gap { told_at: Some(5), ..untold };
         assert_eq!(to_be_read_again.and_then(5, 9, "gone too").text(), "2..9 gone too");
+    }
+
+    #[test]
+    fn ranges_that_are_gone_are_told_as_one_by_a_message_that_is_still_to_come() {
+        let told = Gap { told_at: Some(5), ..Gap::new("2..4 gone".into()) };
+        assert_eq!(Gap::widened(Some(told.clone()), 3, 3, "too"), Gap::new("2..4 gone".into()));
+        assert_eq!(Gap::widened(Some(told), 1, 7, "too").text(), "1..7 gone");
+        assert_eq!(Gap::widened(None, 1, 7, "gone").text(), "1..7 gone");
     }
 }

@@ -444,14 +444,10 @@ impl Shard {
                     None => known.filter.as_str() == &**filter,
                 })
             });
-            match found {
-                Some(index) => self.remove_subscription(session, index),
-                None => {
-                    reasons.push(Reason::NoSubscriptionExisted);
-                    continue;
-                }
+            reasons.push(if found.is_some() { Reason::Success } else { Reason::NoSubscriptionExisted });
+            if let Some(index) = found {
+                self.remove_subscription(session, index);
             }
-            reasons.push(Reason::Success);
         }
         let properties = firehose_mqtt::Properties::EMPTY;
         self.reply_when_saved(session, Saving::Progress, |out, version| {
@@ -476,6 +472,7 @@ impl Shard {
             scans.end(index as u16);
         }
         let lane = subscription.lane;
+        it.keep_ended(subscription, self.stand, self.shared.limits.subscription_bytes_per_client_max);
         if lane != MAIN && it.of_lane(lane).next().is_none() {
             self.replay_ended(session, lane);
             if let Some(it) = self.sessions.get_mut(session as usize) {

@@ -430,7 +430,7 @@ impl State {
                     turn.notes.push(StateNote::Bad(line));
                 }
                 Err(error) => {
-                    self.wills.due_at(key, now.ms + WILL_RETRY_MS);
+                    self.wills.again_at(key, now.ms + WILL_RETRY_MS);
                     self.fail(&error, now, turn);
                     return;
                 }
@@ -446,7 +446,7 @@ impl State {
         match outcome {
             WillOutcome::Published => {}
             WillOutcome::Delivered | WillOutcome::Refused => self.drop_will(key),
-            WillOutcome::Later => self.wills.due_at(key, now.ms + WILL_RETRY_MS),
+            WillOutcome::Later => self.wills.again_at(key, now.ms + WILL_RETRY_MS),
         }
     }
 

@@ -42,6 +42,11 @@ pub enum Operation {
         /// The packet ids.
         packet_ids: Vec<u16>,
     },
+    /// The client of a session that was opened with [`Opened::recalls`] was let in.
+    Entered {
+        /// Whose.
+        name: Arc<SessionName>,
+    },
     /// The session's connection ended.
     Gone {
         /// Whose.
@@ -61,6 +66,7 @@ impl Operation {
             Operation::Subscriptions { name, .. }
             | Operation::Progress { name, .. }
             | Operation::Forget { name, .. }
+            | Operation::Entered { name }
             | Operation::Gone { name, .. } => name.hash,
         }
     }
@@ -71,7 +77,7 @@ impl Operation {
 pub struct Open {
     /// Who.
     pub name: Arc<SessionName>,
-    /// Clean Start (3.x: clean session): a session that is there ends, with its delayed will.
+    /// Clean Start (3.x: clean session): a session that is there ends, and its delayed will is due.
     pub clean: bool,
     /// How long the session lives on after its connection, in seconds, `u32::MAX`: for ever; 0: it is not kept.
     pub expiry_secs: u32,
@@ -92,6 +98,9 @@ pub enum WillFate {
         /// Will Delay Interval.
         delay_secs: u32,
     },
+    /// The client was turned away after its session had been opened: its will is none, and those that its return would
+    /// have called back are due as they were.
+    Refused,
     /// The bus stops, which is not the client's death: the will stays, and counts as one of a bus that was killed.
     Kept,
 }
@@ -129,6 +138,11 @@ pub struct Opened {
     pub resumed: Option<Box<Resumed>>,
     /// The first offset that the log still has: a lane that wants an earlier one has been overtaken by retention.
     pub oldest: Offset,
+    /// Events in flight that retention deleted before the state knew that they were, ascending.
+    pub lost: Vec<Offset>,
+    /// There are delayed wills that the client's return calls back: [`Operation::Entered`] or [`WillFate::Refused`] has to
+    /// follow.
+    pub recalls: bool,
 }
 
 /// What there was of a session.

@@ -244,8 +244,7 @@ impl World {
         let delay_secs = rng.pick(&[0, 0, 2, 100]);
         let is_v5 = client.plan.version == Version::V5;
         let delay_secs = if is_v5 { delay_secs } else { 0 };
-        let disk_fails = self.plan.faults.errors || self.plan.faults.full;
-        client.wills.connect(has_will.then_some((key, delay_secs)), disk_fails);
+        client.wills.connect(has_will.then_some((key, delay_secs)), self.now.ms);
         client.starts_clean = clean;
         client.session_until_us = client.session_until_us.filter(|_| !clean);
         let (payload, retain) = (key.text(), rng.percent(30));
