@@ -19,9 +19,13 @@ pub enum Reading {
     },
 }
 
-/// A range of the log that a lane wanted and that is gone: told with one message.
+/// Ranges that a gap names one by one; what comes beyond them is told as one that is gone in part.
+const RANGES_MAX: usize = 16;
+
+/// Ranges of the log that a lane wanted and that are gone: told with one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
+    /// A line for each.
     text: Box<str>,
     /// The message that tells it, once that is queued: it may be dropped from the outbox and be read again.
     told_at: Option<Offset>,
@@ -33,17 +37,49 @@ impl Gap {
         Gap { text: text.into(), told_at: None }
     }
 
-    /// Another range behind it is gone before it was told: both are told as one. `next`: where the other begins.
+    /// Another range behind it is gone before it was told: both are told at once. `next`: where the other begins. What
+    /// stands between them is there, so that they are one only if they meet.
     pub fn and_then(self, next: Offset, to: Offset, why: &str) -> Gap {
-        let is_told = self.told_at.is_some_and(|told_at| told_at < next);
-        let from = self.text.split_once("..").map(|(from, _)| from).filter(|_| !is_told);
-        match from {
-            Some(from) => Gap::new(format!("{from}..{to} {why}")),
-            None => Gap::new(format!("{next}..{to} {why}")),
+        if self.told_at.is_some_and(|told_at| told_at < next) {
+            return Gap::new(format!("{next}..{to} {why}"));
+        }
+        let (before, last) = match self.text.rsplit_once('\n') {
+            Some((before, last)) => (Some(before), last),
+            None => (None, &*self.text),
+        };
+        let parsed = last.split_once(' ').and_then(|(range, why)| Some((range.split_once("..")?, why)));
+        let is_full = before.is_some_and(|before| before.lines().count() + 1 >= RANGES_MAX);
+        let grown = match parsed {
+            Some(((from, end), known)) if end.parse() == Ok(next - 1) && !known.starts_with("in part") => {
+                Some(format!("{from}..{to} {why}"))
+            }
+            Some(((from, _), _)) if is_full => Some(format!("{from}..{to} in part: {why}")),
+            _ => None,
+        };
+        Gap::new(match (before, grown) {
+            (Some(before), Some(grown)) => format!("{before}\n{grown}"),
+            (None, Some(grown)) => grown,
+            (_, None) => format!("{}\n{next}..{to} {why}", self.text),
+        })
+    }
+
+    /// That of another lane that goes on as one with this one's.
+    pub fn and(self, other: Option<Gap>) -> Gap {
+        match other {
+            Some(other) if self.told_at.is_none() && other.told_at.is_none() => {
+                Gap::new(format!("{}\n{}", self.text, other.text))
+            }
+            Some(other) if other.told_at.is_none() => other,
+            _ => self,
         }
     }
 
-    /// As `<from>..<to> <why>`.
+    /// Each range, as `<from>..<to> <why>`.
+    pub fn ranges(&self) -> impl Iterator<Item = &str> {
+        self.text.lines()
+    }
+
+    /// As it is stored: each range in a line.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -59,7 +95,7 @@ impl Gap {
 pub struct Lane {
     /// Where it reads.
     pub reading: Reading,
-    /// A gap it has to declare with the next message (MQTT 5), as `<from>..<to> <why>`.
+    /// A gap it has to declare with the next message (MQTT 5).
     pub gap: Option<Gap>,
     /// It counts as a replay in the budget of `[limits]`.
     pub counted: bool,
@@ -170,5 +206,21 @@ mod tests {
         assert_eq!(told.and_then(8, 9, "gone too").text(), "8..9 gone too");
         let to_be_read_again = Gap { told_at: Some(5), ..untold };
         assert_eq!(to_be_read_again.and_then(5, 9, "gone too").text(), "2..9 gone too");
+    }
+
+    /// Found by the simulation.
+    #[test]
+    fn what_stands_between_two_gaps_is_not_said_to_be_gone() {
+        let gap = Gap::new("11..11 gone".into()).and_then(14, 17, "gone").and_then(18, 18, "gone");
+        assert_eq!(gap.ranges().collect::<Vec<_>>(), ["11..11 gone", "14..18 gone"]);
+        let both = gap.and(Some(Gap::new("3..4 gone".into())));
+        assert_eq!(both.ranges().collect::<Vec<_>>(), ["11..11 gone", "14..18 gone", "3..4 gone"]);
+    }
+
+    #[test]
+    fn very_many_gaps_take_no_more_than_a_few_lines() {
+        let many = (1..1_000).fold(Gap::new("1..1 gone".into()), |gap, n| gap.and_then(n * 3, n * 3, "gone"));
+        assert_eq!(many.ranges().count(), RANGES_MAX);
+        assert_eq!(many.ranges().last(), Some("45..2997 in part: gone"));
     }
 }
