@@ -318,6 +318,9 @@ impl State {
         let Some(store) = self.shelf.store() else {
             return Err(StoreError::Unavailable("it is not open".into()));
         };
+        if store.is_view() {
+            return Err(StoreError::NotTried("it has to be written anew".into()));
+        }
         self.file.check_room(self.pending.bytes())?;
         store.write(&self.pending, self.view_at)
     }
@@ -355,6 +358,11 @@ impl State {
     /// are turned away.
     fn not_written(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
         self.fail(error, now, turn);
+        self.turn_away_all(error, now, turn);
+    }
+
+    /// Answers those whose opening cannot be written.
+    pub(super) fn turn_away_all(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
         for opening in std::mem::take(&mut self.opening) {
             let outcome = match (opening.created, opening.will) {
                 (false, None) => Ok(opening.outcome),
@@ -378,9 +386,13 @@ impl State {
             );
             turn.notes.push(StateNote::Bad(line));
         }
-        // After a failed call redb wants the file opened anew. If there was no room, none was made, and reading goes on.
-        if !matches!(error, StoreError::NoRoom(_)) {
-            self.closing = self.shelf.put(None).or(self.closing.take());
+        // After a failed call redb wants the file opened anew. If nothing was tried, reading goes on.
+        if !matches!(error, StoreError::NotTried(_)) {
+            let failed = self.shelf.put(None);
+            if failed.as_ref().is_some_and(|store| store.is_in_doubt()) {
+                self.file.doubt();
+            }
+            self.closing = failed.or(self.closing.take());
         }
     }
 

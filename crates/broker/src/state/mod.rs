@@ -11,6 +11,7 @@ mod fire;
 mod known;
 mod names;
 mod open;
+mod overlay;
 mod page;
 mod pages;
 mod queue;
