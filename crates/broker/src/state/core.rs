@@ -12,6 +12,7 @@ use crate::state::names::StoredNames;
 use crate::state::queue::{Asked, Job, Queue, Redacted};
 use crate::state::reader::{Shelf, StateKeep, StateReader};
 use crate::state::request::{Answer, OpenRefusal, Opened, Operation};
+use crate::state::rescue::Rescued;
 use crate::state::store::{Store, StoreError};
 use crate::state::wills::{DueWill, WillOutcome, Wills};
 use firehose_log::{Offset, Read};
@@ -43,6 +44,7 @@ pub struct State {
     pub(super) pending: Pending,
     pub(super) known: KnownSessions,
     pub(super) wills: Wills,
+    pub(super) rescued: Rescued,
     /// Everything up to here is in the file or in `pending`.
     pub(super) view_at: Offset,
     /// What the file says of it.
@@ -87,6 +89,8 @@ pub struct Turn {
     pub wills: Vec<DueWill>,
     /// To be run now, in order.
     pub jobs: Vec<Job>,
+    /// The file was lost: every shard is to be told, behind the answers ([`Message::StateLost`]).
+    pub lost: bool,
     /// For the log file of the process.
     pub notes: Vec<StateNote>,
     /// There is more to do at once.
@@ -133,6 +137,7 @@ impl State {
             pending: Pending::default(),
             known: KnownSessions::default(),
             wills: Wills::default(),
+            rescued: Rescued::default(),
             view_at: 0,
             stored_applied: 0,
             start_head,

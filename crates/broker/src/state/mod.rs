@@ -18,6 +18,7 @@ mod queue;
 mod reader;
 mod record;
 mod request;
+mod rescue;
 mod sessions;
 mod store;
 mod stored;
@@ -31,7 +32,7 @@ pub use names::StoredNames;
 pub use open::{StateError, StateReport};
 pub use queue::{Job, Queue, Redacted};
 pub use reader::{RetainedEntries, StateKeep, StateReader};
-pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Resumed, WillFate};
+pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Rescue, Resumed, WillFate};
 pub use stored::{
     Progress, SessionName, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
     StoredWill,

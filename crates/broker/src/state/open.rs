@@ -71,6 +71,8 @@ impl State {
                 )));
             }
         }
+        // Nobody is connected yet.
+        state.rescued = Default::default();
         let report = StateReport {
             sessions: state.known.len(),
             wills: state.wills.len(),
@@ -227,28 +229,17 @@ impl State {
                  and permissions"
             ))
         })?;
+        let is_running = self.view_at > 0 || self.known.len() > 0;
         self.forget_all(turn);
+        let connected =
+            if is_running { ", but sessions of connected clients, which are saved anew" } else { "" };
         turn.notes.push(StateNote::Bad(format!(
-            "the state file {path} cannot be opened ({error}) and was set aside as {kept}: sessions and wills are gone; \
-             retained messages are rebuilt from the log"
+            "the state file {path} cannot be opened ({error}) and was set aside as {kept}: sessions and wills are \
+             gone{connected}; retained messages are rebuilt from the log"
         )));
         if let Err(error) = self.make() {
             self.fail(&error, now, turn);
         }
         Ok(())
-    }
-
-    fn forget_all(&mut self, _turn: &mut Turn) {
-        for hash in self.known.hashes().chain(self.wills.sessions()) {
-            self.names.remove(hash);
-        }
-        self.known = Default::default();
-        self.wills = Default::default();
-        self.pending = Default::default();
-        self.view_at = 0;
-        self.stored_applied = 0;
-        self.shelf.set_applied(0);
-        self.shelf.pages.changed(0);
-        self.queue.rewind();
     }
 }
