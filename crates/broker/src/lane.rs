@@ -50,7 +50,7 @@ impl Gap {
         let parsed = parsed(last);
         let is_full = before.is_some_and(|before| before.lines().count() + 1 >= RANGES_MAX);
         let grown = match parsed {
-            Some((from, end, known)) if end + 1 == next && !known.starts_with("in part") => {
+            Some((from, end, known)) if next.checked_sub(1) == Some(end) && !known.starts_with("in part") => {
                 Some(format!("{from}..{to} {why}"))
             }
             Some((from, _, _)) if is_full => Some(format!("{from}..{to} in part: {why}")),
