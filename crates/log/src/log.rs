@@ -22,7 +22,7 @@ pub struct LogConfig {
     pub disk_reserve_bytes: u64,
     /// How often the free space is looked at, in seconds; 0: at each upkeep.
     pub disk_check_secs: u64,
-    /// Bytes of recent batches that are kept in memory for readers.
+    /// Bytes of memory for recent batches, as [`crate::Batch::memory_bytes`] has it: readers near the head get them from there.
     pub tail_bytes: usize,
     /// Bytes of durable batches after which the index of the segment that is written is stored, so that a start has
     /// only what follows to look through.
