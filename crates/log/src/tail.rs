@@ -8,7 +8,7 @@ use crate::event::Offset;
 
 /// Bytes of memory for batches that are kept because they are not durable yet. Beyond it the oldest are let go: should
 /// the sync then fail, they are read back from the file that failed. An allocator may keep as much for each shard.
-pub(crate) const UNSYNCED_BYTES_MAX: usize = 12 << 20;
+pub(crate) const UNSYNCED_BYTES_MAX: usize = 8 << 20;
 
 /// The newest batches of the log, without a hole.
 pub(crate) struct Tail {

@@ -17,7 +17,7 @@ use crate::shared::{Shared, begun, write_fully};
 /// Submissions of one `writev`: the system takes no more slices.
 const WRITE_SLICES_MAX: usize = 1024;
 /// Bytes that are not durable above which a commit should come soon: they are in memory until then.
-const COMMIT_BYTES: u64 = 3 << 20;
+const COMMIT_BYTES: u64 = 2 << 20;
 
 /// The state of writing. Behind a lock, since a failed sync moves it to a new segment.
 pub(crate) struct Writer {
