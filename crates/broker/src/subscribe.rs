@@ -157,7 +157,7 @@ impl Shard {
 
     /// The mark has its place in the order: everything up to `head` came before.
     pub(crate) fn sequenced(&mut self, token: u64, head: Offset) {
-        if self.ask_state(token) {
+        if self.ask_state(token) || self.rescue(token, head) {
             return;
         }
         let Some(pending) = self.pending.remove(&token) else { return };

@@ -47,6 +47,8 @@ pub enum Operation {
         /// Whose.
         name: Arc<SessionName>,
     },
+    /// The state lost its file, and here is a session whose client is connected.
+    Rescue(Box<Rescue>),
     /// The session's connection ended.
     Gone {
         /// Whose.
@@ -63,6 +65,7 @@ impl Operation {
     pub fn hash(&self) -> u64 {
         match self {
             Operation::Open(open) => open.name.hash,
+            Operation::Rescue(rescue) => rescue.name.hash,
             Operation::Subscriptions { name, .. }
             | Operation::Progress { name, .. }
             | Operation::Forget { name, .. }
@@ -85,6 +88,21 @@ pub struct Open {
     pub address: Option<crate::limits::AddressKey>,
     /// Its will: stored before CONNACK.
     pub will: Option<StoredWill>,
+}
+
+/// A session that is to be known again. Its subscriptions and its progress follow.
+#[derive(Debug)]
+pub struct Rescue {
+    /// Whose.
+    pub name: Arc<SessionName>,
+    /// As in [`Open`].
+    pub expiry_secs: u32,
+    /// As in [`Open`].
+    pub address: Option<crate::limits::AddressKey>,
+    /// Packet ids of QoS 2 messages that it published and did not release, as far as they have a place up to `head`.
+    pub received: Vec<u16>,
+    /// What was published behind this place the state saw itself.
+    pub head: Offset,
 }
 
 /// What becomes of a session's will when its connection ends.

@@ -1,6 +1,7 @@
 //! What shards ask of the state: sessions come, are saved, go, and expire; wills are stored and come due.
 
 use crate::action::Now;
+use crate::limits::AddressKey;
 use crate::state::change::WillKey;
 use crate::state::core::{Opening, State, StateNote, Turn};
 use crate::state::known::Known;
@@ -34,6 +35,7 @@ impl State {
                 }
                 return true;
             }
+            Operation::Rescue(rescue) => self.rescue(*rescue),
             Operation::Subscriptions { name, cursors, subscriptions } => {
                 if self.known.contains(name.hash) {
                     self.pending.session(name.hash).subscriptions =
@@ -66,6 +68,7 @@ impl State {
         turn: &mut Turn,
     ) -> Result<(), OpenRefusal> {
         let hash = open.name.hash;
+        self.rescued.forget(hash);
         let has_expired = self.has_expired(hash, now);
         let kept = self.known.contains(hash) && !has_expired && !open.clean;
         if (open.clean || open.will.is_some() || (!kept && open.expiry_secs > 0))
@@ -181,13 +184,14 @@ impl State {
         self.known.insert(hash, Known { anonymous, address: open.address, life });
         let change = self.pending.session(hash);
         change.wiped = true;
-        change.record = Some(record_of(&open.name, open));
+        change.record = Some(record_of(&open.name, open.address));
         change.life = Some(life);
         Ok(())
     }
 
     /// A session's connection ended.
     fn left(&mut self, hash: u64, expiry_secs: u32, fate: WillFate, now: Now) {
+        self.rescued.forget(hash);
         if let Some(key) = self.wills.attached(hash) {
             match fate {
                 WillFate::Dropped | WillFate::Refused => self.drop_will(key),
@@ -288,12 +292,12 @@ impl State {
     }
 }
 
-fn record_of(name: &SessionName, open: &Open) -> SessionRecord {
+pub(super) fn record_of(name: &SessionName, address: Option<AddressKey>) -> SessionRecord {
     SessionRecord {
         user: name.scope.user.clone(),
         scope_address: name.scope.address,
         client_id: name.client_id.clone(),
         assigned: name.assigned,
-        address: open.address,
+        address,
     }
 }

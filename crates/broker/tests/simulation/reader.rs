@@ -165,7 +165,7 @@ impl Reader {
     /// A PUBLISH came, and it is not one that came before under the same packet id.
     pub fn got(&mut self, got: &Got, ledger: &Ledger) {
         self.count += 1;
-        if let Some(gap) = got.user("firehose-gap") {
+        for (_, gap) in got.user.iter().filter(|(name, _)| name == "firehose-gap") {
             self.declared(gap, ledger);
         }
         let topic = TopicName::new(&got.topic).expect("a topic name");
@@ -398,9 +398,7 @@ impl Reader {
         let (from, to) = range.expect("a range");
         let (from, to): (Offset, Offset) = (from.parse().expect("a number"), to.parse().expect("a number"));
         let there = (from..=to).find(|offset| *offset >= ledger.oldest && !ledger.is_damaged(*offset));
-        // How far damage goes depends on how much was read at once.
-        let is_damage = (from..=to).any(|offset| ledger.is_damaged(offset));
-        let there = there.filter(|_| !ledger.is_flipped && !is_damage);
+        let there = there.filter(|_| !ledger.is_flipped && !gap.contains(" in part: "));
         assert_eq!(there, None, "declared to be gone, and is there: {gap}, oldest {}", ledger.oldest);
         self.gaps.push((from, to));
     }

@@ -337,12 +337,12 @@ impl World {
         }
     }
 
-    /// What the state has to say. Only a disk that failed, or a bit that turned, may cost it its file.
+    /// What the state has to say. Only a bit that turned may cost it its file.
     fn hear_state(&mut self) {
         let notes = self.bus.as_mut().map(|bus| std::mem::take(&mut bus.state.notes));
         for note in notes.unwrap_or_default() {
             if note.contains("set aside") {
-                assert!(self.plan.faults.errors || self.is_flipped, "{note}");
+                assert!(self.is_flipped, "{note}");
                 for client in &mut self.clients {
                     client.doubt(&mut lock(&self.ledger));
                 }
