@@ -194,6 +194,7 @@ impl Writer {
                 let why = format!(
                     "a write failed ({error}), could not be cut back ({cut}) nor left behind ({roll})"
                 );
+                let _ = shared.read_only.set(why.clone());
                 self.refusing = Some(Refusal::ReadOnly(why));
             }
         }

@@ -213,7 +213,13 @@ impl State {
         self.run_jobs(&mut turn);
         self.hand_out_wills(now, &mut turn);
         turn.next_ms = self.next_ms(now);
+        self.tell_stats();
         turn
+    }
+
+    pub(super) fn tell_stats(&self) {
+        let (sessions, wills) = (self.known.len(), self.wills.len());
+        self.queue.stats().set(sessions, wills, self.shelf.applied(), self.failing());
     }
 
     /// Writes everything that can be, however long it has waited: the last turn before the bus stops. `durable` as in
@@ -327,11 +333,16 @@ impl State {
             return Err(StoreError::NotTried("it has to be written anew".into()));
         }
         self.file.check_room(self.pending.bytes(), self.pending.brings_nothing_new())?;
+        let began_us = self.file.monotonic_us();
         let written = store.write(&self.pending, self.view_at);
         if matches!(written, Err(StoreError::Full(_))) {
             self.file.used_up();
         }
-        written
+        written?;
+        let stats = self.queue.stats();
+        stats.commits.add(1);
+        stats.commit_us.add(self.file.monotonic_us().saturating_sub(began_us));
+        Ok(())
     }
 
     fn written(&mut self, turn: &mut Turn) {

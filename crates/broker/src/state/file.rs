@@ -192,6 +192,11 @@ impl StateFile {
         bytes
     }
 
+    /// For measuring.
+    pub(crate) fn monotonic_us(&self) -> u64 {
+        self.disk.monotonic_us()
+    }
+
     fn set_aside_numbers(&self) -> io::Result<Vec<u64>> {
         let prefix = format!("{}.damaged-", self.name());
         let names = self.disk.list(self.dir())?;

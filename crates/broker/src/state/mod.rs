@@ -20,6 +20,7 @@ mod record;
 mod request;
 mod rescue;
 mod sessions;
+mod stats;
 mod store;
 mod stored;
 mod view;
@@ -33,6 +34,7 @@ pub use open::{StateError, StateReport};
 pub use queue::{Job, Queue, Redacted};
 pub use reader::{RetainedEntries, StateKeep, StateReader};
 pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Rescue, Resumed, WillFate};
+pub use stats::StateStats;
 pub use stored::{
     Progress, SessionName, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
     StoredWill,

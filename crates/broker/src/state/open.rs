@@ -71,6 +71,7 @@ impl State {
                 )));
             }
         }
+        state.tell_stats();
         // Nobody is connected yet.
         state.rescued = Default::default();
         let report = StateReport {
@@ -160,6 +161,7 @@ impl State {
         let Some((store, meta)) = self.file.open(self.read.log_id(), self.read.head())? else {
             if self.read.head() > 0 {
                 self.miss(turn);
+                self.queue.stats().rebuilds.add(1);
             }
             return self.make();
         };

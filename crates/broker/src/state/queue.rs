@@ -3,6 +3,7 @@
 use crate::bell::Bell;
 use crate::state::change::WillKey;
 use crate::state::request::Request;
+use crate::state::stats::StateStats;
 use crate::state::wills::WillOutcome;
 use crate::sync::{Mutex, lock};
 use firehose_log::{Batch, Offset, Refusal};
@@ -58,6 +59,7 @@ pub struct Queue {
     /// Why nothing more will ever be durable.
     log_failure: OnceLock<String>,
     bell: Bell,
+    stats: StateStats,
 }
 
 impl Queue {
@@ -75,6 +77,7 @@ impl Queue {
             wants_durable: AtomicU64::new(0),
             log_failure: OnceLock::new(),
             bell: Bell::default(),
+            stats: StateStats::default(),
         }
     }
 
@@ -138,6 +141,19 @@ impl Queue {
     /// Up to where a commit of the log is wanted.
     pub fn wants_durable(&self) -> Offset {
         self.wants_durable.load(Ordering::Acquire)
+    }
+
+    /// How the state is, in numbers.
+    pub fn stats(&self) -> &StateStats {
+        &self.stats
+    }
+
+    /// How many events the view is behind `head`, if any of them matters to it.
+    pub fn lag(&self, head: Offset) -> u64 {
+        match self.is_applied(head) {
+            true => 0,
+            false => head.saturating_sub(self.stats.applied()),
+        }
     }
 
     /// What wakes the state's thread.

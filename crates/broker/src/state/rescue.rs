@@ -59,6 +59,7 @@ impl State {
         self.shelf.set_applied(0);
         self.shelf.pages.changed(0);
         self.queue.rewind();
+        self.queue.stats().rebuilds.add(1);
         turn.lost = true;
     }
 

@@ -26,6 +26,7 @@ fn check_rebuilt(mut bed: Bed, what: &str) {
         assert!(line.contains(part), "{what}: {line}");
     }
     bed.settle();
+    assert_eq!(bed.state.queue().stats().rebuilds.get(), 1, "{what}");
     assert_eq!(bed.retained("t/#").len(), 50, "{what}");
     assert!(bed.open(open(&name("a"))).unwrap().resumed.is_none(), "{what}");
     let bed = bed.restart();

@@ -20,6 +20,7 @@ fn failed() -> (Bed, u64) {
     let token = bed.submit(vec![Operation::Progress { name: a, progress: progress(5) }]);
     assert!(bed.settle().answers.is_empty());
     assert_eq!(bed.notes.len(), 1, "{:?}", bed.notes);
+    assert!(bed.state.queue().stats().failure().is_some());
     (bed, token)
 }
 
@@ -62,6 +63,7 @@ fn a_save_is_answered_when_the_file_was_written_anew() {
         assert!(matches!(&answers[..], [(_, answer)] if answer.token() == token), "{answers:?}");
         assert!(matches!(bed.notes[..], [StateNote::Bad(_), StateNote::Good(_)]), "{:?}", bed.notes);
         assert_eq!(names(&bed), ["state.redb"]);
+        assert_eq!(bed.state.queue().stats().failure(), None);
         bed.state_disk.evict();
         check(bed.lose_power_partly(seed), true, "written anew");
     }
