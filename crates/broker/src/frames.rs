@@ -21,6 +21,8 @@ pub struct FrameAt {
     pub frame: Frame,
     /// The event's offset; 0 for a publication that is not logged.
     pub offset: Offset,
+    /// It has a Message Expiry Interval.
+    pub expires: bool,
 }
 
 /// A sealed buffer of frames.
@@ -151,7 +153,9 @@ impl TurnFrames {
         let (first, start) = (sealed.frames.len() as u32, sealed.bytes.len());
         for (offset, event) in events {
             if let Ok(frame) = encode_event(&mut sealed.bytes, shape, recorded, &event) {
-                sealed.frames.push(FrameAt { frame, offset });
+                let mut attributes = event.attributes.iter();
+                let expires = attributes.any(|it| matches!(it, Attribute::MessageExpiry(_)));
+                sealed.frames.push(FrameAt { frame, offset, expires });
             }
         }
         Range {

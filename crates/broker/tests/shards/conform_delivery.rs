@@ -230,3 +230,31 @@ fn what_is_retained_outlives_the_session_of_its_publisher() {
         assert_eq!(got, [("kept".to_owned(), true)]);
     }
 }
+
+#[test]
+fn what_expires_while_it_waits_for_its_client_is_not_sent() {
+    for (version, is_shut) in [(Version::V5, true), (Version::V5, false), (Version::V311, false)] {
+        for qos in if is_shut { 1..3 } else { 0..3 } {
+            let mut world = World::open();
+            let publisher = world.client(Version::V5, "p");
+            let list = [Property::ReceiveMaximum(1)];
+            let reader = world.client_with(version, "r", if is_shut { &list } else { &[] });
+            world.subscribed(reader, "t", qos);
+            publish_with(&mut world, publisher, publish("t", "first", 1, 1), &[]);
+            assert_eq!(messages(&mut world, reader).len(), 1);
+            if !is_shut {
+                world.clients[reader].room = 0;
+            }
+            publish_with(&mut world, publisher, publish("t", "short", 2, 2), &[Property::MessageExpiry(5)]);
+            publish_with(&mut world, publisher, publish("t", "long", 2, 3), &[Property::MessageExpiry(100)]);
+            world.pass(30_000);
+            match is_shut {
+                true => answer(&mut world, reader, Packet::PubAck, 1, Reason::Success),
+                false => world.drain_wire(reader, usize::MAX),
+            }
+            let got = messages(&mut world, reader);
+            assert_eq!(got.iter().map(|it| (&*it.payload, it.qos)).collect::<Vec<_>>(), [("long", qos)]);
+            assert_eq!(got[0].has("MessageExpiry(70)"), version == Version::V5, "{got:?}");
+        }
+    }
+}
