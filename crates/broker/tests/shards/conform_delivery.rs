@@ -213,6 +213,27 @@ fn a_payload_format_indicator_goes_on_as_it_came() {
 }
 
 #[test]
+fn a_retained_message_of_any_qos_takes_the_place_of_the_one_before() {
+    for version in VERSIONS {
+        for (first, second) in [0, 1, 2].into_iter().flat_map(|first| [0, 1, 2].map(|second| (first, second)))
+        {
+            let mut world = World::open();
+            let publisher = world.client(version, "p");
+            world.clients[publisher].acknowledges = true;
+            for (payload, qos) in [("before", first), ("now", second)] {
+                let packet = Publish { retain: true, ..publish("t", payload, qos, u16::from(qos)) };
+                world.send_packet(publisher, &Packet::Publish(packet));
+                world.settle();
+            }
+            let late = world.client(version, "late");
+            world.subscribe(late, &[("t", options(2))], &[]);
+            let got = messages(&mut world, late);
+            assert_eq!(got.iter().map(|it| (&*it.payload, it.qos)).collect::<Vec<_>>(), [("now", second)]);
+        }
+    }
+}
+
+#[test]
 fn what_is_retained_outlives_the_session_of_its_publisher() {
     for version in VERSIONS {
         let mut world = World::open();
