@@ -20,6 +20,7 @@ mod partial;
 mod publish;
 mod reload;
 mod replay;
+mod rescue;
 mod resend;
 mod resume;
 mod retained;

@@ -5,14 +5,16 @@
 use crate::frames::{Recorded, Shape, encode_event};
 use crate::gate::Gate;
 use crate::inflight::{Acknowledged, Inflight};
+use crate::lane::Gap;
 use crate::outbox::{Flushed, Outbox, OwnFrame, Scratch, Wire};
-use crate::session::Session;
+use crate::session::{Session, Subscription, filter_cost_bytes};
 use crate::shard::{Action, Shard};
 use crate::state::{StoredInflight, StoredState};
 use firehose_log::{Batch, Offset, ReadError};
 use firehose_mqtt::{AckKind, Property, QoS, Reason, Version, encode_ack, patch};
-use firehose_topic::TopicName;
+use firehose_topic::{TopicFilter, TopicName};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Messages asked of the log at once.
@@ -34,6 +36,18 @@ pub(crate) struct Resend {
     /// Whole packets that go before everything queued.
     ready: VecDeque<OwnFrame>,
     ready_bytes: usize,
+    /// Subscriptions that ended while messages waited: what was begun for them still names them.
+    ended: Vec<Ended>,
+}
+
+/// A subscription with an identifier that the client has ended.
+#[derive(Debug)]
+struct Ended {
+    filter: TopicFilter,
+    id: u32,
+    no_local: bool,
+    /// The first offset that counted for it, and the first that it did not come to.
+    offsets: Range<Offset>,
 }
 
 impl Resend {
@@ -67,6 +81,16 @@ impl Resend {
             self.waiting.push_front((frame.packet_id, is_dup(&frame.bytes)));
         }
         self.ready_bytes = 0;
+    }
+
+    /// Keeps what is needed to name a subscription that ends, unless all of them together would cost more than
+    /// `bytes_max`. `upto`: the first offset that its lane did not come to.
+    pub(crate) fn keep_ended(&mut self, it: Subscription, upto: Offset, bytes_max: usize) {
+        let kept: usize = self.ended.iter().map(|it| filter_cost_bytes(&it.filter, None)).sum();
+        if it.id != 0 && it.from < upto && kept + filter_cost_bytes(&it.filter, None) <= bytes_max {
+            let Subscription { filter, id, from, options, .. } = it;
+            self.ended.push(Ended { filter, id, no_local: options.no_local, offsets: from..upto });
+        }
     }
 
     fn push(&mut self, frame: OwnFrame) {
@@ -156,6 +180,45 @@ impl Session {
         Some(persistence.hold.drop_bytes())
     }
 
+    /// A range is gone that its lanes had come past.
+    fn declare_lost(&mut self, first: Offset, last: Offset, why: &str) {
+        for number in self.lanes() {
+            let may_have_brought = self.of_lane(number).any(|(_, it)| it.from <= last);
+            if let Some(lane) = self.lane_mut(number).filter(|_| may_have_brought) {
+                lane.gap = Some(Gap::widened(lane.gap.take(), first, last, why));
+                self.many = true;
+            }
+        }
+    }
+
+    /// What a message that is sent again has to tell to be gone.
+    fn gap_again(&self, offset: Offset) -> Option<Gap> {
+        self.lanes().find_map(|number| self.lane(number)?.gap_before(offset))
+    }
+
+    /// It is on its way.
+    fn told_again(&mut self, told: &Gap, offset: Offset) {
+        for number in self.lanes() {
+            if let Some(lane) = self.lane_mut(number)
+                && lane.gap_before(offset).is_some_and(|gap| gap.text() == told.text())
+            {
+                lane.told_gap(offset);
+            }
+        }
+    }
+
+    /// A subscription of it ended: messages that are begun and not out are completed as they were begun
+    /// [MQTT-3.10.4-3].
+    pub(crate) fn keep_ended(&mut self, subscription: Subscription, stand: Offset, bytes_max: usize) {
+        let Some(lane) = self.lane(subscription.lane) else { return };
+        let upto = lane.next(stand);
+        if let Some(persistence) = self.persistence.as_deref_mut()
+            && (persistence.resend.is_busy() || persistence.hold.has_messages())
+        {
+            persistence.resend.keep_ended(subscription, upto, bytes_max);
+        }
+    }
+
     /// Whether something has to be sent again before anything new.
     pub(crate) fn is_resending(&self) -> bool {
         self.persistence.as_deref().is_some_and(|it| it.resend.is_busy())
@@ -165,7 +228,7 @@ impl Session {
 impl Shard {
     /// After a flush of a session that has something to save or to send again.
     pub(crate) fn go_on_sending(&mut self, session: u32) {
-        let Some(it) = self.sessions.get(session as usize) else { return };
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let Some(connection) = it.connection.as_deref().filter(|connection| !connection.blocked) else {
             return;
         };
@@ -173,7 +236,13 @@ impl Shard {
         if it.is_resending() {
             return self.resend(session);
         }
-        if has_messages && it.is_persistent() {
+        if let Some(persistence) = it.persistence.as_deref_mut()
+            && !persistence.hold.has_messages()
+        {
+            persistence.resend.ended = Vec::new();
+        }
+        let is_persistent = it.is_persistent();
+        if has_messages && is_persistent {
             while self.hold_messages(session) {}
         }
         // What was before the gate is through: it is open now.
@@ -197,6 +266,26 @@ impl Shard {
             Some(QoS::AtLeastOnce) => it.inflight.as_deref().is_none_or(|window| window.room() > 0),
             Some(QoS::ExactlyOnce) => false,
         }
+    }
+
+    /// What was in flight under these offsets, ascending, cannot be sent again: it counts as through, and is declared by
+    /// every lane that may have brought it.
+    pub(crate) fn lose(&mut self, session: u32, lost: &[Offset], why: &str) {
+        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let (Some(persistence), Some(window)) = (it.persistence.as_deref_mut(), it.inflight.as_deref_mut())
+        else {
+            return;
+        };
+        let is_lost =
+            |it: &StoredInflight| it.state != StoredState::Released && lost.binary_search(&it.offset).is_ok();
+        for entry in window.stored().filter(is_lost).collect::<Vec<_>>() {
+            window.give_up(entry.packet_id);
+            self.stats.messages_dropped.add(1);
+        }
+        persistence.progress_changed = true;
+        self.stats.gaps_declared.add(1);
+        it.declare_lost(*first, *last, why);
     }
 
     /// Makes what comes next ready, or asks the log for it.
@@ -301,8 +390,20 @@ impl Shard {
             let entry = window.get(id).filter(|it| it.state != StoredState::Released);
             let Some(entry) = entry.filter(|it| asked.binary_search(&it.offset).is_ok()) else { break };
             let found = events.binary_search_by_key(&entry.offset, |(offset, _)| *offset);
-            let frame = found.ok().and_then(|at| self.frame_again(it, &entry, dup, &events[at].1));
+            let gap = it.gap_again(entry.offset);
+            let frame = found.ok().and_then(|at| {
+                let batch = &events[at].1;
+                let telling =
+                    gap.as_ref().and_then(|gap| self.frame_again(it, &entry, dup, batch, Some(gap)));
+                match telling {
+                    Some(frame) => Some((frame, gap.as_ref())),
+                    None => self.frame_again(it, &entry, dup, batch, None).map(|frame| (frame, None)),
+                }
+            });
             let Some(it) = self.sessions.get_mut(session as usize) else { return };
+            if let Some((_, Some(gap))) = &frame {
+                it.told_again(gap, entry.offset);
+            }
             let (Some(persistence), Some(window)) =
                 (it.persistence.as_deref_mut(), it.inflight.as_deref_mut())
             else {
@@ -310,7 +411,7 @@ impl Shard {
             };
             persistence.resend.waiting.pop_front();
             match frame {
-                Some(frame) => {
+                Some((frame, _)) => {
                     bytes += frame.bytes.len();
                     persistence.resend.push(frame);
                     self.stats.messages_sent.add(1);
@@ -341,6 +442,7 @@ impl Shard {
         entry: &StoredInflight,
         dup: bool,
         batch: &Batch,
+        gap: Option<&Gap>,
     ) -> Option<OwnFrame> {
         let connection = it.connection.as_deref()?;
         let index = usize::try_from(entry.offset.checked_sub(batch.base())?).ok()?;
@@ -361,7 +463,14 @@ impl Shard {
             subscription.id != 0 && counts && !is_left_out && subscription.filter.matches(topic)
         });
         let mut extra: Vec<Property<'_>> = matching.map(|it| Property::SubscriptionId(it.id)).collect();
+        let ended = it.persistence.iter().flat_map(|persistence| &persistence.resend.ended);
+        let ended = ended.filter(|ended| {
+            let counts = entry.retain || ended.offsets.contains(&entry.offset);
+            counts && !(ended.no_local && is_own) && ended.filter.matches(topic)
+        });
+        extra.extend(ended.map(|it| Property::SubscriptionId(it.id)));
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
+        extra.extend(gap.map(|gap| Property::UserProperty("firehose-gap", gap.text())));
         let qos = match entry.state {
             StoredState::Sent1 => QoS::AtLeastOnce,
             StoredState::Sent2 | StoredState::Released => QoS::ExactlyOnce,

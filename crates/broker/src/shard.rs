@@ -97,6 +97,8 @@ pub struct Shard {
     pub(crate) to_save: Vec<(u32, u32)>,
     /// Clients that wait for the state.
     pub(crate) arrivals: Arrivals,
+    /// The mark behind which the sessions are saved anew, since the state lost its file.
+    pub(crate) rescue_mark: Option<u64>,
     /// Read from the log for lanes, and not flushed once.
     pub(crate) fresh_bytes: usize,
     /// Questions to the log that are not answered.
@@ -160,6 +162,7 @@ impl Shard {
             held_bytes: 0,
             to_save: Vec::new(),
             arrivals: Arrivals::default(),
+            rescue_mark: None,
             fresh_bytes: 0,
             reads: 0,
             starving: VecDeque::new(),
@@ -342,6 +345,7 @@ impl Shard {
             Message::Resolved { token, start } => self.resolved(token, start),
             Message::Fetched { session, events } => self.fetched(session, events),
             Message::State(Answer::Saved { token }) => self.saved(token),
+            Message::StateLost => self.state_lost(),
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
             Message::Retained { scan, page } => self.retained(scan, page),
             Message::Redacted { offset } => self.redacted.push(offset),

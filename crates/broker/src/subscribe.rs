@@ -155,7 +155,7 @@ impl Shard {
 
     /// The mark has its place in the order: everything up to `head` came before.
     pub(crate) fn sequenced(&mut self, token: u64, head: Offset) {
-        if self.ask_state(token) {
+        if self.ask_state(token) || self.rescue(token, head) {
             return;
         }
         let Some(pending) = self.pending.remove(&token) else { return };
@@ -430,14 +430,10 @@ impl Shard {
                     None => known.filter.as_str() == &**filter,
                 })
             });
-            match found {
-                Some(index) => self.remove_subscription(session, index),
-                None => {
-                    reasons.push(Reason::NoSubscriptionExisted);
-                    continue;
-                }
+            reasons.push(if found.is_some() { Reason::Success } else { Reason::NoSubscriptionExisted });
+            if let Some(index) = found {
+                self.remove_subscription(session, index);
             }
-            reasons.push(Reason::Success);
         }
         self.answer_unsubscribe(session, packet_id, &reasons);
     }
@@ -457,6 +453,7 @@ impl Shard {
             scans.end(index as u16);
         }
         let lane = subscription.lane;
+        it.keep_ended(subscription, self.stand, self.shared.limits.subscription_bytes_per_client_max);
         if lane != MAIN && it.of_lane(lane).next().is_none() {
             self.replay_ended(session, lane);
             if let Some(it) = self.sessions.get_mut(session as usize) {

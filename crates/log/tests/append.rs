@@ -101,7 +101,7 @@ fn a_batch_larger_than_a_segment_is_stored_and_read() {
 #[test]
 fn a_read_that_may_not_wait_is_answered_from_memory_or_says_that_it_is_blocked() {
     let disk = MemDisk::new();
-    let mut log = try_open(&disk, firehose_log::LogConfig { tail_bytes: 150, ..config() }).expect("opens");
+    let mut log = try_open(&disk, firehose_log::LogConfig { tail_bytes: 500, ..config() }).expect("opens");
     for payload in ["a", "b", "c", "d"] {
         append(&mut log, &[payload]);
         commit(&mut log).expect("commits");

@@ -12,6 +12,7 @@ use crate::state::names::StoredNames;
 use crate::state::queue::{Asked, Job, Queue, Redacted};
 use crate::state::reader::{Shelf, StateKeep, StateReader};
 use crate::state::request::{Answer, OpenRefusal, Opened, Operation};
+use crate::state::rescue::Rescued;
 use crate::state::store::{Store, StoreError};
 use crate::state::wills::{DueWill, WillOutcome, Wills};
 use firehose_log::{Offset, Read};
@@ -43,6 +44,7 @@ pub struct State {
     pub(super) pending: Pending,
     pub(super) known: KnownSessions,
     pub(super) wills: Wills,
+    pub(super) rescued: Rescued,
     /// Everything up to here is in the file or in `pending`.
     pub(super) view_at: Offset,
     /// What the file says of it.
@@ -87,6 +89,8 @@ pub struct Turn {
     pub wills: Vec<DueWill>,
     /// To be run now, in order.
     pub jobs: Vec<Job>,
+    /// The file was lost: every shard is to be told, behind the answers ([`Message::StateLost`]).
+    pub lost: bool,
     /// For the log file of the process.
     pub notes: Vec<StateNote>,
     /// There is more to do at once.
@@ -133,6 +137,7 @@ impl State {
             pending: Pending::default(),
             known: KnownSessions::default(),
             wills: Wills::default(),
+            rescued: Rescued::default(),
             view_at: 0,
             stored_applied: 0,
             start_head,
@@ -318,6 +323,9 @@ impl State {
         let Some(store) = self.shelf.store() else {
             return Err(StoreError::Unavailable("it is not open".into()));
         };
+        if store.is_view() {
+            return Err(StoreError::NotTried("it has to be written anew".into()));
+        }
         self.file.check_room(self.pending.bytes())?;
         store.write(&self.pending, self.view_at)
     }
@@ -355,6 +363,11 @@ impl State {
     /// are turned away.
     fn not_written(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
         self.fail(error, now, turn);
+        self.turn_away_all(error, now, turn);
+    }
+
+    /// Answers those whose opening cannot be written.
+    pub(super) fn turn_away_all(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
         for opening in std::mem::take(&mut self.opening) {
             let outcome = match (opening.created, opening.will) {
                 (false, None) => Ok(opening.outcome),
@@ -378,9 +391,13 @@ impl State {
             );
             turn.notes.push(StateNote::Bad(line));
         }
-        // After a failed call redb wants the file opened anew. If there was no room, none was made, and reading goes on.
-        if !matches!(error, StoreError::NoRoom(_)) {
-            self.closing = self.shelf.put(None).or(self.closing.take());
+        // After a failed call redb wants the file opened anew. If nothing was tried, reading goes on.
+        if !matches!(error, StoreError::NotTried(_)) {
+            let failed = self.shelf.put(None);
+            if failed.as_ref().is_some_and(|store| store.is_in_doubt()) {
+                self.file.doubt();
+            }
+            self.closing = failed.or(self.closing.take());
         }
     }
 
@@ -430,7 +447,7 @@ impl State {
                     turn.notes.push(StateNote::Bad(line));
                 }
                 Err(error) => {
-                    self.wills.due_at(key, now.ms + WILL_RETRY_MS);
+                    self.wills.again_at(key, now.ms + WILL_RETRY_MS);
                     self.fail(&error, now, turn);
                     return;
                 }
@@ -446,7 +463,7 @@ impl State {
         match outcome {
             WillOutcome::Published => {}
             WillOutcome::Delivered | WillOutcome::Refused => self.drop_will(key),
-            WillOutcome::Later => self.wills.due_at(key, now.ms + WILL_RETRY_MS),
+            WillOutcome::Later => self.wills.again_at(key, now.ms + WILL_RETRY_MS),
         }
     }
 

@@ -11,12 +11,14 @@ mod fire;
 mod known;
 mod names;
 mod open;
+mod overlay;
 mod page;
 mod pages;
 mod queue;
 mod reader;
 mod record;
 mod request;
+mod rescue;
 mod sessions;
 mod store;
 mod stored;
@@ -30,7 +32,7 @@ pub use names::StoredNames;
 pub use open::{StateError, StateReport};
 pub use queue::{Job, Queue, Redacted};
 pub use reader::{RetainedEntries, StateKeep, StateReader};
-pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Resumed, WillFate};
+pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Rescue, Resumed, WillFate};
 pub use stored::{
     Progress, SessionName, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
     StoredWill,

@@ -44,6 +44,8 @@ struct Marked {
     from: Offset,
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
+    /// The end of the last batch that was taken.
+    taken: Offset,
     /// What matters from here on may not be in the file; none: all of it is.
     unapplied: Option<Offset>,
 }
@@ -67,6 +69,7 @@ impl Queue {
                 from: head + 1,
                 batches: VecDeque::new(),
                 bytes: 0,
+                taken: 0,
                 unapplied: Some(0),
             }),
             wants_durable: AtomicU64::new(0),
@@ -194,7 +197,15 @@ impl Queue {
         }
         let batch = marked.batches.pop_front();
         marked.bytes -= batch.as_ref().map_or(0, |batch| batch.bytes_len());
+        marked.taken = batch.as_ref().map_or(marked.taken, |batch| batch.last());
         Ok(batch)
+    }
+
+    /// The view begins anew: what was taken is to be read from the log.
+    pub(crate) fn rewind(&self) {
+        let mut marked = lock(&self.marked);
+        marked.from = marked.from.max(marked.taken + 1);
+        marked.unapplied = Some(0);
     }
 
     /// Everything that matters up to `view_at` is in the file.

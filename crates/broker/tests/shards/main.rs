@@ -26,6 +26,7 @@ mod session_client;
 mod session_in;
 mod session_lanes;
 mod session_out;
+mod session_rescue;
 mod session_seam;
 mod setup;
 mod slow;
