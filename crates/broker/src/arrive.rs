@@ -84,6 +84,8 @@ impl Shard {
             connection.will_delay_secs = connect.will.as_ref().map(crate::will::delay_secs);
         }
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        connection.problem_information =
+            connection.version != Version::V5 || connect.properties.request_problem_information() != Some(0);
         connection.asked_for_expiry = connect.properties.session_expiry().is_some_and(|secs| secs > 0);
         let reason = refused.unwrap_or(Reason::Success);
         write_connack(&mut connection, connect, &arrival, reason, &limits, &granted);

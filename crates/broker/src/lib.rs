@@ -27,6 +27,7 @@ mod retained;
 mod section;
 mod sleepers;
 mod state_thread;
+mod suback;
 mod subscribe;
 mod sync;
 mod will;

@@ -404,6 +404,7 @@ impl Shard {
         self.resume_paused();
         self.sweep_persistent();
         self.sweep_arrivals();
+        self.sweep_expiring();
     }
 
     fn shut_down(&mut self) {

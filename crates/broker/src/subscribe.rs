@@ -2,7 +2,6 @@
 //! subscription gets begins exactly behind the head that its SUBACK may name.
 
 use crate::connection::Pause;
-use crate::hold::Saving;
 use crate::inbound::Flow;
 use crate::lane::{Gap, Lane, MAIN};
 use crate::retained::brings_retained;
@@ -10,10 +9,9 @@ use crate::scan::RETAINED;
 use crate::session::{Subscription, filter_cost_bytes};
 use crate::shard::{Action, Shard};
 use firehose_auth::Verdict;
-use firehose_log::{Cursor, Offset, Since, SinceError, Start};
+use firehose_log::{Offset, Since, SinceError, Start};
 use firehose_mqtt::{
-    Packet, PacketId, PropertiesBuf, Property, QoS, Reason, ReasonsBuf, SubAck, Subscribe, SubscribeItem,
-    SubscribeOptions, UnsubAck, Unsubscribe, Version, encode,
+    PacketId, QoS, Reason, ReasonsBuf, Subscribe, SubscribeItem, SubscribeOptions, Unsubscribe, Version,
 };
 use firehose_topic::{TopicError, TopicFilter, parse_share};
 
@@ -271,7 +269,6 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         it.cursors |= cursors;
         it.change_subscriptions();
-        let cursors = it.cursors;
         let mut since_lane = None;
         let mut reasons = ReasonsBuf::new();
         let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
@@ -279,18 +276,7 @@ impl Shard {
             let reason = plan.and_then(|plan| self.grant(session, plan, id, v5, head, &mut since_lane));
             reasons.push(reason.unwrap_or_else(|reason| if v5 { reason } else { Reason::UnspecifiedError }));
         }
-        let mut properties = PropertiesBuf::new();
-        if cursors && v5 {
-            let recorded_secs = self.now.wall_us.div_euclid(1_000_000);
-            let (log_id, epoch) = (self.shared.log_id, self.shared.epoch);
-            let cursor = Cursor { log_id, epoch, offset: head, recorded_secs }.encode();
-            let _ = properties.push(&Property::UserProperty("firehose-cursor", &cursor));
-        }
-        let (reasons, properties) = (reasons.as_reasons(), properties.as_properties());
-        let suback = Packet::SubAck(SubAck { packet_id, properties, reasons });
-        self.reply_when_saved(session, Saving::Progress, |out, version| {
-            let _ = encode(&suback, version, out);
-        });
+        self.answer_subscribe(session, packet_id, &reasons, head);
     }
 
     /// Enters one subscription; gives the reason code that grants it.
@@ -449,12 +435,7 @@ impl Shard {
                 self.remove_subscription(session, index);
             }
         }
-        let properties = firehose_mqtt::Properties::EMPTY;
-        self.reply_when_saved(session, Saving::Progress, |out, version| {
-            let reasons = reasons.as_reasons();
-            let unsuback = Packet::UnsubAck(UnsubAck { packet_id, properties, reasons });
-            let _ = encode(&unsuback, version, out);
-        });
+        self.answer_unsubscribe(session, packet_id, &reasons);
     }
 
     /// Takes a subscription out of the session and the trie; the last of a replay's lane ends it.

@@ -2,6 +2,11 @@
 //! no thread, and every step is taken by the test.
 
 mod client;
+mod conform_answers;
+mod conform_delivery;
+mod conform_in;
+mod conform_subscriptions;
+mod conform_wills;
 mod connect;
 mod deliver;
 mod disk;

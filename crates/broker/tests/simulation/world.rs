@@ -463,7 +463,7 @@ impl World {
         lock(&self.ledger).published.insert(key.message(), Published { qos, ..Published::default() });
         let payload = key.text();
         let event = Event {
-            flags: Flags::new(qos, retain, false),
+            flags: Flags::new(qos, retain, None),
             topic,
             attributes: Attributes::EMPTY,
             payload: payload.as_bytes(),

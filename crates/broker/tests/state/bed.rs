@@ -127,7 +127,7 @@ impl Bed {
         origin: Origin<'_>,
     ) -> Offset {
         let mut draft = Draft::new();
-        let flags = Flags::new(qos, retain, false);
+        let flags = Flags::new(qos, retain, None);
         let event = Event { flags, topic, attributes: Attributes::EMPTY, payload };
         draft.push(&event, &origin).expect("fits");
         let queue = self.state.queue().clone();
