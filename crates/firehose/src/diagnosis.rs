@@ -190,7 +190,7 @@ mod tests {
         assert!(needs(log.read.as_ref()).is_empty());
         let mut draft = Draft::new();
         let event = Event {
-            flags: Flags::new(1, false, false),
+            flags: Flags::new(1, false, None),
             topic: "a",
             attributes: Attributes::EMPTY,
             payload: b"",
