@@ -113,7 +113,8 @@ fn the_properties_of_a_will_come_unaltered_and_in_order() {
         assert_eq!(user, [("b", "1"), ("a", "2"), ("b", "3")]);
         let mut others: Vec<String> = list[..4].iter().map(|property| format!("{property:?}")).collect();
         let mut properties = got.properties;
-        (others.sort(), properties.sort());
+        others.sort();
+        properties.sort();
         assert_eq!(properties, others);
     }
 }
