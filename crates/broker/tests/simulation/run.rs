@@ -94,9 +94,12 @@ pub fn shrink(seed: u64, failure: Failure) -> (u64, BTreeSet<u64>, Failure) {
 /// Tells of a failure, as briefly as it can be had, and how to see it again.
 pub fn tell(seed: u64, failure: Failure) -> String {
     let first = failure.why.clone();
-    let (steps, left_out, _) = shrink(seed, failure);
+    let (steps, left_out, last) = shrink(seed, failure);
     let shown = run(seed, steps, &left_out, true);
-    let failure = shown.failure.expect("it fails again: a run depends on its seed alone");
+    let failure = shown.failure.unwrap_or_else(|| Failure {
+        why: format!("not again, so that something is not decided by the seed; before: {}", last.why),
+        ..last
+    });
     let taken: Vec<String> =
         (0..steps).filter(|step| !left_out.contains(step)).map(|step| step.to_string()).collect();
     let lines = failure.trace.len().saturating_sub(LINES_MAX);
