@@ -106,6 +106,7 @@ impl Bus {
             secret: state.secret().clone(),
             sys: Arc::default(),
             stored: state.names().clone(),
+            connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: config.durability == Durability::Sync,

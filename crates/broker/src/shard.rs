@@ -37,6 +37,7 @@ use firehose_topic::{TopicFilter, Trie};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// A shard that runs looks every second for clients that were not heard.
 const SWEEP_SECS_MAX: u32 = 1;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub sys: Arc<LatestSys>,
     /// Which sessions the state has.
     pub stored: Arc<StoredNames>,
+    /// Bytes of CONNECTs that wait for the state, of all shards.
+    pub connecting_bytes: Arc<AtomicUsize>,
     /// Names the log in cursors.
     pub log_id: u64,
     /// The log's present epoch.

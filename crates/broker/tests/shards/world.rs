@@ -92,6 +92,7 @@ impl World {
             secret: state.state.secret().clone(),
             sys: Arc::default(),
             stored: state.state.names().clone(),
+            connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: setup.durability == Durability::Sync,
