@@ -590,10 +590,7 @@ impl Scen {
             Rate::PerSec(r) => Pace::Rate(r),
         };
         e.cmd(Cmd::Publish { from: nsub, to: all, t0, w0, w1, stop_at: w1, pace, count: u64::MAX });
-        // all have read until now
         e.sleep_until(w0, || {})?;
-        e.cmd(Cmd::Pause { from: lo, to: hi });
-        let m0 = subject.mem(false);
         let a = subject.sample()?;
         let mut peak = 0;
         e.sleep_until(w1, || peak = peak.max(subject.mem(false).map_or(0, |m| m.rss_kb)))?;
