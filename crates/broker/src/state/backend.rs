@@ -1,5 +1,7 @@
 //! redb's storage over the log's file seam, so that the same fake disk carries log and state.
 
+use crate::state::checked::Checked;
+use crate::sync::{Mutex, lock};
 use firehose_log::File;
 use redb::StorageBackend;
 use std::io::{self, ErrorKind, IoSlice};
@@ -34,8 +36,15 @@ impl Doubt {
 
 /// A file as redb sees it.
 pub(crate) struct Backend {
-    pub file: Arc<dyn File>,
-    pub doubt: Doubt,
+    file: Arc<dyn File>,
+    doubt: Doubt,
+    checked: Mutex<Checked>,
+}
+
+impl Backend {
+    pub(crate) fn new(file: Arc<dyn File>, doubt: Doubt) -> Backend {
+        Backend { file, doubt, checked: Mutex::default() }
+    }
 }
 
 impl std::fmt::Debug for Backend {
@@ -50,7 +59,8 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        read_exact(&*self.file, offset, out)
+        read_exact(&*self.file, offset, out)?;
+        lock(&self.checked).read(offset, out)
     }
 
     /// What it grows by is taken on the disk at once: a write into it does not find the disk full later, when redb is in
@@ -63,7 +73,9 @@ impl StorageBackend for Backend {
                 _ => {}
             }
         }
-        self.file.truncate(len)
+        self.file.truncate(len)?;
+        lock(&self.checked).set_len(len);
+        Ok(())
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
@@ -73,6 +85,7 @@ impl StorageBackend for Backend {
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         self.doubt.check()?;
+        lock(&self.checked).write(offset, data);
         let mut written = 0;
         while written < data.len() {
             match self.file.write_at(&[IoSlice::new(&data[written..])], offset + written as u64) {

@@ -5,6 +5,7 @@
 
 mod backend;
 mod change;
+mod checked;
 mod core;
 mod file;
 mod fire;

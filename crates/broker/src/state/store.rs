@@ -73,7 +73,7 @@ pub(crate) struct Store {
 impl Store {
     /// Opens a state file and checks every page of it; an empty file is made one by [`Store::begin`].
     pub(crate) fn open(file: Arc<dyn File>, doubt: Doubt) -> Result<Store, StoreError> {
-        let backend = Backend { file, doubt: doubt.clone() };
+        let backend = Backend::new(file, doubt.clone());
         Ok(Store { database: open(backend)?, doubt: Some(doubt) })
     }
 

@@ -57,6 +57,8 @@ pub fn run(seed: u64, steps_max: u64, left_out: &BTreeSet<u64>, has_trace: bool)
         outcome.events = world.head();
         outcome.delivered = world.clients.iter().map(|client| client.reader.count).sum();
     }));
+    // The end of a bus may fail as well.
+    let done = done.and_then(|()| catch_unwind(AssertUnwindSafe(|| drop(kept.take()))));
     if done.is_err() {
         let why = SAID.take().unwrap_or_else(|| "a panic without a word".into());
         let trace = kept.map(|world| world.into_trace()).unwrap_or_default();

@@ -146,3 +146,25 @@ fn no_single_flipped_bit_makes_a_panic_or_a_wrong_answer() {
         }
     }
 }
+
+#[test]
+fn a_bit_that_turns_while_the_file_is_open_makes_no_panic_and_the_state_goes_on() {
+    for seed in 0..150 {
+        let mut bed = Bed::new();
+        bed.open(open(&name("a"))).unwrap();
+        bed.settle();
+        bed.state_disk.flip_bit(seed).expect("a byte");
+        for _ in 0..3 {
+            let offset = bed.retain("t", b"1");
+            bed.submit(vec![subscriptions(&name("a"), &["x"])]);
+            bed.settle();
+            bed.pass(1);
+            bed.settle();
+            assert_eq!(bed.retained("t"), [("t".to_owned(), offset)], "{seed}: {:?}", bed.notes);
+        }
+        // It closes the file.
+        let mut bed = bed.begin_on_the_same_disks();
+        bed.settle();
+        assert_eq!(bed.retained("t").len(), 1, "{seed}: {:?}", bed.notes);
+    }
+}
