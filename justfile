@@ -18,6 +18,7 @@ crate name *arguments:
 fmt:
     cargo fmt --all
     cargo fmt --manifest-path fuzz/Cargo.toml
+    cargo fmt --manifest-path tests/clients/rumqttc/Cargo.toml
 
 lint:
     tests/run lint deny

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync/atomic"
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
@@ -27,7 +28,7 @@ func (r *router) Route(packet *packets.Publish) {
 func connect5(address string, router paho.Router, packet *paho.Connect) *paho.Client {
 	connection, err := net.Dial("tcp", address)
 	check(err)
-	client := paho.NewClient(paho.ClientConfig{Conn: connection, Router: router, OnClientError: check})
+	client := paho.NewClient(paho.ClientConfig{Conn: connection, Router: router, OnClientError: broken})
 	packet.CleanStart, packet.KeepAlive = true, 60
 	_, err = client.Connect(context.Background(), packet)
 	check(err)
@@ -44,7 +45,7 @@ func publish5(address, name string, messages []message) {
 		})
 		check(err)
 	}
-	check(client.Disconnect(&paho.Disconnect{}))
+	leave(client)
 }
 
 func subscribe5(address string, r reading) {
@@ -70,5 +71,19 @@ func subscribe5(address string, r reading) {
 	check(err)
 	fmt.Println("ready", answer.Reasons[0])
 	<-done
+	leave(client)
+}
+
+// Set before this side ends the connection: the client then tells of the end as of an error.
+var leaving atomic.Bool
+
+func leave(client *paho.Client) {
+	leaving.Store(true)
 	check(client.Disconnect(&paho.Disconnect{}))
+}
+
+func broken(err error) {
+	if !leaving.Load() {
+		check(err)
+	}
 }

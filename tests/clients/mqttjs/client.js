@@ -1,5 +1,6 @@
 // mqtt.js, as ../run has its clients.
 "use strict";
+const { once } = require("node:events");
 const mqtt = require("mqtt");
 const readline = require("node:readline");
 
@@ -22,6 +23,8 @@ function connect(port, version, options) {
 
 async function publish(port, version) {
   const client = connect(port, version, { username: "sender", password: "sesame" });
+  // What is published before has no order between the levels of QoS.
+  await once(client, "connect");
   const sent = [];
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const [qos, retain, payload, ...topic] = line.split(" ");

@@ -78,9 +78,7 @@ macro_rules! client {
 
 mod v3 {
     use super::*;
-    use rumqttc::{
-        Client, ClientError, Event, MqttOptions, Outgoing, Packet, QoS, SubscribeReasonCode, qos as number,
-    };
+    use rumqttc::{Client, Event, MqttOptions, Outgoing, Packet, QoS, SubscribeReasonCode, qos as number};
 
     client!();
 
@@ -90,8 +88,8 @@ mod v3 {
         options
     }
 
-    fn ask(client: &Client, reading: &Reading, qos: QoS) -> Result<(), ClientError> {
-        client.subscribe(&reading.filter, qos)
+    fn ask(client: &Client, reading: &Reading, qos: QoS) -> Outcome {
+        Ok(client.subscribe(&reading.filter, qos)?)
     }
 
     fn qos(n: u8) -> Option<QoS> {
@@ -104,7 +102,7 @@ mod v5 {
     use rumqttc::Outgoing;
     use rumqttc::v5::mqttbytes::v5::{Packet, SubscribeProperties, SubscribeReasonCode};
     use rumqttc::v5::mqttbytes::{QoS, qos};
-    use rumqttc::v5::{Client, ClientError, Event, MqttOptions};
+    use rumqttc::v5::{Client, Event, MqttOptions};
 
     client!();
 
@@ -114,16 +112,13 @@ mod v5 {
         options
     }
 
-    fn ask(client: &Client, reading: &Reading, qos: QoS) -> Result<(), ClientError> {
+    fn ask(client: &Client, reading: &Reading, qos: QoS) -> Outcome {
         if reading.since == "-" {
-            return client.subscribe(&reading.filter, qos);
+            return Ok(client.subscribe(&reading.filter, qos)?);
         }
         let user_properties = vec![("since".to_owned(), reading.since.clone())];
-        client.subscribe_with_properties(
-            &reading.filter,
-            qos,
-            SubscribeProperties { id: None, user_properties },
-        )
+        let properties = SubscribeProperties { id: None, user_properties };
+        Ok(client.subscribe_with_properties(&reading.filter, qos, properties)?)
     }
 }
 
