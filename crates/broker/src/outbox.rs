@@ -3,6 +3,7 @@
 
 use crate::frames::{Frames, Range};
 use crate::inflight::{Inflight, Place};
+use crate::member::is_shared;
 use crate::scan::RETAINED;
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, patch};
@@ -30,6 +31,12 @@ pub struct Item {
     lane: u16,
     qos: QoS,
     logged: bool,
+}
+
+impl Item {
+    fn place(&self, offset: Offset, retain: bool) -> Place {
+        Place { offset, retain, shared: if is_shared(self.lane) { self.lane } else { 0 } }
+    }
 }
 
 /// A frame of which a part was written; nothing may come before its rest.
@@ -215,6 +222,22 @@ impl Outbox {
         lost
     }
 
+    /// How many messages of a lane are queued.
+    pub fn count(&self, lane: u16) -> usize {
+        let of_lane = self.items.iter().filter(|item| item.lane == lane);
+        of_lane.map(|item| (item.range.end - item.range.first) as usize).sum()
+    }
+
+    /// Drops what is queued for a lane.
+    pub fn drop_lane(&mut self, lane: u16) {
+        let bytes = &mut self.bytes;
+        self.items.retain(|item| {
+            let stays = item.lane != lane;
+            *bytes -= if stays { 0 } else { item.range.bytes as usize };
+            stays
+        });
+    }
+
     /// Gives each lane that has logged messages queued, with the offset of its first.
     pub fn first_offsets(&self) -> Vec<(u16, Offset)> {
         let mut firsts: Vec<(u16, Offset)> = Vec::new();
@@ -243,7 +266,7 @@ impl Outbox {
             let packet_id = window.packet_id(0);
             let mut bytes = Vec::with_capacity(at.frame.len as usize);
             taken += copy_patched(item, item.range.first, packet_id, &mut bytes);
-            window.sent(item.qos, || Place { offset: at.offset, retain: is_retained(&bytes) });
+            window.sent(item.qos, || item.place(at.offset, is_retained(&bytes)));
             out.push(OwnFrame { packet_id, bytes });
             self.pass_first(at.frame.len);
         }
@@ -411,7 +434,7 @@ impl Outbox {
             if item.qos != QoS::AtMostOnce {
                 if let Some(window) = window.as_deref_mut() {
                     let retain = || is_retained(item.range.frames.bytes_of(&at));
-                    window.sent(item.qos, || Place { offset: at.offset, retain: retain() });
+                    window.sent(item.qos, || item.place(at.offset, retain()));
                 }
                 if written < len {
                     let rest = scratch.copies.get(copied + written..copied + len).unwrap_or(&[]);

@@ -3,7 +3,9 @@
 //! page, at the pace of the socket and of Receive Maximum.
 
 use crate::frames::{Recorded, Shape, encode_event};
+use crate::groups::GROUP;
 use crate::inflight::{Acknowledged, Inflight};
+use crate::member::is_shared;
 use crate::outbox::{Flushed, Gate, Outbox, OwnFrame, Scratch, Wire};
 use crate::session::Session;
 use crate::shard::{Action, Shard};
@@ -269,7 +271,9 @@ impl Shard {
         events: Result<Vec<(Offset, Arc<Batch>)>, ReadError>,
     ) {
         self.reads -= 1;
-        if self.sessions.get(session as usize).is_some_and(|it| it.generation == generation) {
+        if session & GROUP != 0 {
+            self.group_fetched((session, generation), events);
+        } else if self.sessions.get(session as usize).is_some_and(|it| it.generation == generation) {
             match events {
                 Ok(events) => self.take_fetched(session, &events),
                 Err(error) => {
@@ -353,7 +357,9 @@ impl Shard {
         let cursor = (it.cursors && v5).then(|| self.cursor_in(batch, entry.offset));
         let matching = it.subscriptions.iter().flatten().filter(|it| {
             let counts = entry.retain || entry.offset >= it.from;
-            it.id != 0 && counts && !(it.options.no_local && is_own) && it.filter.matches(topic)
+            // What a group gave has the identifier of that subscription alone.
+            let brought = if is_shared(it.lane) { it.lane == entry.shared } else { entry.shared == 0 };
+            it.id != 0 && counts && brought && !(it.options.no_local && is_own) && it.filter.matches(topic)
         });
         let mut extra: Vec<Property<'_>> = matching.map(|it| Property::SubscriptionId(it.id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));

@@ -7,6 +7,7 @@ use crate::limits::Limits;
 use crate::message::Message;
 use crate::state::change::{Pending, WillKey};
 use crate::state::file::StateFile;
+use crate::state::groups::KnownGroups;
 use crate::state::known::KnownSessions;
 use crate::state::names::StoredNames;
 use crate::state::queue::{Asked, Job, Queue, Redacted};
@@ -43,6 +44,7 @@ pub struct State {
     pub(super) pending: Pending,
     pub(super) known: KnownSessions,
     pub(super) wills: Wills,
+    pub(super) groups: KnownGroups,
     /// Everything up to here is in the file or in `pending`.
     pub(super) view_at: Offset,
     /// What the file says of it.
@@ -133,6 +135,7 @@ impl State {
             pending: Pending::default(),
             known: KnownSessions::default(),
             wills: Wills::default(),
+            groups: KnownGroups::default(),
             view_at: 0,
             stored_applied: 0,
             start_head,

@@ -8,6 +8,7 @@ mod change;
 mod core;
 mod file;
 mod fire;
+mod groups;
 mod known;
 mod names;
 mod open;
@@ -32,7 +33,7 @@ pub use queue::{Job, Queue, Redacted};
 pub use reader::{RetainedEntries, StateKeep, StateReader};
 pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Resumed, WillFate};
 pub use stored::{
-    Progress, SessionName, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
+    Progress, SessionName, StoredGroup, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
     StoredWill,
 };
 pub use wills::{DueWill, WillOutcome};

@@ -132,8 +132,10 @@ impl State {
     /// Gathers what is known of all sessions and wills. Nobody is connected any more.
     fn index(&mut self, store: &Store, now: Now) -> Result<(), StoreError> {
         let mut unreadable = Vec::new();
+        let mut users = Vec::new();
         store.sessions(|hash, found| {
             let Some((record, life)) = found else { return unreadable.push(hash) };
+            users.push((hash, record.user.clone()));
             let known = Known { anonymous: record.user.is_none(), address: record.address, life };
             self.known.insert(hash, known);
         })?;
@@ -149,6 +151,7 @@ impl State {
             }
         }
         unreadable.into_iter().for_each(|hash| self.pending.wipe(hash));
+        self.index_groups(store, &users)?;
         let mut unreadable = Vec::new();
         store.wills(|key: WillKey, found| match found {
             Some(record) => {
@@ -197,6 +200,7 @@ impl State {
         for hash in self.known.hashes().chain(self.wills.sessions()) {
             self.names.remove(hash);
         }
+        self.forget_groups();
         self.known = Default::default();
         self.wills = Default::default();
         self.pending = Default::default();

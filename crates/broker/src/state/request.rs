@@ -1,6 +1,7 @@
 //! What a shard asks of the state, and what it is answered.
 
-use crate::state::stored::{Progress, SessionName, StoredSubscription, StoredWill};
+use crate::group::GroupKey;
+use crate::state::stored::{Progress, SessionName, StoredGroup, StoredSubscription, StoredWill};
 use firehose_log::Offset;
 use std::sync::Arc;
 
@@ -51,10 +52,34 @@ pub enum Operation {
         /// What becomes of its will.
         will: WillFate,
     },
+    /// A group of a shared subscription comes to life. It stands alone in its request, and is answered with
+    /// [`Answer::Group`].
+    OpenGroup {
+        /// [`GroupKey::hash_with`].
+        hash: u64,
+    },
+    /// How far a group is. It is kept as long as a stored session subscribes to it.
+    SaveGroup {
+        /// Which.
+        key: Arc<GroupKey>,
+        /// [`GroupKey::hash_with`].
+        hash: u64,
+        /// How far.
+        group: StoredGroup,
+        /// A session is about to subscribe that is stored; else nothing is done if there is none.
+        creates: bool,
+    },
+    /// What stands, with the same request, in the progress of a session that is a member of the group: nobody else gets it.
+    Taken {
+        /// The group.
+        hash: u64,
+        /// The offsets.
+        offsets: Vec<Offset>,
+    },
 }
 
 impl Operation {
-    /// The hash of the session that it is about.
+    /// The hash of the session, or of the group, that it is about.
     pub fn hash(&self) -> u64 {
         match self {
             Operation::Open(open) => open.name.hash,
@@ -62,6 +87,9 @@ impl Operation {
             | Operation::Progress { name, .. }
             | Operation::Forget { name, .. }
             | Operation::Gone { name, .. } => name.hash,
+            Operation::OpenGroup { hash }
+            | Operation::SaveGroup { hash, .. }
+            | Operation::Taken { hash, .. } => *hash,
         }
     }
 }
@@ -111,13 +139,20 @@ pub enum Answer {
         /// The session, or why there is none.
         outcome: Result<Opened, OpenRefusal>,
     },
+    /// The answer to [`Operation::OpenGroup`].
+    Group {
+        /// Which request.
+        token: u64,
+        /// How far it was; none: there is no such group.
+        stored: Option<StoredGroup>,
+    },
 }
 
 impl Answer {
     /// Which request it answers.
     pub fn token(&self) -> u64 {
         match self {
-            Answer::Saved { token } | Answer::Opened { token, .. } => *token,
+            Answer::Saved { token } | Answer::Opened { token, .. } | Answer::Group { token, .. } => *token,
         }
     }
 }

@@ -36,6 +36,7 @@ impl State {
             }
             Operation::Subscriptions { name, cursors, subscriptions } => {
                 if self.known.contains(name.hash) {
+                    self.session_subscribes(name.hash, name.scope.user.as_deref(), &subscriptions);
                     self.pending.session(name.hash).subscriptions =
                         Some(SubscriptionsRecord { cursors, subscriptions });
                 }
@@ -52,6 +53,14 @@ impl State {
                 }
             }
             Operation::Gone { name, expiry_secs, will } => self.left(name.hash, expiry_secs, will, now),
+            Operation::OpenGroup { hash } => {
+                turn.answers.push((shard, Answer::Group { token, stored: self.groups.open(hash) }));
+                return true;
+            }
+            Operation::SaveGroup { key, hash, group, creates } => {
+                self.save_group(&key, hash, group, creates);
+            }
+            Operation::Taken { hash, offsets } => self.take_for_member(hash, &offsets),
         }
         false
     }
@@ -180,6 +189,7 @@ impl State {
         if self.known.contains(hash) {
             self.known.remove(hash);
             self.pending.wipe(hash);
+            self.session_subscribes(hash, None, &[]);
         }
     }
 

@@ -92,14 +92,16 @@ impl World {
             secret: state.state.secret().clone(),
             sys: Arc::default(),
             stored: state.state.names().clone(),
+            stored_groups: state.state.group_names().clone(),
+            shards: setup.shards,
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: setup.durability == Durability::Sync,
         };
-        let host = |_| {
+        let host = |number| {
             let stats = Arc::<ShardStats>::default();
             Host {
-                shard: Shard::new(shared.clone(), sequencer.head(), stats.clone()),
+                shard: Shard::new(shared.clone(), number, sequencer.head(), stats.clone()),
                 stats,
                 clients: HashMap::new(),
             }
@@ -414,6 +416,7 @@ impl World {
                 self.questions.push_back((host, question));
                 self.answer(self.questions.len() - 1);
             }
+            Action::ToShard { shard, message } => drop(self.sequencer.send(shard, message)),
             Action::State(request) => {
                 self.state.state.queue().submit(host, request, self.sequencer.head());
             }

@@ -90,6 +90,8 @@ impl Bus {
             secret: state.state.secret().clone(),
             sys: Arc::default(),
             stored: state.state.names().clone(),
+            stored_groups: state.state.group_names().clone(),
+            shards: plan.shards,
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: plan.durability == Durability::Sync,
@@ -106,9 +108,9 @@ impl Bus {
             wall_us,
         );
         sequencer.set_state(state.state.queue().clone());
-        let host = |_| {
+        let host = |number| {
             let stats = Arc::<ShardStats>::default();
-            Host { shard: Shard::new(shared.clone(), head, stats), connections: BTreeMap::new() }
+            Host { shard: Shard::new(shared.clone(), number, head, stats), connections: BTreeMap::new() }
         };
         Ok(Bus {
             sequencer,
@@ -288,6 +290,7 @@ impl Bus {
                     net[*number].paused = appetite == Appetite::Paused;
                 }
             }
+            Action::ToShard { shard, message } => drop(self.sequencer.send(shard, message)),
             Action::State(request) => {
                 self.state.state.queue().submit(host, request, self.sequencer.head());
             }

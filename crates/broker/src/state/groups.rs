@@ -1,0 +1,229 @@
+//! Groups of shared subscriptions: how far each is, and which stored sessions subscribe to it. A group is kept as long as
+//! there is one.
+
+use crate::group::GroupKey;
+use crate::state::core::State;
+use crate::state::names::StoredNames;
+use crate::state::record::{GroupRecord, SubscriptionsRecord};
+use crate::state::store::{Store, StoreError};
+use crate::state::stored::{StoredGroup, StoredSubscription};
+use firehose_log::Offset;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+struct KnownGroup {
+    record: GroupRecord,
+    /// Stored sessions that subscribe to it.
+    sessions: BTreeSet<u64>,
+    /// A session is about to subscribe, and has not been stored with it yet.
+    awaited: bool,
+}
+
+/// All groups of the state.
+#[derive(Default)]
+pub(crate) struct KnownGroups {
+    all: HashMap<u64, KnownGroup>,
+    of_session: HashMap<u64, Vec<u64>>,
+    /// For shards, which ask for a group only if there is one.
+    names: Arc<StoredNames>,
+}
+
+impl KnownGroups {
+    /// Whose groups there are.
+    pub(crate) fn names(&self) -> &Arc<StoredNames> {
+        &self.names
+    }
+
+    /// How far a group is.
+    pub(crate) fn open(&self, hash: u64) -> Option<StoredGroup> {
+        let GroupRecord { group, taken, .. } = &self.all.get(&hash)?.record;
+        let is_free = |offset: &Offset| taken.binary_search(offset).is_err();
+        Some(StoredGroup {
+            next: group.next,
+            pending: group.pending.iter().copied().filter(is_free).collect(),
+            skipped: taken.iter().copied().filter(|offset| *offset >= group.next).collect(),
+        })
+    }
+
+    /// A group went on. Gives what is to be written, if anything is.
+    fn save(&mut self, key: &GroupKey, hash: u64, group: StoredGroup, creates: bool) -> Option<GroupRecord> {
+        if creates && !self.all.contains_key(&hash) {
+            let (user, written) = (key.user.clone(), key.written.clone());
+            let of_group = self.of_session.iter().filter(|(_, groups)| groups.contains(&hash));
+            let sessions = of_group.map(|(session, _)| *session).collect();
+            let record = GroupRecord { user, written, group: StoredGroup::default(), taken: Vec::new() };
+            self.insert(hash, record, sessions);
+        }
+        let known = self.all.get_mut(&hash)?;
+        known.awaited |= creates;
+        let record = &mut known.record;
+        // What was looked at, and is not wanted any more, needs not be told apart.
+        let is_open = |offset: &Offset| *offset >= group.next || group.pending.binary_search(offset).is_ok();
+        record.taken.retain(is_open);
+        // Those from `next` on that it knew of are in the list already, or were taken before the group was made.
+        record.taken.extend(&group.skipped);
+        record.taken.sort_unstable();
+        record.taken.dedup();
+        record.group = StoredGroup { skipped: Vec::new(), ..group };
+        Some(record.clone())
+    }
+
+    fn insert(&mut self, hash: u64, record: GroupRecord, sessions: BTreeSet<u64>) {
+        self.names.insert(hash);
+        self.all.insert(hash, KnownGroup { record, sessions, awaited: false });
+    }
+
+    /// Messages are a member's for good.
+    fn take(&mut self, hash: u64, offsets: &[Offset]) -> Option<GroupRecord> {
+        let record = &mut self.all.get_mut(&hash)?.record;
+        record.taken.extend(offsets);
+        record.taken.sort_unstable();
+        record.taken.dedup();
+        Some(record.clone())
+    }
+
+    /// A stored session subscribes to these groups now. Gives those that nobody stored subscribes to any more.
+    fn session_has(&mut self, session: u64, groups: Vec<u64>) -> Vec<u64> {
+        for hash in &groups {
+            if let Some(known) = self.all.get_mut(hash) {
+                known.sessions.insert(session);
+                known.awaited = false;
+            }
+        }
+        let before = match groups.is_empty() {
+            true => self.of_session.remove(&session),
+            false => self.of_session.insert(session, groups.clone()),
+        };
+        let mut ended = Vec::new();
+        for hash in before.unwrap_or_default().into_iter().filter(|hash| !groups.contains(hash)) {
+            let Some(known) = self.all.get_mut(&hash) else { continue };
+            known.sessions.remove(&session);
+            if known.sessions.is_empty() && !known.awaited {
+                self.all.remove(&hash);
+                self.names.remove(hash);
+                ended.push(hash);
+            }
+        }
+        ended
+    }
+
+    /// Forgets groups that nobody stored subscribes to; gives them.
+    fn forget_unused(&mut self) -> Vec<u64> {
+        let unused = self.all.iter().filter(|(_, known)| known.sessions.is_empty() && !known.awaited);
+        let unused: Vec<u64> = unused.map(|(hash, _)| *hash).collect();
+        for hash in &unused {
+            self.all.remove(hash);
+            self.names.remove(*hash);
+        }
+        unused
+    }
+
+    fn hashes(&self) -> Vec<u64> {
+        self.all.keys().copied().collect()
+    }
+}
+
+impl State {
+    /// Which groups of shared subscriptions there are.
+    pub fn group_names(&self) -> &Arc<StoredNames> {
+        self.groups.names()
+    }
+
+    pub(super) fn save_group(&mut self, key: &GroupKey, hash: u64, group: StoredGroup, creates: bool) {
+        if let Some(record) = self.groups.save(key, hash, group, creates) {
+            self.pending.groups.insert(hash, Some(record));
+        }
+    }
+
+    pub(super) fn take_for_member(&mut self, hash: u64, offsets: &[Offset]) {
+        if let Some(record) = self.groups.take(hash, offsets) {
+            self.pending.groups.insert(hash, Some(record));
+        }
+    }
+
+    /// A session is stored with these subscriptions.
+    pub(super) fn session_subscribes(
+        &mut self,
+        session: u64,
+        user: Option<&str>,
+        list: &[StoredSubscription],
+    ) {
+        let groups = self.groups_among(user, list);
+        let ended = self.groups.session_has(session, groups);
+        self.pending.groups.extend(ended.into_iter().map(|hash| (hash, None)));
+    }
+
+    fn groups_among(&self, user: Option<&str>, list: &[StoredSubscription]) -> Vec<u64> {
+        let shared = list.iter().filter_map(|it| GroupKey::of_user(user, it.written.as_deref()?));
+        shared.map(|key| key.hash_with(&self.secret)).collect()
+    }
+
+    /// Gathers the groups of a file, and which of its sessions subscribe to them. `users` are the sessions, and whose they are.
+    pub(super) fn index_groups(
+        &mut self,
+        store: &Store,
+        users: &[(u64, Option<Box<str>>)],
+    ) -> Result<(), StoreError> {
+        let mut unreadable = Vec::new();
+        store.groups(|hash, found| match found {
+            Some(record) => self.groups.insert(hash, record, BTreeSet::new()),
+            None => unreadable.push(hash),
+        })?;
+        if !self.groups.all.is_empty() {
+            for (session, user) in users {
+                let record: Option<SubscriptionsRecord> = store.subscriptions(*session)?;
+                let list = record.unwrap_or_default().subscriptions;
+                self.session_subscribes(*session, user.as_deref(), &list);
+            }
+        }
+        unreadable.extend(self.groups.forget_unused());
+        self.pending.groups.extend(unreadable.into_iter().map(|hash| (hash, None)));
+        Ok(())
+    }
+
+    pub(super) fn forget_groups(&mut self) {
+        for hash in self.groups.hashes() {
+            self.groups.names.remove(hash);
+        }
+        self.groups = KnownGroups { names: self.groups.names.clone(), ..KnownGroups::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> GroupKey {
+        GroupKey::of_user(Some("u"), "$share/g/t").expect("a group")
+    }
+
+    fn at(next: Offset, pending: &[Offset]) -> StoredGroup {
+        StoredGroup { next, pending: pending.to_vec(), skipped: Vec::new() }
+    }
+
+    #[test]
+    fn what_a_session_has_taken_is_nobody_elses_whether_the_group_has_come_there_or_not() {
+        let mut groups = KnownGroups::default();
+        groups.save(&key(), 7, at(10, &[4, 5]), true);
+        groups.take(7, &[5, 12]);
+        let stored = groups.open(7).expect("it is there");
+        assert_eq!((stored.next, stored.pending, stored.skipped), (10, vec![4], vec![12]));
+        groups.save(&key(), 7, at(14, &[5, 12, 13]), false);
+        assert_eq!(groups.open(7).map(|it| it.pending), Some(vec![13]), "the group had not heard of it");
+        groups.save(&key(), 7, at(14, &[13]), false);
+        assert_eq!(groups.all[&7].record.taken, [], "the group has heard of it");
+    }
+
+    #[test]
+    fn a_group_ends_with_the_last_stored_session_that_subscribes_to_it() {
+        let mut groups = KnownGroups::default();
+        assert_eq!(groups.save(&key(), 7, at(10, &[]), false), None, "nobody wants it kept");
+        assert!(groups.save(&key(), 7, at(10, &[]), true).is_some());
+        assert_eq!(groups.session_has(1, vec![7]), []);
+        assert_eq!(groups.session_has(2, vec![7, 8]), []);
+        assert_eq!(groups.session_has(1, vec![]), []);
+        assert_eq!(groups.session_has(2, vec![8]), [7]);
+        assert_eq!(groups.open(7), None);
+        assert!(!groups.names().contains(7));
+    }
+}
