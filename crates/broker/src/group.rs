@@ -112,9 +112,9 @@ pub struct Join {
     pub client_id: Box<str>,
     /// It can be told of a gap.
     pub v5: bool,
-    /// Its session outlives its connection, and so the group does.
-    pub is_stored: bool,
-    /// Its session goes on: from here on the subscription counted.
+    /// The hash of its session's name, if that outlives its connection: so the group does.
+    pub stored: Option<u64>,
+    /// Its session goes on: from here on the subscription counted, and the group has been kept.
     pub from: Option<Offset>,
 }
 
@@ -232,6 +232,13 @@ pub(crate) struct Group {
     skipped: BTreeSet<Offset>,
 }
 
+impl Join {
+    /// Whether it waits until the group is kept.
+    pub(crate) fn wants_group_kept(&self) -> bool {
+        self.stored.is_some() && self.from.is_none()
+    }
+}
+
 impl Group {
     /// A group that begins with somebody who comes.
     pub(crate) fn new(join: &Join, filter: TopicFilter, generation: u32) -> Group {
@@ -295,6 +302,7 @@ impl Group {
 
     /// Lets a member in. It is given nothing before it gave credit.
     pub(crate) fn enroll(&mut self, join: &Join, auth: &Auth) {
+        self.is_stored |= join.stored.is_some();
         self.members.push(Member {
             key: join.member,
             client_id: join.client_id.clone(),
@@ -332,7 +340,9 @@ impl Group {
 
     /// What became of messages.
     pub(crate) fn settle(&mut self, settled: &Settled) {
-        let Some(member) = self.members.iter_mut().find(|member| member.key == settled.member) else { return };
+        let Some(member) = self.members.iter_mut().find(|member| member.key == settled.member) else {
+            return;
+        };
         member.credit = member.credit.saturating_add(settled.credit);
         for offset in settled.done.iter().chain(&settled.returned) {
             if self.given.get(offset).is_some_and(|given| given.member == settled.member)

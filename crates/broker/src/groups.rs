@@ -91,8 +91,13 @@ impl Shard {
         let slot = self.groups.all.insert(Group::new(join, filter.clone(), generation)) as u32;
         self.groups.by_hash.insert(join.hash, slot);
         // It stands in the trie before its mark, so that the shard gets everything behind that.
-        let interest =
-            Interest { session: GROUP | slot, subscription: 0, lane: 0, qos: QoS::ExactlyOnce, special: false };
+        let interest = Interest {
+            session: GROUP | slot,
+            subscription: 0,
+            lane: 0,
+            qos: QoS::ExactlyOnce,
+            special: false,
+        };
         self.trie.insert(&filter, interest);
         self.outgoing.interest(true);
         if self.shared.stored_groups.contains(join.hash) {
@@ -141,15 +146,16 @@ impl Shard {
     fn let_members_in(&mut self, slot: u32) {
         let Some(group) = self.groups.all.get_mut(slot as usize) else { return };
         let (kept, others): (Vec<Join>, Vec<Join>) =
-            std::mem::take(&mut group.waiting).into_iter().partition(|join| join.is_stored);
+            std::mem::take(&mut group.waiting).into_iter().partition(Join::wants_group_kept);
         group.waiting = kept;
         let wants_save = !group.waiting.is_empty() && group.saving == 0;
+        let sessions: Vec<u64> = group.waiting.iter().filter_map(|join| join.stored).collect();
         if wants_save {
             (group.saving, group.is_stored) = (group.waiting.len(), true);
         }
         others.iter().for_each(|join| self.enroll(slot, join));
         if wants_save {
-            self.save_group(slot, true);
+            self.save_group(slot, sessions);
         }
     }
 
@@ -171,16 +177,17 @@ impl Shard {
         self.actions.push(Action::ToShard { shard, message });
     }
 
-    fn save_group(&mut self, slot: u32, creates: bool) {
+    /// Saves how far the group is. For sessions that are about to subscribe it is kept if it was not, and an answer is wanted.
+    fn save_group(&mut self, slot: u32, sessions: Vec<u64>) {
         let Some(group) = self.groups.all.get_mut(slot as usize) else { return };
         (group.changed, group.saved_secs) = (false, self.now.secs());
+        let token = if sessions.is_empty() { 0 } else { token(slot, group.generation) };
         let operation = Operation::SaveGroup {
             key: group.key.clone(),
             hash: group.hash,
             group: group.stored(self.stand),
-            creates,
+            sessions,
         };
-        let token = if creates { token(slot, group.generation) } else { 0 };
         self.actions.push(Action::State(Request { token, operations: vec![operation] }));
     }
 
@@ -227,7 +234,7 @@ impl Shard {
     fn end_group(&mut self, slot: u32) {
         let Some(group) = self.groups.all.get(slot as usize) else { return };
         if group.is_stored && group.phase != Phase::Beginning {
-            self.save_group(slot, false);
+            self.save_group(slot, Vec::new());
         }
         let Some(group) = self.groups.all.try_remove(slot as usize) else { return };
         self.groups.by_hash.remove(&group.hash);
@@ -244,7 +251,12 @@ impl Shard {
     }
 
     /// A run of a batch that the group's filter matches.
-    pub(crate) fn deliver_to_group(&mut self, slot: u32, batch: &Arc<Batch>, records: std::ops::Range<usize>) {
+    pub(crate) fn deliver_to_group(
+        &mut self,
+        slot: u32,
+        batch: &Arc<Batch>,
+        records: std::ops::Range<usize>,
+    ) {
         let bytes_max = self.shared.limits.outbox_bytes_max;
         let Some(group) = self.groups.all.get_mut(slot as usize) else { return };
         let mut dropped = 0;
@@ -462,7 +474,7 @@ impl Shard {
                 let saves = group.is_stored && group.phase != Phase::Beginning;
                 self.pump_group(slot);
                 if saves {
-                    self.save_group(slot, false);
+                    self.save_group(slot, Vec::new());
                 }
             }
         }

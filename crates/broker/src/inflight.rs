@@ -194,7 +194,13 @@ impl Inflight {
         };
         let place = self.places.as_ref().and_then(|places| places.get(at)).copied().unwrap_or_default();
         let packet_id = ((usize::from(self.front_id) - 1 + at) % IDS) as u16 + 1;
-        Some(StoredInflight { packet_id, state, offset: place.offset, retain: place.retain, shared: place.shared })
+        Some(StoredInflight {
+            packet_id,
+            state,
+            offset: place.offset,
+            retain: place.retain,
+            shared: place.shared,
+        })
     }
 
     fn push(&mut self, state: State, place: Place) {

@@ -80,7 +80,8 @@ impl Session {
 
     /// Notes what has left the outbox since this was last looked at.
     fn follow_outbox(&mut self) {
-        let (Some(shares), Some(connection)) = (self.shares.as_deref_mut(), self.connection.as_deref()) else {
+        let (Some(shares), Some(connection)) = (self.shares.as_deref_mut(), self.connection.as_deref())
+        else {
             return;
         };
         for share in &mut shares.list {
@@ -198,11 +199,11 @@ impl Shard {
         let Some(member) = self.member_key(session, lane) else { return };
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
-        let (identity, client_id, is_stored) =
-            (it.identity.clone(), it.client_id.clone(), it.is_persistent());
+        let stored = it.is_persistent().then_some(it.hash);
+        let (identity, client_id) = (it.identity.clone(), it.client_id.clone());
         let Some(share) = it.shares.as_deref_mut().and_then(|shares| shares.of_lane(lane)) else { return };
         let (key, hash) = (share.key.clone(), share.hash);
-        let join = Join { member, question, key, hash, identity, client_id, v5, is_stored, from };
+        let join = Join { member, question, key, hash, identity, client_id, v5, stored, from };
         self.tell(crate::arrival::home_shard(hash, self.shared.shards), GroupMessage::Join(join));
     }
 
@@ -335,7 +336,9 @@ impl Shard {
         it.follow_outbox();
         let Some(shares) = it.shares.as_deref_mut() else { return };
         for share in &mut shares.list {
-            share.returned.extend(share.queued.drain(..).map(|(offset, _)| offset).filter(|offset| *offset != 0));
+            share
+                .returned
+                .extend(share.queued.drain(..).map(|(offset, _)| offset).filter(|offset| *offset != 0));
         }
         self.settle_soon(session);
     }
@@ -354,8 +357,7 @@ impl Shard {
     pub(crate) fn settle_all(&mut self) {
         let bytes_max = self.shared.limits.outbox_bytes_max;
         for (session, generation) in std::mem::take(&mut self.to_settle) {
-            let Some(it) =
-                self.sessions.get_mut(session as usize).filter(|it| it.generation == generation)
+            let Some(it) = self.sessions.get_mut(session as usize).filter(|it| it.generation == generation)
             else {
                 continue;
             };

@@ -27,9 +27,14 @@ impl Shard {
 
     /// Nobody anonymous takes messages away from others any more.
     fn end_anonymous_members(&mut self) {
-        let members = self.sessions.iter().filter(|(_, it)| it.shares.is_some() && it.identity.is_anonymous());
+        let members =
+            self.sessions.iter().filter(|(_, it)| it.shares.is_some() && it.identity.is_anonymous());
         for session in members.map(|(session, _)| session as u32).collect::<Vec<_>>() {
-            self.disconnect(session, Reason::NotAuthorized, "the anonymous may not share subscriptions any more");
+            self.disconnect(
+                session,
+                Reason::NotAuthorized,
+                "the anonymous may not share subscriptions any more",
+            );
         }
     }
 

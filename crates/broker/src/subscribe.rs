@@ -269,7 +269,9 @@ impl Shard {
                 (MAIN, head + 1)
             }
         };
-        let Some(free) = self.subscribe_one(session, plan, id, lane, from) else { return Err(Reason::UnspecifiedError) };
+        let Some(free) = self.subscribe_one(session, plan, id, lane, from) else {
+            return Err(Reason::UnspecifiedError);
+        };
         if anew {
             self.begin_scan(session, free, head);
         }

@@ -13,10 +13,8 @@ use std::sync::Arc;
 
 struct KnownGroup {
     record: GroupRecord,
-    /// Stored sessions that subscribe to it.
+    /// Stored sessions that subscribe to it, or are about to.
     sessions: BTreeSet<u64>,
-    /// A session is about to subscribe, and has not been stored with it yet.
-    awaited: bool,
 }
 
 /// All groups of the state.
@@ -46,16 +44,26 @@ impl KnownGroups {
     }
 
     /// A group went on. Gives what is to be written, if anything is.
-    fn save(&mut self, key: &GroupKey, hash: u64, group: StoredGroup, creates: bool) -> Option<GroupRecord> {
-        if creates && !self.all.contains_key(&hash) {
+    fn save(
+        &mut self,
+        key: &GroupKey,
+        hash: u64,
+        group: StoredGroup,
+        sessions: &[u64],
+    ) -> Option<GroupRecord> {
+        if !sessions.is_empty() && !self.all.contains_key(&hash) {
             let (user, written) = (key.user.clone(), key.written.clone());
-            let of_group = self.of_session.iter().filter(|(_, groups)| groups.contains(&hash));
-            let sessions = of_group.map(|(session, _)| *session).collect();
             let record = GroupRecord { user, written, group: StoredGroup::default(), taken: Vec::new() };
-            self.insert(hash, record, sessions);
+            self.insert(hash, record);
         }
         let known = self.all.get_mut(&hash)?;
-        known.awaited |= creates;
+        for session in sessions {
+            known.sessions.insert(*session);
+            let of_session = self.of_session.entry(*session).or_default();
+            if !of_session.contains(&hash) {
+                of_session.push(hash);
+            }
+        }
         let record = &mut known.record;
         // What was looked at, and is not wanted any more, needs not be told apart.
         let is_open = |offset: &Offset| *offset >= group.next || group.pending.binary_search(offset).is_ok();
@@ -68,9 +76,9 @@ impl KnownGroups {
         Some(record.clone())
     }
 
-    fn insert(&mut self, hash: u64, record: GroupRecord, sessions: BTreeSet<u64>) {
+    fn insert(&mut self, hash: u64, record: GroupRecord) {
         self.names.insert(hash);
-        self.all.insert(hash, KnownGroup { record, sessions, awaited: false });
+        self.all.insert(hash, KnownGroup { record, sessions: BTreeSet::new() });
     }
 
     /// Messages are a member's for good.
@@ -87,7 +95,6 @@ impl KnownGroups {
         for hash in &groups {
             if let Some(known) = self.all.get_mut(hash) {
                 known.sessions.insert(session);
-                known.awaited = false;
             }
         }
         let before = match groups.is_empty() {
@@ -98,7 +105,7 @@ impl KnownGroups {
         for hash in before.unwrap_or_default().into_iter().filter(|hash| !groups.contains(hash)) {
             let Some(known) = self.all.get_mut(&hash) else { continue };
             known.sessions.remove(&session);
-            if known.sessions.is_empty() && !known.awaited {
+            if known.sessions.is_empty() {
                 self.all.remove(&hash);
                 self.names.remove(hash);
                 ended.push(hash);
@@ -109,7 +116,7 @@ impl KnownGroups {
 
     /// Forgets groups that nobody stored subscribes to; gives them.
     fn forget_unused(&mut self) -> Vec<u64> {
-        let unused = self.all.iter().filter(|(_, known)| known.sessions.is_empty() && !known.awaited);
+        let unused = self.all.iter().filter(|(_, known)| known.sessions.is_empty());
         let unused: Vec<u64> = unused.map(|(hash, _)| *hash).collect();
         for hash in &unused {
             self.all.remove(hash);
@@ -129,8 +136,10 @@ impl State {
         self.groups.names()
     }
 
-    pub(super) fn save_group(&mut self, key: &GroupKey, hash: u64, group: StoredGroup, creates: bool) {
-        if let Some(record) = self.groups.save(key, hash, group, creates) {
+    pub(super) fn save_group(&mut self, key: &GroupKey, hash: u64, group: StoredGroup, sessions: &[u64]) {
+        let known: Vec<u64> =
+            sessions.iter().copied().filter(|session| self.known.contains(*session)).collect();
+        if let Some(record) = self.groups.save(key, hash, group, &known) {
             self.pending.groups.insert(hash, Some(record));
         }
     }
@@ -166,7 +175,7 @@ impl State {
     ) -> Result<(), StoreError> {
         let mut unreadable = Vec::new();
         store.groups(|hash, found| match found {
-            Some(record) => self.groups.insert(hash, record, BTreeSet::new()),
+            Some(record) => self.groups.insert(hash, record),
             None => unreadable.push(hash),
         })?;
         if !self.groups.all.is_empty() {
@@ -204,24 +213,24 @@ mod tests {
     #[test]
     fn what_a_session_has_taken_is_nobody_elses_whether_the_group_has_come_there_or_not() {
         let mut groups = KnownGroups::default();
-        groups.save(&key(), 7, at(10, &[4, 5]), true);
+        groups.save(&key(), 7, at(10, &[4, 5]), &[1]);
         groups.take(7, &[5, 12]);
         let stored = groups.open(7).expect("it is there");
         assert_eq!((stored.next, stored.pending, stored.skipped), (10, vec![4], vec![12]));
-        groups.save(&key(), 7, at(14, &[5, 12, 13]), false);
+        groups.save(&key(), 7, at(14, &[5, 12, 13]), &[]);
         assert_eq!(groups.open(7).map(|it| it.pending), Some(vec![13]), "the group had not heard of it");
-        groups.save(&key(), 7, at(14, &[13]), false);
-        assert_eq!(groups.all[&7].record.taken, [], "the group has heard of it");
+        groups.save(&key(), 7, at(14, &[13]), &[]);
+        assert!(groups.all[&7].record.taken.is_empty(), "the group has heard of it");
     }
 
     #[test]
     fn a_group_ends_with_the_last_stored_session_that_subscribes_to_it() {
         let mut groups = KnownGroups::default();
-        assert_eq!(groups.save(&key(), 7, at(10, &[]), false), None, "nobody wants it kept");
-        assert!(groups.save(&key(), 7, at(10, &[]), true).is_some());
-        assert_eq!(groups.session_has(1, vec![7]), []);
-        assert_eq!(groups.session_has(2, vec![7, 8]), []);
-        assert_eq!(groups.session_has(1, vec![]), []);
+        assert_eq!(groups.save(&key(), 7, at(10, &[]), &[]), None, "nobody wants it kept");
+        assert!(groups.save(&key(), 7, at(10, &[]), &[1]).is_some());
+        assert!(groups.session_has(1, vec![7]).is_empty());
+        assert!(groups.session_has(2, vec![7, 8]).is_empty());
+        assert!(groups.session_has(1, vec![]).is_empty());
         assert_eq!(groups.session_has(2, vec![8]), [7]);
         assert_eq!(groups.open(7), None);
         assert!(!groups.names().contains(7));

@@ -33,7 +33,7 @@ pub use queue::{Job, Queue, Redacted};
 pub use reader::{RetainedEntries, StateKeep, StateReader};
 pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Resumed, WillFate};
 pub use stored::{
-    Progress, SessionName, StoredGroup, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
-    StoredWill,
+    Progress, SessionName, StoredGroup, StoredInflight, StoredLane, StoredScan, StoredState,
+    StoredSubscription, StoredWill,
 };
 pub use wills::{DueWill, WillOutcome};

@@ -120,8 +120,9 @@ impl State {
         let Some((store, meta)) = self.file.open(self.read.log_id(), self.read.head())? else {
             return self.make();
         };
-        self.index(&store, now)?;
+        // Groups are found by their keyed hashes.
         self.secret = meta.secret;
+        self.index(&store, now)?;
         self.stored_applied = meta.applied;
         self.view_at = meta.applied;
         self.shelf.set_applied(meta.applied);

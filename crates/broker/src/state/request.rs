@@ -66,8 +66,8 @@ pub enum Operation {
         hash: u64,
         /// How far.
         group: StoredGroup,
-        /// A session is about to subscribe that is stored; else nothing is done if there is none.
-        creates: bool,
+        /// Stored sessions that are about to subscribe. If neither these nor others do, nothing is kept.
+        sessions: Vec<u64>,
     },
     /// What stands, with the same request, in the progress of a session that is a member of the group: nobody else gets it.
     Taken {

@@ -57,8 +57,8 @@ impl State {
                 turn.answers.push((shard, Answer::Group { token, stored: self.groups.open(hash) }));
                 return true;
             }
-            Operation::SaveGroup { key, hash, group, creates } => {
-                self.save_group(&key, hash, group, creates);
+            Operation::SaveGroup { key, hash, group, sessions } => {
+                self.save_group(&key, hash, group, &sessions);
             }
             Operation::Taken { hash, offsets } => self.take_for_member(hash, &offsets),
         }

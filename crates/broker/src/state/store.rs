@@ -3,7 +3,9 @@
 use crate::arrival::Secret;
 use crate::state::backend::Backend;
 use crate::state::change::{Pending, Received, SessionChange, WillKey, without_offset};
-use crate::state::record::{GroupRecord, Life, SessionRecord, SubscriptionsRecord, WillRecord, decode, encode};
+use crate::state::record::{
+    GroupRecord, Life, SessionRecord, SubscriptionsRecord, WillRecord, decode, encode,
+};
 use crate::state::request::Resumed;
 use crate::state::stored::Progress;
 use firehose_log::{File, Offset};

@@ -23,6 +23,8 @@ mod session_lanes;
 mod session_out;
 mod session_seam;
 mod setup;
+mod shared;
+mod shared_stored;
 mod slow;
 mod state;
 mod subscribe;
