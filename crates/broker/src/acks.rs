@@ -129,6 +129,10 @@ impl Shard {
 
     /// Sends the acknowledgements of everything up to a deposit.
     fn acknowledge(&mut self, session: u32, ticket: u64, refusal: Option<&Refusal>) {
+        // What could not be made durable may stand in the log all the same, and its packet id with it: a client that was
+        // told no would use that again, for a message that would be taken for this one.
+        let is_kept = self.sessions.get(session as usize).is_some_and(|it| it.is_persistent());
+        let is_unknown = self.commit_has_failed && refusal.is_some() && is_kept;
         let mut close = None;
         let Some(connection) =
             self.sessions.get_mut(session as usize).and_then(|it| it.connection.as_deref_mut())
@@ -146,6 +150,10 @@ impl Shard {
             let mut reason = ack.reason;
             if refusal.is_some() && ack.ticket == ticket && !ack.decided {
                 reason = Reason::QuotaExceeded;
+            }
+            if is_unknown && ack.kind == AckKind::PubRec && !ack.decided {
+                close = Some(reason);
+                break;
             }
             if reason.is_error() {
                 publisher.received.remove(&ack.packet_id);

@@ -1,6 +1,7 @@
 //! A client arrives: who it is and whether it may, an older connection of the same name is taken over, a session begins
 //! or goes on, CONNECT is answered.
 
+use crate::aliases::Aliases;
 use crate::arrival::{Arrival, Scope};
 use crate::connack::{Granted, write_connack};
 use crate::connection::Connection;
@@ -87,11 +88,22 @@ impl Shard {
         let reason = refused.unwrap_or(Reason::Success);
         write_connack(&mut connection, connect, &arrival, reason, &limits, &granted);
         connection.closing = refused.is_some();
+        let is_answered = connection.outbox.control_bytes() <= connection.packet_bytes_max as usize;
+        if !is_answered {
+            connection.outbox.control().clear();
+        }
+        let aliases_max = connect.properties.topic_alias_maximum().unwrap_or(0).min(limits.topic_aliases_max);
+        if aliases_max > 0 {
+            connection.outbox.use_aliases(Aliases::new(aliases_max, connection.packet_bytes_max));
+        }
         let session = self.begin(arrival, connect, connection, granted.keep_alive_secs, refused.is_some());
         self.actions.push(Action::Attach { session, socket });
         self.dirty(session);
         if let Some((name, expiry_secs, opened)) = &state {
             self.remember_session(session, name.clone(), *expiry_secs, opened, v5);
+        }
+        if !is_answered && refused.is_none() {
+            return self.hang_up(session, "its Maximum Packet Size has no room for CONNACK [MQTT-3.1.2-24]");
         }
         if refused.is_none() && !behind.is_empty() {
             self.receive(session, behind);
@@ -211,6 +223,13 @@ impl Shard {
             self.disconnect(old, Reason::SessionTakenOver, "the same client id connected again");
             self.forget_name(old);
         }
+    }
+
+    /// The connection that an arrival is going to take over.
+    pub fn namesake(&self, arrival: &Arrival) -> Option<u32> {
+        let scope = Scope::of(&arrival.identity, arrival.address, arrival.assigned);
+        let hash = scope.hash_with(&self.shared.secret, &arrival.client_id);
+        self.find(hash, &scope, &arrival.client_id)
     }
 
     fn find(&self, hash: u64, scope: &Scope, client_id: &str) -> Option<u32> {

@@ -167,6 +167,11 @@ impl Shard {
             (Some(window), AckKind::PubRec) => window.pubrec(id, ack.reason.is_error()),
             (Some(window), _) => window.pubcomp(id),
         };
+        if outcome == Acknowledged::Mismatch {
+            let why =
+                "an acknowledgement that is not the one its message waits for [MQTT-4.3.2-2, MQTT-4.3.3-4]";
+            return self.violate(session, Reason::ProtocolError, why);
+        }
         let resending = it.is_resending();
         if let Some(persistence) = it.persistence.as_deref_mut() {
             persistence.progress_changed |= outcome != Acknowledged::Unknown && persistence.expiry_secs > 0;
@@ -197,7 +202,7 @@ impl Shard {
                     encode_ack(connection.outbox.control(), AckKind::PubRel, id, reason, version);
                 })
             }
-            (Acknowledged::Unknown, _) => Flow::On,
+            (Acknowledged::Unknown | Acknowledged::Mismatch, _) => Flow::On,
         }
     }
 

@@ -57,6 +57,8 @@ pub enum Acknowledged {
     Release,
     /// Nothing waits under this packet id.
     Unknown,
+    /// What waits under this packet id waits for another kind of acknowledgement.
+    Mismatch,
 }
 
 impl Inflight {
@@ -135,6 +137,7 @@ impl Inflight {
                 *state = State::Released;
                 Acknowledged::Release
             }
+            Some(State::Sent1) => Acknowledged::Mismatch,
             _ => Acknowledged::Unknown,
         }
     }
@@ -220,7 +223,8 @@ impl Inflight {
     fn finish(&mut self, packet_id: u16, expected: State) -> Acknowledged {
         match self.entry(packet_id) {
             Some(state) if *state == expected => *state = State::Done,
-            _ => return Acknowledged::Unknown,
+            None | Some(State::Done) => return Acknowledged::Unknown,
+            Some(_) => return Acknowledged::Mismatch,
         }
         self.unacknowledged -= 1;
         while self.entries.front().is_some_and(|state| *state == State::Done) {
@@ -264,7 +268,9 @@ mod tests {
         window.sent(QoS::AtLeastOnce, Place::default);
         window.sent(QoS::ExactlyOnce, Place::default);
         assert_eq!(window.room(), 0);
-        assert_eq!(window.puback(2), Acknowledged::Unknown, "2 is a QoS 2 message");
+        assert_eq!(window.puback(2), Acknowledged::Mismatch, "2 is a QoS 2 message");
+        assert_eq!(window.pubcomp(2), Acknowledged::Mismatch, "its PUBREL was not sent");
+        assert_eq!(window.pubrec(1, false), Acknowledged::Mismatch, "1 is a QoS 1 message");
         assert_eq!(window.pubrec(2, false), Acknowledged::Release);
         assert_eq!(
             window.pubrec(2, false),

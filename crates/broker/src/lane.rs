@@ -33,6 +33,16 @@ impl Gap {
         Gap { text: text.into(), told_at: None }
     }
 
+    /// Another range behind it is gone before it was told: both are told as one. `next`: where the other begins.
+    pub fn and_then(self, next: Offset, to: Offset, why: &str) -> Gap {
+        let is_told = self.told_at.is_some_and(|told_at| told_at < next);
+        let from = self.text.split_once("..").map(|(from, _)| from).filter(|_| !is_told);
+        match from {
+            Some(from) => Gap::new(format!("{from}..{to} {why}")),
+            None => Gap::new(format!("{next}..{to} {why}")),
+        }
+    }
+
     /// As `<from>..<to> <why>`.
     pub fn text(&self) -> &str {
         &self.text
@@ -100,18 +110,20 @@ impl Lane {
 
     /// Falls back to the log, to go on at `from`; a lane that is already behind stays where it is.
     pub fn fall_back(&mut self, from: Offset) {
+        if let Some(gap) = &mut self.gap {
+            // The message that told it is read again.
+            gap.told_at = gap.told_at.filter(|told_at| *told_at < from);
+        }
         match &mut self.reading {
             Reading::Live => self.reading = Reading::Replay { next: from, asked: false },
             Reading::Replay { next, .. } => *next = from.min(*next),
         }
     }
 
-    /// The gap that the message at `offset` tells of: the first one that is sent, however often it is read.
-    pub fn gap_before(&mut self, offset: Offset) -> Option<Gap> {
-        if self.gap.as_ref()?.told_at.is_some_and(|told_at| told_at < offset) {
-            self.gap = None;
-        }
-        self.gap.clone()
+    /// The gap that the message at `offset` tells of: the first one that is sent, however often it is read. What is
+    /// queued behind that one tells nothing, and both may be dropped and read again.
+    pub fn gap_before(&self, offset: Offset) -> Option<Gap> {
+        self.gap.clone().filter(|gap| gap.told_at.is_none_or(|told_at| told_at >= offset))
     }
 
     /// The message at `offset` is queued, and tells the gap.
@@ -127,5 +139,36 @@ impl Lane {
             Reading::Replay { next, asked: false } => Some(next),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(gap: Option<Gap>) -> Option<String> {
+        gap.map(|gap| gap.text().to_owned())
+    }
+
+    /// Found by the simulation.
+    #[test]
+    fn a_gap_is_told_again_when_its_message_and_those_behind_it_are_dropped() {
+        let mut lane = Lane { gap: Some(Gap::new("2..4 gone".into())), ..Lane::default() };
+        assert_eq!(text(lane.gap_before(5)).as_deref(), Some("2..4 gone"));
+        lane.told_gap(5);
+        assert_eq!(text(lane.gap_before(6)), None, "the one before tells it");
+        lane.fall_back(5);
+        assert_eq!(text(lane.gap_before(5)).as_deref(), Some("2..4 gone"));
+    }
+
+    /// Found by the simulation.
+    #[test]
+    fn a_gap_that_was_not_told_grows_by_the_next_one() {
+        let untold = Gap::new("2..4 gone".into());
+        assert_eq!(untold.clone().and_then(5, 9, "gone too").text(), "2..9 gone too");
+        let told = Gap { told_at: Some(5), ..untold.clone() };
+        assert_eq!(told.and_then(8, 9, "gone too").text(), "8..9 gone too");
+        let to_be_read_again = Gap { told_at: Some(5), ..untold };
+        assert_eq!(to_be_read_again.and_then(5, 9, "gone too").text(), "2..9 gone too");
     }
 }

@@ -1,9 +1,12 @@
 //! What one connection still has to be sent: replies, and ranges of shared frames. Bounded; when it is full the lane
 //! goes on from the log. An idle connection's outbox holds no memory.
 
+use crate::aliases::Aliases;
 use crate::frames::{Frames, Range};
+use crate::gate::Gate;
 use crate::inflight::{Inflight, Place};
 use crate::member::is_shared;
+use crate::partial::Partial;
 use crate::scan::RETAINED;
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, patch};
@@ -17,6 +20,8 @@ const PIECES_MAX: usize = 32;
 const GATHER_BYTES: usize = 256 << 10;
 /// Writes of one flush: more waits for the next turn, so that others get theirs.
 const WRITES_MAX: usize = 8;
+/// Bytes of messages that are rewritten with topic aliases at a time.
+const ALIASED_BYTES: usize = 16 << 10;
 
 /// Where a flush writes to: a socket, or a test's buffer.
 pub trait Wire {
@@ -39,28 +44,6 @@ impl Item {
     }
 }
 
-/// A frame of which a part was written; nothing may come before its rest.
-#[derive(Debug)]
-enum Partial {
-    Shared(Arc<Frames>, usize, usize),
-    Owned(Vec<u8>, usize),
-}
-
-impl Partial {
-    fn rest(&self) -> &[u8] {
-        match self {
-            Partial::Shared(frames, start, end) => frames.slice(*start, *end),
-            Partial::Owned(bytes, start) => bytes.get(*start..).unwrap_or(&[]),
-        }
-    }
-
-    fn advance(&mut self, n: usize) {
-        match self {
-            Partial::Shared(_, start, _) | Partial::Owned(_, start) => *start += n,
-        }
-    }
-}
-
 /// How a flush ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
@@ -76,23 +59,6 @@ pub enum Flushed {
     More,
     /// The socket is dead.
     Dead,
-}
-
-/// How far the queue may be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
-    /// As far as the window and the socket allow.
-    Open,
-    /// Up to the first QoS 2 message: that is saved before it leaves.
-    BeforeExactlyOnce,
-    /// Not at all: something else goes before.
-    Shut,
-}
-
-impl Gate {
-    fn stops(self, qos: QoS) -> bool {
-        self == Gate::Shut || (self == Gate::BeforeExactlyOnce && qos == QoS::ExactlyOnce)
-    }
 }
 
 /// A frame of one connection, with its packet id in it.
@@ -129,9 +95,15 @@ pub struct Outbox {
     control: Vec<u8>,
     items: VecDeque<Item>,
     bytes: usize,
+    aliases: Option<Box<Aliases>>,
 }
 
 impl Outbox {
+    /// From now on messages go with topic aliases.
+    pub fn use_aliases(&mut self, aliases: Aliases) {
+        self.aliases = Some(Box::new(aliases));
+    }
+
     /// Replies (acknowledgements, PINGRESP, ...): they go before queued messages.
     pub fn control(&mut self) -> &mut Vec<u8> {
         &mut self.control
@@ -319,6 +291,9 @@ impl Outbox {
     ) -> Flushed {
         let mut window = window;
         for _ in 0..WRITES_MAX {
+            if self.aliases.is_some() {
+                self.take_aliased(window.as_deref_mut(), gate, scratch);
+            }
             let gathered = self.gather(window.as_deref(), gate, scratch);
             if gathered == 0 {
                 self.release_memory();
@@ -347,6 +322,36 @@ impl Outbox {
         Flushed::More
     }
 
+    /// Rewrites what goes next with topic aliases. It counts as sent: an alias holds once its packet is on its way.
+    fn take_aliased(&mut self, mut window: Option<&mut Inflight>, gate: Gate, scratch: &mut Scratch) {
+        // Replies, CONNACK among them, go first.
+        if self.partial.is_some() || !self.control.is_empty() {
+            return;
+        }
+        let Some(mut aliases) = self.aliases.take() else { return };
+        let mut portion = Vec::new();
+        while portion.len() < ALIASED_BYTES
+            && let Some(item) = self.items.front().filter(|item| !gate.stops(item.qos))
+            && let Some(at) = item.range.frames.get(item.range.first).copied()
+        {
+            if item.qos == QoS::AtMostOnce {
+                aliases.append(item.range.frames.bytes_of(&at), &mut portion);
+            } else {
+                let Some(window) = window.as_deref_mut().filter(|window| window.room() > 0) else { break };
+                scratch.copies.clear();
+                copy_patched(item, item.range.first, window.packet_id(0), &mut scratch.copies);
+                let retain = is_retained(&scratch.copies);
+                window.sent(item.qos, || item.place(at.offset, retain));
+                aliases.append(&scratch.copies, &mut portion);
+            }
+            self.pass_first(at.frame.len);
+        }
+        self.aliases = Some(aliases);
+        if !portion.is_empty() {
+            self.partial = Some(Box::new(Partial::Owned(portion, 0)));
+        }
+    }
+
     /// Plans one write: nothing changes yet, since nobody knows how much the wire takes.
     fn gather(&self, window: Option<&Inflight>, gate: Gate, scratch: &mut Scratch) -> usize {
         scratch.copies.clear();
@@ -359,6 +364,9 @@ impl Outbox {
         if !self.control.is_empty() {
             scratch.plan.push(Piece::Control);
             gathered += self.control.len();
+        }
+        if self.aliases.is_some() {
+            return gathered;
         }
         let mut room = window.map_or(0, Inflight::room);
         let mut ahead = 0;

@@ -6,7 +6,7 @@ use crate::shard::{Action, Shard};
 use firehose_auth::{Identity, Verdict};
 use firehose_log::{Offset, Since, Start};
 use firehose_mqtt::{Reason, SubscribeOptions, Version};
-use firehose_topic::{TopicFilter, parse_share};
+use firehose_topic::{TopicError, TopicFilter, parse_share};
 use std::sync::Arc;
 
 /// Begins a filter that replays: `$replay/<from>/<filter>`.
@@ -48,6 +48,10 @@ impl Shard {
         since: &Option<Result<Since, Reason>>,
     ) -> Result<Plan, Reason> {
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
+        // "Topic Filter invalid" is for those that are well formed (MQTT 5.0, 3.9.3).
+        if is_malformed(written) {
+            return Err(Reason::MalformedPacket);
+        }
         let share = self.group_of(&it.identity, written)?;
         let (filter, mut from) = match (&share, written.strip_prefix(REPLAY)) {
             (Some((_, filter)), _) => (filter.as_str(), None),
@@ -140,4 +144,9 @@ impl Shard {
         }
         asked
     }
+}
+
+/// Whether the standard forbids such a filter, so that its packet is malformed.
+pub(crate) fn is_malformed(filter: &str) -> bool {
+    TopicFilter::new(filter).is_err_and(TopicError::is_malformed)
 }

@@ -47,6 +47,12 @@ impl Shard {
         if connection.version != Version::V5 {
             return Ok(());
         }
+        if publish.properties.subscription_id().is_some() {
+            return Err((
+                Reason::ProtocolError,
+                "a subscription identifier in a client's PUBLISH [MQTT-3.3.4-6]",
+            ));
+        }
         if let Some(publisher) = connection.publisher.as_deref()
             && publish.qos != QoS::AtMostOnce
             && publisher.in_flight() >= inflight_max

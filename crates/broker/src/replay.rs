@@ -134,7 +134,11 @@ impl Shard {
                         "a range of the log is gone",
                     );
                 }
-                lane.gap = Some(Gap::new(format!("{next}..{} {why}", behind.saturating_sub(1))));
+                let to = behind.saturating_sub(1);
+                lane.gap = Some(match lane.gap.take() {
+                    Some(gap) => gap.and_then(next, to, why),
+                    None => Gap::new(format!("{next}..{to} {why}")),
+                });
                 lane.reading = Reading::Replay { next: behind, asked: false };
                 it.many = true;
             }

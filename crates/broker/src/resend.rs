@@ -3,10 +3,11 @@
 //! page, at the pace of the socket and of Receive Maximum.
 
 use crate::frames::{Recorded, Shape, encode_event};
+use crate::gate::Gate;
 use crate::groups::GROUP;
 use crate::inflight::{Acknowledged, Inflight};
 use crate::member::is_shared;
-use crate::outbox::{Flushed, Gate, Outbox, OwnFrame, Scratch, Wire};
+use crate::outbox::{Flushed, Outbox, OwnFrame, Scratch, Wire};
 use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::{StoredInflight, StoredState};
@@ -355,11 +356,18 @@ impl Shard {
         }
         let v5 = connection.version == Version::V5;
         let cursor = (it.cursors && v5).then(|| self.cursor_in(batch, entry.offset));
-        let matching = it.subscriptions.iter().flatten().filter(|it| {
-            let counts = entry.retain || entry.offset >= it.from;
-            // What a group gave has the identifier of that subscription alone.
-            let brought = if is_shared(it.lane) { it.lane == entry.shared } else { entry.shared == 0 };
-            it.id != 0 && counts && brought && !(it.options.no_local && is_own) && it.filter.matches(topic)
+        let stand = self.stand;
+        let matching = it.subscriptions.iter().flatten().filter(|subscription| {
+            // One whose lane has not come so far gets it by that.
+            let is_past = || it.lane(subscription.lane).is_some_and(|lane| lane.next(stand) > entry.offset);
+            let counts = match is_shared(subscription.lane) {
+                true => subscription.lane == entry.shared,
+                // What a group gave has the identifier of that subscription alone.
+                false if entry.shared != 0 => false,
+                false => entry.retain || (entry.offset >= subscription.from && is_past()),
+            };
+            let is_left_out = subscription.options.no_local && is_own;
+            subscription.id != 0 && counts && !is_left_out && subscription.filter.matches(topic)
         });
         let mut extra: Vec<Property<'_>> = matching.map(|it| Property::SubscriptionId(it.id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));

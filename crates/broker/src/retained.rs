@@ -78,8 +78,9 @@ impl Shard {
     }
 
     fn ask_for_page(&mut self, session: u32) {
+        let number = self.next_token() as u32;
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let Some(wish) = it.scans.as_deref_mut().and_then(Scans::ask) else { return };
+        let Some(wish) = it.scans.as_deref_mut().and_then(|scans| scans.ask(number)) else { return };
         let Some(Some(subscription)) = it.subscriptions.get(usize::from(wish.subscription)) else { return };
         let scan = ScanKey { session, generation: it.generation, scan: wish.number };
         self.reads += 1;

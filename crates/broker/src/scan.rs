@@ -116,13 +116,14 @@ impl Scans {
         }
     }
 
-    /// Takes the wish for the next page.
-    pub fn ask(&mut self) -> Option<Wish> {
+    /// Takes the wish for the next page. `number` names the question, and no other one of this session: an answer may
+    /// come when these scans are long over and others have begun.
+    pub fn ask(&mut self, number: u32) -> Option<Wish> {
         let first = self.list.front_mut().filter(|scan| matches!(scan.step, Step::Wants { .. }))?;
         first.step = Step::Asked;
-        self.asked = self.asked.wrapping_add(1);
+        self.asked = number;
         Some(Wish {
-            number: self.asked,
+            number,
             subscription: first.subscription,
             after: first.after.clone(),
             as_of: first.as_of,
@@ -214,7 +215,7 @@ mod tests {
     use super::*;
 
     fn came(scans: &mut Scans, after: Option<&str>) -> Turn {
-        let wish = scans.ask().expect("a wish");
+        let wish = scans.ask(1).expect("a wish");
         scans.came(wish.number, after.map(Box::from)).expect("it waits")
     }
 
@@ -224,9 +225,9 @@ mod tests {
         scans.begin(3, 10);
         scans.begin(4, 11);
         assert_eq!(came(&mut scans, Some("m")).subscription, 3);
-        assert_eq!(scans.ask(), None, "the page is not out");
+        assert_eq!(scans.ask(2), None, "the page is not out");
         scans.page_is_out();
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(3).unwrap();
         assert_eq!((wish.subscription, wish.after.as_deref(), wish.as_of), (3, Some("m"), 10));
         scans.came(wish.number, None).unwrap();
         scans.page_is_out();
@@ -243,7 +244,7 @@ mod tests {
         scans.page_is_out();
         came(&mut scans, Some("z"));
         scans.dropped(Some("p".into()));
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(4).unwrap();
         assert_eq!(wish.after.as_deref(), Some("m"));
         assert_eq!(scans.came(wish.number, None).unwrap().from.as_deref(), Some("p"));
     }
@@ -252,13 +253,13 @@ mod tests {
     fn late_answers_find_nobody() {
         let mut scans = Scans::default();
         scans.begin(0, 10);
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(5).unwrap();
         scans.begin(0, 12);
         assert_eq!(scans.came(wish.number, None), None);
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(6).unwrap();
         scans.forget_asked();
         assert!(!scans.failed(wish.number, 5));
-        let wish = scans.ask().unwrap();
+        let wish = scans.ask(7).unwrap();
         assert!(scans.failed(wish.number, 5));
         assert_eq!(scans.wants(), Some(5));
         scans.end(0);

@@ -140,6 +140,23 @@ impl Session {
         std::iter::once(MAIN).chain(numbers)
     }
 
+    /// Everything queued is out: gaps are told, but for those whose message may have to be sent again.
+    pub fn gaps_are_out(&mut self) {
+        if self.main.gap.is_none() && self.more_lanes.is_empty() {
+            return;
+        }
+        let window = self.inflight.as_deref();
+        for lane in std::iter::once(&mut self.main).chain(self.more_lanes.iter_mut().flatten()) {
+            let told_at = lane.gap.as_ref().and_then(crate::lane::Gap::told_at);
+            let is_out = |told_at: Offset| {
+                window.is_none_or(|window| window.stored().all(|entry| entry.offset != told_at))
+            };
+            if told_at.is_some_and(is_out) {
+                lane.gap = None;
+            }
+        }
+    }
+
     /// Whether any lane reads the log.
     pub fn is_behind(&self) -> bool {
         !self.main.is_live() || self.more_lanes.iter().flatten().any(|lane| !lane.is_live())

@@ -306,6 +306,9 @@ impl Shard {
         if flushed == Flushed::More {
             mark_dirty(&mut self.dirty, session, &mut connection.dirty);
         }
+        if flushed == Flushed::Empty {
+            it.gaps_are_out();
+        }
         if is_stored {
             self.go_on_sending(session);
         }

@@ -6,7 +6,7 @@ use crate::hold::Saving;
 use crate::inbound::Flow;
 use crate::lane::{Gap, Lane, MAIN};
 use crate::member::is_shared;
-use crate::plan::Plan;
+use crate::plan::{Plan, is_malformed};
 use crate::retained::brings_retained;
 use crate::scan::RETAINED;
 use crate::session::{Subscription, filter_cost_bytes};
@@ -16,7 +16,7 @@ use firehose_mqtt::{
     Packet, PacketId, PropertiesBuf, Property, QoS, Reason, ReasonsBuf, SubAck, Subscribe, SubscribeItem,
     UnsubAck, Unsubscribe, Version, encode,
 };
-use firehose_topic::{TopicFilter, parse_share};
+use firehose_topic::parse_share;
 
 /// As many subscriptions as a session can number, whatever the configuration says.
 const SUBSCRIPTIONS_MAX: usize = RETAINED as usize;
@@ -68,6 +68,9 @@ impl Shard {
             false => Err(Reason::QuotaExceeded),
         };
         let mut plans: Vec<_> = packet.filters.enumerate().map(plan).collect();
+        if plans.iter().any(|plan| matches!(plan, Err(Reason::MalformedPacket))) {
+            return self.violate(session, Reason::MalformedPacket, "a malformed topic filter [MQTT-4.7.1-1]");
+        }
         let id = packet.properties.subscription_id().unwrap_or(0);
         let cursors = user("firehose-cursor").is_some_and(|(_, value)| value == "on");
         let token = self.next_token();
@@ -90,6 +93,9 @@ impl Shard {
         let Some(generation) = self.sessions.get(session as usize).map(|it| it.generation) else {
             return Flow::Stop;
         };
+        if packet.filters.clone().any(is_malformed) {
+            return self.violate(session, Reason::MalformedPacket, "a malformed topic filter [MQTT-4.7.1-1]");
+        }
         let filters = packet.filters.map(Box::from).collect();
         let token = self.next_token();
         let pending = PendingSubscribe {
@@ -411,10 +417,6 @@ impl Shard {
             });
             match found {
                 Some(index) => self.remove_subscription(session, index),
-                None if TopicFilter::new(filter).is_err() => {
-                    reasons.push(Reason::TopicFilterInvalid);
-                    continue;
-                }
                 None => {
                     reasons.push(Reason::NoSubscriptionExisted);
                     continue;

@@ -3,20 +3,25 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use firehose_log::{Disk, Offset, Read, RealDisk, RecoveryReport, clock_hold};
+use firehose_log::{Disk, Note, Offset, Read, RealDisk, RecoveryReport, clock_hold};
 use serde_json::{Value, json};
 
 /// What a start found amiss.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     gaps: Vec<(Offset, Offset)>,
+    /// Events at the end of the log that were durable and are not there.
+    lost: Vec<String>,
     notes: Vec<String>,
 }
 
 impl Found {
     /// By the log's report.
     pub fn of(report: &RecoveryReport) -> Self {
-        Found { gaps: report.gaps.clone(), notes: report.notes.iter().map(ToString::to_string).collect() }
+        let is_lost = |note: &&Note| matches!(note, Note::DurableLost { .. });
+        let lost = report.notes.iter().filter(is_lost).map(ToString::to_string).collect();
+        let notes = report.notes.iter().map(ToString::to_string).collect();
+        Found { gaps: report.gaps.clone(), lost, notes }
     }
 
     /// By others, a line each.
@@ -57,6 +62,7 @@ impl Diagnosis {
                 "events {first} to {last} are damaged on the disk and are declared as a gap: look at the disk"
             ));
         }
+        self.needs.extend(found.lost.iter().map(|lost| format!("{lost}: look at the disk")));
         self.fact("notes", found.notes.clone());
     }
 

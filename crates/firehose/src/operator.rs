@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 use crate::diagnosis::{Diagnosis, Found};
 
+/// The longest reason of a redaction.
+const REASON_BYTES_MAX: usize = 1_000;
+
 /// The operator of one bus.
 pub struct BusOperator {
     bus: Bus,
@@ -52,6 +55,7 @@ impl BusOperator {
 
 impl Operator for BusOperator {
     fn redact(&self, cursor: &Cursor, reason: &str) -> Result<Value, OperatorError> {
+        check_reason(reason)?;
         let read = self.bus.read();
         let offset = place_of(read.as_ref(), cursor)?;
         let (redacted, before) = match self.bus.redact(offset) {
@@ -90,6 +94,21 @@ impl Operator for BusOperator {
             None => Err(OperatorError::Failed("the bus stops".into())),
         }
     }
+}
+
+/// A reason is public, stands in a log line, and is one line that tells something.
+fn check_reason(reason: &str) -> Result<(), OperatorError> {
+    let why = match reason {
+        _ if reason.trim().is_empty() => "the reason is empty: say in a few words why".to_owned(),
+        _ if reason.len() > REASON_BYTES_MAX => {
+            format!("the reason has {} bytes, more than {REASON_BYTES_MAX}: make it shorter", reason.len())
+        }
+        _ if reason.chars().any(char::is_control) => {
+            "the reason has control characters: leave them out".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(OperatorError::Malformed(why))
 }
 
 /// The offset of the very event that the cursor was given out for.

@@ -160,6 +160,13 @@ fn what_cannot_be_redacted_is_refused_with_a_reason() {
     let mistyped = bed.redact("cnonsense");
     assert_eq!(mistyped.code, Some(2), "{}", mistyped.err);
     assert_eq!(bed.operator(&["redact", cursor(&foreign)]).code, Some(2), "no reason is given");
+    let own = events(&serve, "ann/n").remove(0);
+    for reason in ["", " ", "two\nlines", &"long".repeat(1_000)] {
+        let refused = bed.operator(&["redact", cursor(&own), "--reason", reason]);
+        assert_eq!(refused.code, Some(2), "{reason:?}: {}", refused.err);
+        assert!(refused.err.contains("the reason"), "{}", refused.err);
+    }
+    assert_eq!(events(&serve, "ann/n").len(), 1, "nothing was taken back");
     let nowhere = run(["redact", cursor(&foreign), "--reason", "r", "--data", "/nonexistent"]);
     assert_eq!(nowhere.code, Some(2));
     assert!(nowhere.err.contains("there is no log"), "{}", nowhere.err);
@@ -238,4 +245,22 @@ fn the_doctor_says_what_there_is_to_do_whether_the_bus_runs_or_not() {
         assert!(again.out.starts_with("the clock was trusted already\n"), "{}", again.out);
         drop(serve);
     }
+}
+
+#[test]
+fn the_doctor_names_events_that_were_durable_and_are_gone() {
+    let bed = Bed::new();
+    let serve = bed.serve();
+    publish(&serve, "ann/n", &["1", "2"], false);
+    assert_eq!(events(&serve, "ann/n").len(), 2);
+    assert_eq!(serve.terminate(), Some(0));
+    let segment = bed.data().join("log/00000000000000000001.0.log");
+    let file = fs::File::options().write(true).open(segment).expect("the first segment");
+    file.set_len(4096).expect("it can be cut behind its header");
+    let serve = bed.serve();
+    let ill = bed.operator(&["doctor"]);
+    assert_eq!(ill.code, Some(1), "{}", ill.out);
+    let told = "to do: events 1 to 2 were durable and are damaged: they are lost: look at the disk\n";
+    assert!(ill.out.contains(told), "{}", ill.out);
+    drop(serve);
 }

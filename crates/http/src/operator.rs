@@ -46,6 +46,8 @@ pub trait Operator: Send + Sync {
 /// Why it was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorError {
+    /// What was asked makes no sense: 400.
+    Malformed(String),
     /// There is nothing it could be done to: 404.
     NotThere(String),
     /// It did not work, and has to be tried again: 503.
@@ -55,6 +57,7 @@ pub enum OperatorError {
 impl From<OperatorError> for Problem {
     fn from(error: OperatorError) -> Problem {
         match error {
+            OperatorError::Malformed(why) => Problem::bad_request(why),
             OperatorError::NotThere(why) => Problem::new(StatusCode::NOT_FOUND, why),
             OperatorError::Failed(why) => Problem::unavailable(why),
         }

@@ -110,7 +110,11 @@ impl<'a> Connect<'a> {
         mut body: Reader<'a>,
     ) -> Result<Self, ConnectError> {
         let version = read_version(&mut body)?;
-        let error = |error| ConnectError { error, answer: Some(version) };
+        // Before 5.0 a CONNECT that does not conform is not answered [MQTT-3.1.4-1], but for what has a code of its own.
+        let error = |error| {
+            let is_answered = version == Version::V5 || matches!(error, DecodeError::ClientIdEmpty(_));
+            ConnectError { error, answer: is_answered.then_some(version) }
+        };
         if version != Version::V31 && header_flags != 0 {
             return Err(error(DecodeError::Flags(PacketKind::Connect, header_flags)));
         }

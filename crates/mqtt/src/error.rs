@@ -108,8 +108,9 @@ impl DecodeError {
             | Self::SubscribeOptionsReserved(_)
             | Self::PropertyUnknown(_)
             | Self::PropertyNotAllowed(..) => Reason::MalformedPacket,
-            Self::Topic(TopicError::Nul | TopicError::NotUtf8) => Reason::MalformedPacket,
-            Self::Topic(_) => Reason::TopicNameInvalid,
+            // "Topic Name invalid" is for those that are well formed (2.4).
+            Self::Topic(error) if !error.is_malformed() => Reason::TopicNameInvalid,
+            Self::Topic(_) => Reason::MalformedPacket,
             Self::ProtocolName | Self::UnsupportedVersion(_) => Reason::UnsupportedProtocolVersion,
             Self::ClientIdEmpty(_) => Reason::ClientIdentifierNotValid,
             Self::PropertyValue(property::TOPIC_ALIAS) => Reason::TopicAliasInvalid,

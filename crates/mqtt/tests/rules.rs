@@ -146,11 +146,11 @@ fn publish_flags_are_checked() {
 #[test]
 fn topic_names_of_publications_are_checked() {
     for (bytes, expected, reason) in [
-        (&b"\x30\x04\0\x02a+"[..], TopicError::WildcardInName, Reason::TopicNameInvalid),
-        (b"\x30\x04\0\x02#a", TopicError::WildcardInName, Reason::TopicNameInvalid),
+        (&b"\x30\x04\0\x02a+"[..], TopicError::WildcardInName, Reason::MalformedPacket),
+        (b"\x30\x04\0\x02#a", TopicError::WildcardInName, Reason::MalformedPacket),
         (b"\x30\x04\0\x02a\0", TopicError::Nul, Reason::MalformedPacket),
         (b"\x30\x04\0\x02a\xff", TopicError::NotUtf8, Reason::MalformedPacket),
-        (b"\x30\x02\0\0", TopicError::Empty, Reason::TopicNameInvalid),
+        (b"\x30\x02\0\0", TopicError::Empty, Reason::MalformedPacket),
     ] {
         assert_eq!(error(bytes, V311), DecodeError::Topic(expected));
         assert_eq!(error(bytes, V311).reason(), reason);
@@ -166,7 +166,7 @@ fn topic_names_of_publications_are_checked() {
 fn connect_flags_are_checked() {
     let id = b"\0\x01c";
     let id5 = b"\0\0\x01c";
-    assert_eq!(connect_error(&connect(V311, 3, id)), (DecodeError::ConnectFlagReserved, Some(V311)));
+    assert_eq!(connect_error(&connect(V311, 3, id)), (DecodeError::ConnectFlagReserved, None));
     assert_eq!(connect_error(&connect(V5, 3, id5)), (DecodeError::ConnectFlagReserved, Some(V5)));
     for flags in [0x0a, 0x12, 0x22] {
         assert_eq!(connect_error(&connect(V311, flags, id)).0, DecodeError::WillFlagsWithoutWill);
@@ -181,6 +181,15 @@ fn connect_flags_are_checked() {
     let bytes = connect(V5, 0x42, b"\0\0\x01c\0\x01p");
     let (connect, _) = decode_connect(&bytes, 100).unwrap().unwrap();
     assert_eq!((connect.user_name, connect.password), (None, Some(&b"p"[..])));
+}
+
+#[test]
+fn before_5_0_a_connect_that_does_not_conform_is_not_answered() {
+    for (rest, rest5) in [(&b"\0\x02c"[..], &b"\0\0\x02c"[..]), (b"\0\x01\0", b"\0\0\x01\0")] {
+        assert_eq!(connect_error(&connect(V31, 2, rest)).1, None);
+        assert_eq!(connect_error(&connect(V311, 2, rest)).1, None);
+        assert_eq!(connect_error(&connect(V5, 2, rest5)).1, Some(V5));
+    }
 }
 
 #[test]

@@ -144,20 +144,37 @@ impl Runner {
     pub(crate) fn read(&mut self) {
         for _ in 0..self.readable.len() {
             let Some(session) = self.readable.pop_front() else { return };
-            let Some(Some(connected)) = self.sockets.get_mut(session as usize) else { continue };
-            match connected.socket.read(&mut self.buffer) {
-                Ok(0) => self.shard.hang_up(session, "the client closed the connection"),
-                Ok(n) => {
-                    connected.listed = n == self.buffer.len();
-                    match self.shard.receive(session, &self.buffer[..n]) {
-                        Appetite::Paused => connected.paused = true,
-                        Appetite::More if connected.listed => self.readable.push_back(session),
-                        Appetite::More | Appetite::Gone => {}
-                    }
+            self.read_socket(session);
+        }
+    }
+
+    fn read_socket(&mut self, session: u32) {
+        let Some(Some(connected)) = self.sockets.get_mut(session as usize) else { return };
+        match connected.socket.read(&mut self.buffer) {
+            Ok(0) => self.shard.hang_up(session, "the client closed the connection"),
+            Ok(n) => {
+                connected.listed = n == self.buffer.len();
+                match self.shard.receive(session, &self.buffer[..n]) {
+                    Appetite::Paused => connected.paused = true,
+                    Appetite::More if connected.listed => self.readable.push_back(session),
+                    Appetite::More | Appetite::Gone => {}
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => connected.listed = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.readable.push_back(session),
-                Err(error) => self.shard.hang_up(session, &error.to_string()),
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => connected.listed = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.readable.push_back(session),
+            Err(error) => self.shard.hang_up(session, &error.to_string()),
+        }
+    }
+
+    /// Who comes again may have left properly on the connection before: what still lies in its socket comes first, else a
+    /// DISCONNECT would be overtaken, and the will published [MQTT-3.14.4-3].
+    fn read_namesakes(&mut self) {
+        for index in 0..self.messages.len() {
+            if let Some(Message::Arrival(arrival)) = self.messages.get(index)
+                && let Some(session) = self.shard.namesake(arrival)
+                && self.sockets.get(session as usize).and_then(Option::as_ref).is_some_and(|it| !it.paused)
+            {
+                self.read_socket(session);
             }
         }
     }
@@ -185,6 +202,7 @@ impl Runner {
             let had_messages = !self.messages.is_empty();
             if had_messages {
                 let bytes = queued_bytes(&self.messages);
+                self.read_namesakes();
                 self.shard.drain(&mut self.messages);
                 self.bus.sequencer().drained(self.number, bytes);
             }

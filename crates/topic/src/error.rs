@@ -28,6 +28,13 @@ pub enum TopicError {
     ShareFilter,
 }
 
+impl TopicError {
+    /// Whether the standard forbids it; else it is only more than this server takes.
+    pub fn is_malformed(self) -> bool {
+        self != Self::TooManyLevels
+    }
+}
+
 impl fmt::Display for TopicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -74,15 +74,17 @@ impl State {
         turn: &mut Turn,
     ) -> Result<(), OpenRefusal> {
         let hash = open.name.hash;
-        self.wills.orphans(hash).into_iter().for_each(|key| self.drop_will(key));
-        if self.has_expired(hash, now) {
-            self.end(hash, now);
-        }
-        let kept = self.known.contains(hash) && !open.clean;
+        let has_expired = self.has_expired(hash, now);
+        let kept = self.known.contains(hash) && !has_expired && !open.clean;
         if (open.clean || open.will.is_some() || (!kept && open.expiry_secs > 0))
             && let Some(why) = self.unwritable()
         {
             return Err(OpenRefusal::Unavailable(why));
+        }
+        // It has come back, and has not died with the bus. Who is turned away has not.
+        self.wills.orphans(hash).into_iter().for_each(|key| self.drop_will(key));
+        if has_expired {
+            self.end(hash, now);
         }
         let resumed = if kept { self.resume(&open, now, turn)? } else { None };
         let created = resumed.is_none();

@@ -271,3 +271,56 @@ fn several_shards_see_one_order() {
         assert_eq!(world.payloads(*reader), first);
     }
 }
+
+#[test]
+fn topics_go_by_an_alias_once_it_is_set_to_who_takes_some() {
+    let mut world = World::open();
+    let publisher = world.client(Version::V5, "p");
+    let takes = [(0, 0), (1, 1), (2, 2), (65_535, 16)];
+    let readers = takes.map(|(max, limit)| {
+        let reader = world.client_with(Version::V5, &format!("r{max}"), &[Property::TopicAliasMaximum(max)]);
+        world.subscribed(reader, "#", 2);
+        world.take(reader);
+        (reader, limit)
+    });
+    for round in 0..2_u16 {
+        for number in 1..=20_u16 {
+            let (topic, id) = (format!("topic/{number}"), round * 20 + number);
+            world.publish(publisher, &topic, &topic, (number % 3) as u8, id);
+        }
+    }
+    world.settle();
+    for (reader, limit) in readers {
+        let got = publishes(&mut world, reader);
+        assert_eq!(got.len(), 40);
+        for (index, it) in got.iter().enumerate() {
+            let number = index % 20 + 1;
+            let by_name = format!("topic/{number}");
+            assert_eq!((&it.payload, it.id != 0), (&by_name, number % 3 > 0));
+            let alias = it.has(&format!("TopicAlias({number})"));
+            assert_eq!(alias, number <= limit, "{limit} {it:?}");
+            let is_named = !alias || index < 20;
+            assert_eq!(it.topic, if is_named { by_name } else { String::new() }, "{limit} {it:?}");
+        }
+    }
+}
+
+#[test]
+fn aliases_wait_for_the_window_and_the_wire_as_everything_does() {
+    let mut world = World::open();
+    let publisher = world.client(Version::V311, "p");
+    let list = [Property::TopicAliasMaximum(1), Property::ReceiveMaximum(1)];
+    let reader = world.client_with(Version::V5, "r", &list);
+    world.subscribed(reader, "#", 2);
+    world.take(reader);
+    for id in 1..=3 {
+        world.publish(publisher, "t", "payload", 1, id);
+    }
+    world.settle();
+    for (id, topic) in [(1, "t"), (2, ""), (3, "")] {
+        let got = publishes(&mut world, reader);
+        assert_eq!(got.iter().map(|it| (it.id, it.topic.as_str())).collect::<Vec<_>>(), [(id, topic)]);
+        world.send(reader, &ack(Packet::PubAck, id, Version::V5));
+        world.settle();
+    }
+}

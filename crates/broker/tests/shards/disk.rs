@@ -207,3 +207,22 @@ fn what_was_on_its_way_while_the_log_failed_is_refused_too() {
     fail_for_good(&mut world);
     assert_eq!(world.take(client)[0].reason(), Reason::QuotaExceeded);
 }
+
+/// Found by the simulation: the rest of a refused batch was acknowledged with the next batch that was stored, before the
+/// connection was closed.
+#[test]
+fn after_a_refusal_in_3x_nothing_that_came_with_it_looks_stored() {
+    let unlogged = vec![firehose_topic::TopicFilter::new("live/#").expect("a filter")];
+    let mut world = World::new(Setup { unlogged, ..Setup::default() });
+    let publisher = world.client(Version::V311, "p");
+    world.disk.fail(DiskCall::Write, ErrorKind::Other);
+    // An unlogged message between them makes two batches of it: the first is refused, the second is stored.
+    let mut bytes = Vec::new();
+    for (topic, packet_id) in [("t/1", 1), ("t/2", 2), ("live/x", 3), ("t/4", 4)] {
+        let packet = firehose_mqtt::Packet::Publish(crate::client::publish(topic, "x", 1, packet_id));
+        bytes.extend(crate::client::bytes_of(&packet, Version::V311));
+    }
+    world.send(publisher, &bytes);
+    assert_eq!(world.take(publisher), []);
+    assert!(world.clients[publisher].closed);
+}

@@ -27,7 +27,7 @@ fn a_malformed_packet_closes_that_connection_with_its_reason() {
         (&[0xc1, 0x00], Reason::MalformedPacket),
         (&[0x30, 0xff, 0xff, 0xff, 0xff, 0x01], Reason::MalformedPacket),
         (&[0x36, 0x05, 0, 1, b't', 0, 1], Reason::MalformedPacket),
-        (&[0x30, 0x05, 0, 1, b'#', 0, b'x'], Reason::TopicNameInvalid),
+        (&[0x30, 0x05, 0, 1, b'#', 0, b'x'], Reason::MalformedPacket),
         (&[0x82, 0x03, 0, 1, 0], Reason::ProtocolError),
     ];
     for (bytes, reason) in cases {
@@ -183,4 +183,34 @@ fn an_acknowledgement_of_nothing_is_answered_as_its_version_has_it() {
     assert_eq!((answer[0].kind, answer[0].reason()), (PacketKind::PubComp, Reason::PacketIdentifierNotFound));
     let (answer, _) = ack(Packet::PubRel, Version::V311);
     assert_eq!((answer[0].kind, answer[0].id), (PacketKind::PubComp, 5));
+}
+
+#[test]
+fn an_acknowledgement_of_the_wrong_kind_is_a_protocol_error() {
+    let wrong = [(1, &[0x50_u8, 0x70][..]), (2, &[0x40, 0x70])];
+    for (version, (qos, kinds)) in
+        [Version::V311, Version::V5].into_iter().flat_map(|it| wrong.map(|of| (it, of)))
+    {
+        for kind in kinds {
+            let mut world = World::open();
+            let (reader, publisher) = (world.client(version, "r"), world.client(version, "p"));
+            world.subscribed(reader, "t", qos);
+            world.publish(publisher, "t", "x", qos, 1);
+            world.settle();
+            assert_eq!(world.take(reader).last().map(|it| it.id), Some(1));
+            world.send(reader, &[*kind, 2, 0, 9]);
+            let unknown = world.take(reader);
+            assert!(!world.clients[reader].closed, "nothing waits under that id: {unknown:?}");
+            world.send(reader, &[*kind, 2, 0, 1]);
+            let told: Vec<_> = world.take(reader).iter().map(|it| it.reason()).collect();
+            assert_eq!(told, if version == Version::V5 { &[Reason::ProtocolError][..] } else { &[] });
+            assert!(world.clients[reader].closed);
+        }
+    }
+}
+
+#[test]
+fn a_client_s_publish_has_no_subscription_identifier() {
+    let packet = [0x30, 6, 0, 1, b't', 2, 0x0b, 1];
+    assert_eq!(ends_with(Version::V5, &packet), Some(Reason::ProtocolError));
 }

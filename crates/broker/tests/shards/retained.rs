@@ -424,3 +424,22 @@ fn a_page_that_was_asked_for_before_an_event_was_taken_back_is_asked_for_again()
     assert_eq!(payloads(&mut world, reader), ["x"], "the answer to the first question is not taken");
     assert_eq!(world.shard(0).queued_bytes(), 0);
 }
+
+/// Found by the simulation: questions of one scan after the other had the same number.
+#[test]
+fn the_answer_to_a_scan_that_was_ended_is_not_taken_for_that_of_a_later_one() {
+    let (mut world, publisher) = world();
+    retain(&mut world, publisher, "old/a", "old", 0);
+    retain(&mut world, publisher, "new/a", "new", 0);
+    let client = world.client(Version::V5, "c");
+    world.delays_reads = true;
+    world.subscribed(client, "old/#", 0);
+    world.send(client, &unsubscribe_packet(Version::V5, 10, &["old/#"]));
+    world.settle();
+    world.subscribed(client, "new/#", 0);
+    assert_eq!(world.questions.len(), 2, "each waits for its answer");
+    world.answer(0);
+    assert_eq!(payloads(&mut world, client), Vec::<String>::new());
+    world.let_go();
+    assert_eq!(payloads(&mut world, client), ["new"]);
+}

@@ -249,8 +249,6 @@ fn names_and_options_that_the_standard_forbids_are_refused() {
             ("$share//t", Reason::TopicFilterInvalid),
             ("$share/g/", Reason::TopicFilterInvalid),
             ("$share/+/t", Reason::TopicFilterInvalid),
-            ("$share/a#/t", Reason::TopicFilterInvalid),
-            ("$share/g/t#", Reason::TopicFilterInvalid),
             ("$share/g/$share/h/t", Reason::TopicFilterInvalid),
             ("$share/g/$replay/earliest/t", Reason::TopicFilterInvalid),
             ("$replay/earliest/$share/g/t", Reason::TopicFilterInvalid),

@@ -181,8 +181,13 @@ impl Bus {
         let bytes = messages.iter().map(bytes_of).sum();
         it.shard.drain(&mut messages);
         self.sequencer.drained(host, bytes);
-        let actions: Vec<Action> = it.shard.take_actions().collect();
-        worked |= !actions.is_empty();
+        worked | self.act_all(host, net)
+    }
+
+    /// What a shard asks for. False: nothing.
+    fn act_all(&mut self, host: usize, net: &mut [Connection]) -> bool {
+        let actions: Vec<Action> = self.hosts[host].shard.take_actions().collect();
+        let worked = !actions.is_empty();
         for action in actions {
             self.act(host, action, net);
         }
@@ -199,6 +204,8 @@ impl Bus {
 
     /// Flushes every connection of a shard that has something to write; false: there was none.
     pub fn flush(&mut self, host: usize, net: &mut [Connection]) -> bool {
+        // Sessions get their sockets, and lose them, before anything is written.
+        self.act_all(host, net);
         let it = &mut self.hosts[host];
         it.shard.set_now(self.now);
         let count = it.shard.dirty_count();

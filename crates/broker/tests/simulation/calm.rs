@@ -37,6 +37,7 @@ pub fn calm(world: &mut World) {
 /// The disk works again, and a log that does not is started anew.
 fn mend(world: &mut World) {
     world.disk.heal();
+    world.cannot_truncate = false;
     world.disk.set_free_bytes(None);
     world.disk.set_cold(false);
     if world.bus.is_none() {

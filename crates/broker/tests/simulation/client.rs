@@ -139,9 +139,7 @@ impl Client {
         let had_one = self.session_until_us.is_some_and(|until_us| until_us > now.wall_us);
         let may_be_new = self.plan.may_be_overtaken || self.starts_clean || !had_one;
         if matches!(self.link, Link::Connecting(_)) && may_be_new {
-            self.reader.doubt();
-            self.publisher.doubt(ledger);
-            self.received.clear();
+            self.doubt(ledger);
         }
         if let Some(until_us) = &mut self.session_until_us {
             *until_us = now.wall_us + SESSION_US;
@@ -162,6 +160,15 @@ impl Client {
             it.now = false;
             it.qos == 2
         });
+    }
+
+    /// The bus may know nothing of the session any more.
+    pub fn doubt(&mut self, ledger: &mut Ledger) {
+        self.reader.doubt();
+        self.publisher.doubt(ledger);
+        self.received.clear();
+        self.wills.forget();
+        self.session_until_us = None;
     }
 
     /// What came from the bus; gives what it answers at once.
@@ -235,7 +242,7 @@ impl Client {
         let lives_on = self.plan.persists && (self.plan.version == Version::V5 || !self.starts_clean);
         self.session_until_us = lives_on.then_some(i64::MAX);
         if got.present {
-            self.reader.resumed(ledger.head());
+            self.reader.resumed(ledger);
             return self.publisher.send_again(ledger);
         }
         self.reader.forget();
@@ -284,12 +291,15 @@ impl Client {
         match known.filter(|it| it.ended.is_none()).find(|it| it.written == written) {
             Some(known) => {
                 let is_new = known.from.1 == Offset::MAX;
+                let before = known.scan.clone();
                 known.scan = match options.retain_handling {
                     _ if known.replays() => None,
                     RetainHandling::Send => Some(Scan::asked(ledger.head())),
                     RetainHandling::SendIfNew if is_new => Some(Scan::unsure(ledger.head())),
-                    _ => known.scan.take(),
+                    _ => None,
                 };
+                known.older_scans.extend(before);
+                known.older_scans.iter_mut().for_each(Scan::replaced);
                 known.times += 1;
                 known.qos = (known.qos.0.min(qos), known.qos.1.max(qos));
                 known.ids.extend((id != 0).then_some(id));
@@ -312,6 +322,7 @@ impl Client {
     pub fn unsubscribe(&mut self, written: &str) -> Vec<u8> {
         for it in self.reader.subscriptions.iter_mut().filter(|it| it.written == written) {
             it.holds = false;
+            it.scan.iter_mut().for_each(Scan::replaced);
         }
         let packet_id = self.ask(Asked::Unsubscribe { written: written.into() });
         packets::unsubscribe(self.plan.version, packet_id, written)
@@ -397,8 +408,10 @@ impl Client {
             Reason::UnspecifiedError,
             Reason::QuotaExceeded,
         ];
+        // While the state cannot be written, the id of a message that was released is not forgotten for good.
+        let may_be_too_many = self.plan.disk_may_fail && got.reason == Reason::ReceiveMaximumExceeded;
         assert!(
-            allowed.contains(&got.reason),
+            allowed.contains(&got.reason) || may_be_too_many,
             "client {} is told {got:?}, in flight {}",
             self.number,
             self.publisher.waiting()

@@ -80,6 +80,8 @@ pub struct ClientPlan {
     /// Its session may end without its doing: it expires when the clock jumps, and in MQTT 3.x, which is not told of
     /// gaps, it becomes a new one when retention overtakes it.
     pub may_be_overtaken: bool,
+    /// The state may not be written for a while.
+    pub disk_may_fail: bool,
     /// MQTT 5: its subscriptions have identifiers.
     pub has_ids: bool,
     /// MQTT 5: it gets the cursor with each PUBLISH.
@@ -127,7 +129,6 @@ impl Plan {
             flips: rng.percent(5),
             clock_jumps: rng.percent(10),
         };
-        let jumps = faults.clock_jumps;
         Plan {
             seed,
             steps: rng.pick(&[60, 150, 400]),
@@ -141,7 +142,9 @@ impl Plan {
             retention_bytes,
             payload_bytes_max: rng.pick(&[20, 60, 400]),
             faults,
-            clients: (0..rng.between(1, 6)).map(|number| client(rng, number, has_retention, jumps)).collect(),
+            clients: (0..rng.between(1, 6))
+                .map(|number| client(rng, number, has_retention, faults))
+                .collect(),
         }
     }
 
@@ -171,7 +174,7 @@ fn limits(rng: &mut Rng) -> Limits {
     }
 }
 
-fn client(rng: &mut Rng, number: usize, has_retention: bool, jumps: bool) -> ClientPlan {
+fn client(rng: &mut Rng, number: usize, has_retention: bool, faults: Faults) -> ClientPlan {
     let version = rng.pick(&[Version::V311, Version::V5, Version::V5]);
     let v5 = version == Version::V5;
     let address = [None, Some("203.0.113.1"), Some("203.0.113.2"), Some("2001:db8::7")][number % 4];
@@ -182,7 +185,8 @@ fn client(rng: &mut Rng, number: usize, has_retention: bool, jumps: bool) -> Cli
         // Names come twice, at different addresses or of different users, or not at all.
         name: format!("client-{number}"),
         persists: rng.percent(60),
-        may_be_overtaken: (!v5 && has_retention) || jumps,
+        may_be_overtaken: (!v5 && has_retention) || faults.clock_jumps,
+        disk_may_fail: faults.errors || faults.full,
         has_ids: v5 && rng.percent(60),
         has_cursors: v5 && rng.percent(50),
         receive_max: rng.pick(&[1, 2, 3, 10, u16::MAX]),

@@ -22,6 +22,8 @@ pub struct Subscription {
     pub no_local: bool,
     /// Retained messages that come with it: of the last SUBSCRIBE.
     pub scan: Option<Scan>,
+    /// Those of SUBSCRIBEs before it.
+    pub older_scans: Vec<Scan>,
     /// How many times it was asked for.
     pub times: usize,
     /// Acknowledged, and no UNSUBSCRIBE under way: what matches has to come.
@@ -50,6 +52,7 @@ impl Subscription {
             qos: (qos, qos),
             no_local: false,
             scan: None,
+            older_scans: Vec::new(),
             times: 0,
             holds: false,
             ended: None,
@@ -62,6 +65,10 @@ impl Subscription {
 
     pub fn replays(&self) -> bool {
         self.written.starts_with("$replay/")
+    }
+
+    fn scans(&mut self) -> impl Iterator<Item = &mut Scan> {
+        self.scan.iter_mut().chain(&mut self.older_scans)
     }
 
     /// It was asked for more than once: so may retained messages come.
@@ -92,6 +99,8 @@ pub struct Reader {
     lossy: Offset,
     /// The session has outlived a connection.
     pub resumed: bool,
+    /// What is older had gone from the log when it was resumed last.
+    overtaken: Offset,
     /// The session may have been replaced by a new one, and the client has not heard of it.
     is_unsure: bool,
     /// Publications that are in no log: the newest of each publisher.
@@ -109,6 +118,7 @@ impl Reader {
             gaps: Vec::new(),
             lossy: 0,
             resumed: false,
+            overtaken: 0,
             is_unsure: false,
             unlogged: BTreeMap::new(),
             count: 0,
@@ -119,7 +129,7 @@ impl Reader {
     pub fn forget(&mut self) {
         self.subscriptions.clear();
         self.gaps.clear();
-        (self.lossy, self.resumed, self.is_unsure) = (0, false, false);
+        (self.lossy, self.overtaken, self.resumed, self.is_unsure) = (0, 0, false, false);
     }
 
     /// The connection ended when the log stood at `head`.
@@ -128,7 +138,7 @@ impl Reader {
         self.unlogged.clear();
         for it in &mut self.subscriptions {
             it.newest = 0;
-            it.scan.iter_mut().for_each(Scan::disconnected);
+            it.scans().for_each(Scan::disconnected);
         }
     }
 
@@ -138,9 +148,11 @@ impl Reader {
     }
 
     /// The session goes on, and the log stands at `head`. The connection before may have been written to until now.
-    pub fn resumed(&mut self, head: Offset) {
+    pub fn resumed(&mut self, ledger: &Ledger) {
         self.resumed = true;
-        self.lossy = self.lossy.max(head);
+        self.lossy = self.lossy.max(ledger.head());
+        // What was in flight while retention deleted it cannot be sent again, and is not declared.
+        self.overtaken = ledger.oldest;
     }
 
     /// The log was cut back to `head` by a power cut: what came after it is no more.
@@ -148,7 +160,7 @@ impl Reader {
         self.lossy = self.lossy.min(head);
         for it in &mut self.subscriptions {
             it.seen.split_off(&(head + 1));
-            it.scan.iter_mut().for_each(|scan| scan.cut(head));
+            it.scans().for_each(|scan| scan.cut(head));
             it.floor = if it.floor == Offset::MAX { it.floor } else { it.floor.min(head + 1) };
             it.from = (it.from.0.min(head + 1), if it.holds { it.from.1.min(head + 1) } else { it.from.1 });
             it.ended = it.ended.map(|ended| ended.min(head));
@@ -169,6 +181,11 @@ impl Reader {
         if self.is_unsure {
             return;
         }
+        let has_ids = self.subscriptions.iter().any(|it| !it.ids.is_empty());
+        if got.dup && got.ids.is_empty() && has_ids {
+            // Its subscription has ended, but its delivery had begun.
+            return;
+        }
         let asked = self.asked(got);
         if got.retain {
             return self.got_retained(got, &asked, ledger);
@@ -184,7 +201,8 @@ impl Reader {
             // What is sent again names every subscription that matches: also those whose lane brought it before.
             let is_settled = got.dup && it.seen.contains(&offset);
             // Without identifiers it may be for one that holds.
-            let is_over = it.ended.is_some() && got.ids.is_empty() && self.subscriptions.len() > 1;
+            let is_other = it.ended.is_some() || offset < it.from.0;
+            let is_over = is_other && got.ids.is_empty() && self.subscriptions.len() > 1;
             if !is_settled && !is_over {
                 self.advance(index, offset, got, ledger);
             }
@@ -197,14 +215,19 @@ impl Reader {
             return;
         }
         for it in self.subscriptions.iter().filter(|it| it.holds && it.ended.is_none()) {
-            // What retention took is told with the next message.
-            let missing = self.missing(it, head, ledger).filter(|offset| *offset >= ledger.oldest);
+            // What retention or damage took is told with the next message.
+            let is_told = |offset: &Offset| *offset >= ledger.oldest && !ledger.is_damaged(*offset);
+            let missing = self.missing(it, head, ledger).filter(is_told);
             if let Some(offset) = missing.last() {
                 let entry = ledger.get(offset);
                 panic!(
                     "client {} waits for event {offset} of {head}, {entry:?}, by {:?} from {:?} floor {}",
                     self.client, it.written, it.from, it.floor
                 );
+            }
+            if it.ids.is_empty() && self.subscriptions.len() > 1 {
+                // Nobody can say which copy is whose.
+                continue;
             }
             let (client, is_anonymous) = (self.client, self.is_anonymous);
             let wanted =
@@ -229,7 +252,7 @@ impl Reader {
         // Without identifiers it is the next copy, for whichever subscription: rather one that surely has to get it.
         for surely in [true, false] {
             for index in asked {
-                let mut scans = self.subscriptions[*index].scan.iter_mut();
+                let mut scans = self.subscriptions[*index].scans();
                 let mut take = |scan: &mut Scan| {
                     (!surely || scan.has_to_bring(offset)) && scan.got(&got.topic, offset, false, ledger)
                 };
@@ -238,11 +261,13 @@ impl Reader {
         }
         for index in asked {
             let again = self.resumed || self.subscriptions[*index].holds_twice();
-            let mut scans = self.subscriptions[*index].scan.iter_mut();
+            let mut scans = self.subscriptions[*index].scans();
             taken |= !taken && again && scans.any(|scan| scan.got(&got.topic, offset, true, ledger));
         }
+        // Without identifiers nobody can say which copy is whose.
+        let is_one_of_many = (got.ids.is_empty() || got.dup) && self.subscriptions.len() > 1;
         assert!(
-            taken,
+            taken || is_one_of_many,
             "a retained message of {offset} that nobody awaits: {got:?}, {:?}",
             self.subscriptions
         );
@@ -295,6 +320,10 @@ impl Reader {
     }
 
     fn check_qos(&self, got: &Got, entry: &Entry, asked: &[usize]) {
+        if got.dup {
+            // As it was sent before, to subscriptions that may be gone.
+            return;
+        }
         let most = asked.iter().map(|index| self.subscriptions[*index].qos.1).max().unwrap_or(0);
         assert!(got.qos <= entry.qos.min(most), "more than was granted: {got:?}, published {}", entry.qos);
         if !got.ids.is_empty() {
@@ -320,7 +349,9 @@ impl Reader {
             ledger.get(offset).and_then(|entry| entry.key).is_some_and(|key| key.publisher == self.client);
         assert!(!alone || !it.no_local || !own, "its own: {got:?}");
         let twice = it.seen.contains(&offset);
-        assert!(!twice || (self.resumed && got.qos < 2), "{offset} came twice by {:?}: {got:?}", it.written);
+        // What was granted less first may have been sent with less.
+        let may = self.resumed && (got.qos < 2 || it.qos.0 < 2);
+        assert!(!twice || may, "{offset} came twice by {:?}: {got:?}", it.written);
         if it.holds
             && it.ended.is_none()
             && offset > 0
@@ -356,6 +387,7 @@ impl Reader {
                     && may_use(self.is_anonymous, &entry.topic)
                     && !(it.no_local && own)
                     && !lost
+                    && offset >= self.overtaken
                     && !it.seen.contains(&offset)
                     && !self.gaps.iter().any(|(from, to)| (*from..=*to).contains(&offset))
             })
@@ -370,6 +402,9 @@ impl Reader {
         let (from, to) = range.expect("a range");
         let (from, to): (Offset, Offset) = (from.parse().expect("a number"), to.parse().expect("a number"));
         let there = (from..=to).find(|offset| *offset >= ledger.oldest && !ledger.is_damaged(*offset));
+        // How far damage goes depends on how much was read at once.
+        let is_damage = (from..=to).any(|offset| ledger.is_damaged(offset));
+        let there = there.filter(|_| !ledger.is_flipped && !is_damage);
         assert_eq!(there, None, "declared to be gone, and is there: {gap}, oldest {}", ledger.oldest);
         self.gaps.push((from, to));
     }

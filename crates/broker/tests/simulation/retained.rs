@@ -43,6 +43,11 @@ impl Scan {
         self.required = (!self.is_unsure).then_some(0);
     }
 
+    /// Another SUBSCRIBE of the same filter came: what is on its way may still come.
+    pub fn replaced(&mut self) {
+        self.required = None;
+    }
+
     /// The connection ended: what was sent at QoS 0 may be lost.
     pub fn disconnected(&mut self) {
         self.required = self.required.map(|_| 1);
@@ -65,7 +70,9 @@ impl Scan {
     /// A retained message came. `again`: it may come twice. False: it is none of this scan's.
     pub fn got(&mut self, topic: &str, offset: Offset, again: bool, ledger: &Ledger) -> bool {
         let newer = ledger.range(offset + 1, self.as_of.0);
-        let is_stale = newer.into_iter().any(|(_, entry)| entry.retain && entry.topic == topic);
+        let is_stale = newer
+            .into_iter()
+            .any(|(at, entry)| entry.retain && entry.topic == topic && !ledger.is_damaged(at));
         let fits = offset <= self.as_of.1 && !is_stale;
         fits && (self.got.insert(topic.to_owned()) || again)
     }
@@ -74,15 +81,16 @@ impl Scan {
     pub fn missing(&self, wanted: &Wanted<'_>, ledger: &Ledger) -> Option<Offset> {
         let least = self.required?;
         let mut newest: BTreeMap<&str, Offset> = BTreeMap::new();
-        for (offset, entry) in ledger.range(1, ledger.head()).filter(|(_, entry)| entry.retain) {
-            newest.insert(&entry.topic, offset);
+        for (offset, entry) in ledger.range(1, ledger.head()) {
+            if entry.retain && !ledger.is_damaged(offset) {
+                newest.insert(&entry.topic, offset);
+            }
         }
         let missing = newest.into_iter().find(|(topic, offset)| {
             let entry = ledger.get(*offset).expect("it is there");
             let own = entry.key.is_some_and(|key| key.publisher == wanted.client);
             *offset <= self.as_of.0
                 && !entry.payload.is_empty()
-                && !ledger.is_damaged(*offset)
                 && entry.qos.min(wanted.qos) >= least
                 && wanted.filter.matches(TopicName::trusted(topic))
                 && may_use(wanted.is_anonymous, topic)

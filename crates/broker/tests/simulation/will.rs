@@ -39,11 +39,13 @@ pub struct Wills {
 }
 
 impl Wills {
-    /// A CONNECT brings one, or none. The ones before may be called back by it, if they have a delay.
-    pub fn connect(&mut self, new: Option<(Key, u32)>) {
+    /// A CONNECT brings one, or none. The ones before may be called back by it, if they have a delay, or could not be
+    /// published at once since the disk did not work (`disk_fails`).
+    pub fn connect(&mut self, new: Option<(Key, u32)>, disk_fails: bool) {
         for will in &mut self.all {
             match will.fate {
-                Fate::Due { delay_ms: 0, .. } | Fate::Open => {}
+                Fate::Due { delay_ms: 0, .. } if !disk_fails => {}
+                Fate::Open => {}
                 _ => will.fate = Fate::Open,
             }
         }

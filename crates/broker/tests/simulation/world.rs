@@ -56,6 +56,8 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     /// Bits have turned on the disk.
     pub is_flipped: bool,
+    /// The next file cannot be cut.
+    pub cannot_truncate: bool,
     /// The disk cannot be opened any more, which only bits that turned may do.
     pub is_over: bool,
     /// A start failed when the log ended here: a sync that failed in it may have lost what nobody was promised.
@@ -80,6 +82,7 @@ impl World {
             now: Now { ms: 1_000_000, wall_us: START_US },
             trace: has_trace.then(Vec::new),
             is_flipped: false,
+            cannot_truncate: false,
             is_over: false,
             doubtful: 0,
             port_answers: PortAnswers::default(),
@@ -118,6 +121,7 @@ impl World {
                 self.note(|| format!("started: head {head}, epoch {epoch}"));
                 self.bus = Some(bus);
                 self.recovered(head, epoch);
+                self.hear_state();
             }
             Err(error) => {
                 self.note(|| format!("not started: {error}"));
@@ -195,6 +199,7 @@ impl World {
             }
             self.clients[number].wills.crashed(self.now.ms);
         }
+        self.forget_promises(crash);
         self.net.clear();
         self.bus = None;
         *lock(&self.mood) = Mood::default();
@@ -218,7 +223,7 @@ impl World {
     }
 
     /// A power cut is about to lose what `os` has acknowledged: nothing is promised for it.
-    pub fn forget_promises(&mut self, crash: Crash) {
+    fn forget_promises(&mut self, crash: Crash) {
         if crash == Crash::PowerCut && self.plan.durability == Durability::Os {
             lock(&self.ledger).published.values_mut().for_each(|it| it.acknowledged = false);
         }
@@ -234,12 +239,13 @@ impl World {
             client.disconnected(&mut lock(&self.ledger), false, self.now);
         }
         let clean = !client.plan.persists || rng.percent(5);
-        let has_will = rng.percent(30) && may_have_will(client);
+        let has_will = rng.percent(30) && client.plan.user.is_some();
         let key = Key { kind: 'w', publisher: number as u32, number: client.publisher.number(), attempt: 0 };
         let delay_secs = rng.pick(&[0, 0, 2, 100]);
         let is_v5 = client.plan.version == Version::V5;
         let delay_secs = if is_v5 { delay_secs } else { 0 };
-        client.wills.connect(has_will.then_some((key, delay_secs)));
+        let disk_fails = self.plan.faults.errors || self.plan.faults.full;
+        client.wills.connect(has_will.then_some((key, delay_secs)), disk_fails);
         client.starts_clean = clean;
         client.session_until_us = client.session_until_us.filter(|_| !clean);
         let (payload, retain) = (key.text(), rng.percent(30));
@@ -332,6 +338,20 @@ impl World {
         }
     }
 
+    /// What the state has to say. Only a disk that failed, or a bit that turned, may cost it its file.
+    fn hear_state(&mut self) {
+        let notes = self.bus.as_mut().map(|bus| std::mem::take(&mut bus.state.notes));
+        for note in notes.unwrap_or_default() {
+            if note.contains("set aside") {
+                assert!(self.plan.faults.errors || self.is_flipped, "{note}");
+                for client in &mut self.clients {
+                    client.doubt(&mut lock(&self.ledger));
+                }
+            }
+            self.note(|| note);
+        }
+    }
+
     /// A client goes: properly, or without a word. `noticed`: the bus hears of it at once.
     pub fn leave(&mut self, number: usize, properly: bool, noticed: bool) {
         let Some(connection) = self.clients[number].connection() else { return };
@@ -345,7 +365,9 @@ impl World {
         let is_read = properly && it.to_bus.is_empty() && !it.paused;
         it.left = true;
         self.clients[number].disconnected(&mut lock(&self.ledger), is_read, self.now);
-        if properly && !is_read {
+        // It may have been dismissed before, for a publish that could not be stored.
+        let may_be_dismissed = self.plan.faults.errors || self.plan.faults.full;
+        if properly && (!is_read || may_be_dismissed) {
             self.clients[number].wills.forget();
         }
         if let Some(bus) = self.bus.as_mut().filter(|_| noticed) {
@@ -368,10 +390,7 @@ impl World {
     pub fn turn_of_state(&mut self) -> bool {
         let worked = self.bus.as_mut().is_some_and(Bus::turn_of_state);
         self.hear_ports();
-        let notes = self.bus.as_mut().map(|bus| std::mem::take(&mut bus.state.notes));
-        for note in notes.unwrap_or_default() {
-            self.note(|| note);
-        }
+        self.hear_state();
         worked
     }
 
@@ -475,9 +494,4 @@ impl World {
             bus.now = self.now;
         }
     }
-}
-
-/// Where nobody can say whether it comes, there is none.
-fn may_have_will(client: &Client) -> bool {
-    client.plan.user.is_some()
 }

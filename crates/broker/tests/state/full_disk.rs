@@ -51,6 +51,24 @@ fn with_no_room_saves_wait_resumes_go_on_and_others_are_turned_away() {
 }
 
 #[test]
+fn a_client_that_is_turned_away_has_not_come_back_and_its_will_stays_due() {
+    let (a, b) = (name("a"), name("b"));
+    let mut bed = Bed::new();
+    bed.open(open(&b)).unwrap();
+    bed.open(Open { will: Some(will(0)), ..open(&a) }).unwrap();
+    let mut bed = bed.lose_power();
+    bed.state_disk.set_free_bytes(Some(100));
+    progress_of(&mut bed, "b", 5);
+    bed.settle();
+    assert!(is_unavailable(&bed.open(Open { will: Some(will(0)), ..open(&a) })));
+    assert_eq!(bed.state.wills(), 1, "that of the connection before");
+    bed.state_disk.set_free_bytes(None);
+    bed.pass(60);
+    let due: Vec<u64> = bed.settle().wills.iter().map(|due| due.key.session).collect();
+    assert_eq!(due, [a.hash]);
+}
+
+#[test]
 fn the_opens_of_the_very_turn_that_fails_are_answered_as_well() {
     for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
         let (a, b, c) = (name("a"), name("b"), name("c"));

@@ -57,6 +57,7 @@ fn offline(config: &Config, cursor: &Cursor, reason: &str) -> Result<Value, Fail
     let answer = operator.redact(cursor, reason);
     bus.stop();
     answer.map_err(|error| match error {
+        OperatorError::Malformed(why) => Failure::usage(why),
         OperatorError::NotThere(why) => Failure { exit: Exit::Refused, message: why },
         OperatorError::Failed(why) => Failure::runtime(why),
     })

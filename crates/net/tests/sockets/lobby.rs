@@ -2,7 +2,8 @@
 
 use crate::bed::{Bed, connect_bytes};
 use firehose_broker::Limits;
-use firehose_mqtt::{QoS, Version};
+use firehose_mqtt::{Connect, Disconnect, Packet, Properties, QoS, Reason, Version, Will};
+use firehose_topic::TopicName;
 use std::io::Write;
 
 #[test]
@@ -166,6 +167,51 @@ fn the_same_id_takes_over_across_sockets() {
         old = new;
     }
     assert_eq!(bed.bus.stats().connections.get(), 1);
+}
+
+#[test]
+fn who_leaves_properly_and_comes_back_at_once_has_no_will_published() {
+    let bed = Bed::start(Limits::default());
+    let mut reader = bed.client(Version::V311, "reader");
+    reader.subscribe("alice/#", QoS::AtMostOnce);
+    let will = Will {
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: TopicName::new("alice/will").expect("a topic"),
+        payload: b"gone",
+        properties: Properties::EMPTY,
+    };
+    let connect = Connect {
+        version: Version::V311,
+        clean_start: true,
+        keep_alive_secs: 0,
+        client_id: "hasty",
+        will: Some(will),
+        user_name: Some("alice"),
+        password: Some(b"secret"),
+        properties: Properties::EMPTY,
+    };
+    let disconnect = Disconnect { reason: Reason::Success, properties: Properties::EMPTY };
+    for _ in 0..30 {
+        let mut client = bed.dial();
+        client.version = Version::V311;
+        client.send_packet(&Packet::Connect(connect));
+        assert_eq!(client.next().as_deref(), Some("CONNACK Success"));
+        client.send_packet(&Packet::Disconnect(disconnect));
+    }
+    let mut last = bed.alice(Version::V311, "last");
+    last.publish("alice/t", "the first that comes", 0);
+    assert!(reader.next().is_some_and(|it| it.contains("the first that comes")));
+}
+
+#[test]
+fn a_broken_connect_is_answered_in_mqtt_5_only() {
+    let bed = Bed::start(Limits::default());
+    for (level, answer) in [(4, None), (5, Some("CONNACK MalformedPacket"))] {
+        let mut client = bed.dial();
+        client.send(&[0x10, 0x0e, 0, 4, b'M', b'Q', b'T', b'T', level, 3, 0, 60, 0, 0, 1, b'x']);
+        assert_eq!(client.next().as_deref(), answer);
+    }
 }
 
 #[test]
