@@ -6,6 +6,7 @@
 
 use crate::action::Now;
 use crate::arrival::Secret;
+use crate::group_message::{Join, MemberKey, Piece, Settled};
 use crate::replay::{age_secs, expired};
 use crate::state::StoredGroup;
 use firehose_auth::{Auth, Identity, Verdict};
@@ -55,104 +56,6 @@ impl GroupKey {
     }
 }
 
-/// A member, as shards name it to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemberKey {
-    /// Its shard.
-    pub shard: usize,
-    /// Its session's place there.
-    pub session: u32,
-    /// Tells the session from later ones in the same place.
-    pub generation: u32,
-    /// The lane under which the subscription's messages lie in its outbox.
-    pub lane: u16,
-}
-
-/// What shards tell each other about groups: members to the group's home, and back.
-#[derive(Debug)]
-pub enum GroupMessage {
-    /// To the home: a member comes.
-    Join(Join),
-    /// To the member: it belongs to the group, and everything from `from` on counts.
-    Joined {
-        /// Which member.
-        member: MemberKey,
-        /// Names the question.
-        question: u64,
-        /// The first offset that counts.
-        from: Offset,
-    },
-    /// To the member: these messages are its own.
-    Assigned {
-        /// Which member.
-        member: MemberKey,
-        /// The messages, in order.
-        pieces: Vec<Piece>,
-    },
-    /// To the home: what became of messages, and how many more are welcome.
-    Settled(Settled),
-    /// To the home: the member is gone. What it does not call done goes to another one.
-    Leave(Settled),
-}
-
-/// A member comes.
-#[derive(Debug)]
-pub struct Join {
-    /// Which.
-    pub member: MemberKey,
-    /// Names the question; 0: nobody waits for the answer.
-    pub question: u64,
-    /// Of which group.
-    pub key: Arc<GroupKey>,
-    /// [`GroupKey::hash_with`].
-    pub hash: u64,
-    /// Who it is.
-    pub identity: Identity,
-    /// MQTT's client id, for the access rules.
-    pub client_id: Box<str>,
-    /// It can be told of a gap.
-    pub v5: bool,
-    /// The hash of its session's name, if that outlives its connection: so the group does.
-    pub stored: Option<u64>,
-    /// Its session goes on: from here on the subscription counted, and the group has been kept.
-    pub from: Option<Offset>,
-}
-
-/// A message for a member.
-#[derive(Clone, Debug)]
-pub struct Piece {
-    /// The batch that holds it.
-    pub batch: Arc<Batch>,
-    /// Its place there.
-    pub index: usize,
-    /// A range that is gone before it, as `<from>..<to> <why>`.
-    pub gap: Option<Box<str>>,
-}
-
-impl Piece {
-    /// Its offset; 0: it is in no log.
-    pub fn offset(&self) -> Offset {
-        if self.batch.is_logged() { self.batch.base() + self.index as Offset } else { 0 }
-    }
-}
-
-/// What became of messages that a member was given.
-#[derive(Debug)]
-pub struct Settled {
-    /// The group.
-    pub hash: u64,
-    /// The member.
-    pub member: MemberKey,
-    /// Over, in one way or another: nobody gets them again.
-    pub done: Vec<Offset>,
-    /// Not sent: to be given to somebody.
-    pub returned: Vec<Offset>,
-    /// In the member's stored session: they stay with it whatever happens.
-    pub taken: Vec<Offset>,
-    /// How many more it takes.
-    pub credit: u32,
-}
-
 /// Where the group reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -167,6 +70,8 @@ pub(crate) enum Phase {
 struct Member {
     key: MemberKey,
     client_id: Box<str>,
+    /// [`Join::stored`].
+    stored: Option<u64>,
     v5: bool,
     /// Not everything that the filter matches may be read.
     checked: bool,
@@ -202,6 +107,8 @@ pub(crate) struct Group {
     pub(crate) generation: u32,
     pub(crate) filter: TopicFilter,
     pub(crate) phase: Phase,
+    /// Where it begins, as the state had it; none: at the mark.
+    pub(crate) resumes_at: Option<Offset>,
     /// Members that are not let in yet.
     pub(crate) waiting: Vec<Join>,
     /// What the log gave and nobody could take.
@@ -232,13 +139,6 @@ pub(crate) struct Group {
     skipped: BTreeSet<Offset>,
 }
 
-impl Join {
-    /// Whether it waits until the group is kept.
-    pub(crate) fn wants_group_kept(&self) -> bool {
-        self.stored.is_some() && self.from.is_none()
-    }
-}
-
 impl Group {
     /// A group that begins with somebody who comes.
     pub(crate) fn new(join: &Join, filter: TopicFilter, generation: u32) -> Group {
@@ -248,6 +148,7 @@ impl Group {
             generation,
             filter,
             phase: Phase::Beginning,
+            resumes_at: None,
             waiting: Vec::new(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
@@ -268,9 +169,9 @@ impl Group {
         }
     }
 
-    /// Goes on where it was.
+    /// Goes on where it was, once the shard's place in the log is known.
     pub(crate) fn restore(&mut self, stored: StoredGroup) {
-        self.phase = Phase::Replay { next: stored.next, asked: false };
+        self.resumes_at = Some(stored.next);
         self.returned.extend(stored.pending);
         self.skipped.extend(stored.skipped);
         self.is_stored = true;
@@ -291,7 +192,8 @@ impl Group {
     pub(crate) fn next(&self, stand: Offset) -> Offset {
         match self.phase {
             Phase::Replay { next, .. } => next,
-            Phase::Live | Phase::Beginning => stand + 1,
+            Phase::Live => stand + 1,
+            Phase::Beginning => self.resumes_at.unwrap_or(stand + 1),
         }
     }
 
@@ -306,6 +208,7 @@ impl Group {
         self.members.push(Member {
             key: join.member,
             client_id: join.client_id.clone(),
+            stored: join.stored,
             v5: join.v5,
             checked: auth.read_verdict(&self.identity, &join.client_id, &self.filter) != Verdict::All,
             credit: 0,
@@ -328,6 +231,7 @@ impl Group {
         self.members.remove(at);
         self.turn -= usize::from(self.turn > at);
         self.changed = true;
+        self.returned.extend(&left.returned);
         let returned = &mut self.returned;
         self.given.retain(|offset, given| {
             let is_its = given.member == left.member;
@@ -366,8 +270,14 @@ impl Group {
     }
 
     /// How many messages members take now.
-    pub(crate) fn credit(&self) -> usize {
-        self.members.iter().map(|member| member.credit as usize).sum()
+    pub(crate) fn credit(&self, bytes_max: usize) -> usize {
+        let takes = self.members.iter().filter(|member| member.bytes < bytes_max);
+        takes.map(|member| member.credit as usize).sum()
+    }
+
+    /// The sessions of its members that outlive their connections.
+    pub(crate) fn stored_members(&self) -> Vec<u64> {
+        self.members.iter().filter_map(|member| member.stored).collect()
     }
 
     /// The first offsets that were given back, at most so many.

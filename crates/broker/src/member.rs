@@ -2,12 +2,13 @@
 //! of its own, and the group's home is told how each message ended, and how many more are welcome.
 
 use crate::frames::{Recorded, Shape};
-use crate::group::{GroupKey, GroupMessage, Join, MemberKey, Piece, Settled};
+use crate::group::GroupKey;
+use crate::group_message::{GroupMessage, Join, MemberKey, Piece, Settled};
 use crate::replay::{age_secs, expired};
 use crate::scan::RETAINED;
 use crate::session::Session;
-use crate::shard::Shard;
-use crate::state::{Operation, StoredState};
+use crate::shard::{Action, Shard};
+use crate::state::{Operation, Request, StoredState};
 use firehose_log::Offset;
 use firehose_mqtt::{Property, QoS, Version};
 use firehose_topic::TopicName;
@@ -30,6 +31,8 @@ struct Share {
     key: Arc<GroupKey>,
     hash: u64,
     lane: u16,
+    /// [`MemberKey::serial`].
+    serial: u64,
     /// The group has let it in.
     joined: bool,
     /// The subscription is entered.
@@ -53,6 +56,12 @@ pub struct Shares {
     list: Vec<Share>,
     /// The session stands in the shard's list of those who have something to tell.
     listed: bool,
+}
+
+impl Share {
+    fn member(&self, shard: usize, session: u32, generation: u32) -> MemberKey {
+        MemberKey { shard, session, generation, lane: self.lane, serial: self.serial }
+    }
 }
 
 impl Shares {
@@ -84,7 +93,7 @@ impl Session {
         else {
             return;
         };
-        for share in &mut shares.list {
+        for share in shares.list.iter_mut().filter(|share| !share.queued.is_empty()) {
             let still = connection.outbox.count(share.lane);
             while share.queued.len() > still {
                 match share.queued.pop_front() {
@@ -93,6 +102,16 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whether messages of a group's stand in the window of which the state has not been told.
+    fn has_unsafe(&mut self, lane: u16) -> bool {
+        let (Some(shares), Some(window)) = (self.shares.as_deref_mut(), self.inflight.as_deref()) else {
+            return false;
+        };
+        let Some(share) = shares.of_lane(lane) else { return false };
+        let mut of_share = window.stored().filter(|it| it.shared == lane && it.offset != 0);
+        of_share.any(|it| !share.safe.contains(&it.offset))
     }
 
     /// Tells the state, with the session's progress, which messages of groups stay with the session.
@@ -121,14 +140,17 @@ impl Session {
         if !share.joined || !share.granted || waits || connection.outbox.bytes() >= bytes_max {
             return 0;
         }
-        let free = match self.subscriptions.iter().flatten().find(|it| it.lane == share.lane) {
-            Some(subscription) if subscription.options.qos == QoS::AtMostOnce => CREDIT_MAX,
-            Some(_) => {
-                self.inflight.as_deref().map_or(usize::from(self.inflight_max), |window| window.room())
-            }
+        let has = share.lent + share.queued.len();
+        let free = self.inflight.as_deref().map_or(usize::from(self.inflight_max), |window| window.room());
+        if has >= CREDIT_MAX || free >= CREDIT_MAX {
+            return CREDIT_MAX.saturating_sub(has);
+        }
+        // Only QoS 0 needs no room in the window.
+        match self.subscriptions.iter().flatten().find(|it| it.lane == share.lane) {
+            Some(subscription) if subscription.options.qos == QoS::AtMostOnce => CREDIT_MAX - has,
+            Some(_) => free.saturating_sub(has),
             None => 0,
-        };
-        free.min(CREDIT_MAX).saturating_sub(share.lent + share.queued.len())
+        }
     }
 
     /// A lane number that nothing uses.
@@ -142,12 +164,13 @@ impl Session {
         (SHARED..RETAINED).find(|lane| !used(*lane))
     }
 
-    fn add_share(&mut self, key: Arc<GroupKey>, hash: u64, lane: u16) -> &mut Share {
+    fn add_share(&mut self, key: Arc<GroupKey>, hash: u64, lane: u16, serial: u64) -> &mut Share {
         let shares = self.shares.get_or_insert_default();
         shares.list.push(Share {
             key,
             hash,
             lane,
+            serial,
             joined: false,
             granted: false,
             lent: 0,
@@ -166,13 +189,13 @@ impl Session {
 impl Shard {
     /// Asks a group to let the session in, unless it has asked already: whether there will be an answer under `question`.
     pub(crate) fn ask_group(&mut self, session: u32, key: &Arc<GroupKey>, question: u64) -> bool {
-        let (hash, _) = self.home_of(key);
+        let (hash, serial) = (self.home_of(key).0, self.next_token());
         let Some(it) = self.sessions.get_mut(session as usize) else { return false };
         if it.shares.as_deref_mut().is_some_and(|shares| shares.of_key(key).is_some()) {
             return false;
         }
         let Some(lane) = it.free_shared_lane() else { return false };
-        it.add_share(key.clone(), hash, lane);
+        it.add_share(key.clone(), hash, lane, serial);
         self.send_join(session, lane, question, None);
         true
     }
@@ -184,32 +207,28 @@ impl Shard {
             return;
         }
         let Some(key) = GroupKey::new(&it.identity, written).map(Arc::new) else { return };
-        let (hash, _) = self.home_of(&key);
+        let (hash, serial) = (self.home_of(&key).0, self.next_token());
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let safe = it.inflight.as_deref().map(|window| {
             window.stored().filter(|entry| entry.shared == lane).map(|entry| entry.offset).collect()
         });
-        let share = it.add_share(key, hash, lane);
+        let share = it.add_share(key, hash, lane, serial);
         share.granted = true;
         share.safe = safe.unwrap_or_default();
         self.send_join(session, lane, 0, Some(from));
     }
 
     fn send_join(&mut self, session: u32, lane: u16, question: u64, from: Option<Offset>) {
-        let Some(member) = self.member_key(session, lane) else { return };
+        let number = self.number;
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
         let stored = it.is_persistent().then_some(it.hash);
         let (identity, client_id) = (it.identity.clone(), it.client_id.clone());
         let Some(share) = it.shares.as_deref_mut().and_then(|shares| shares.of_lane(lane)) else { return };
         let (key, hash) = (share.key.clone(), share.hash);
+        let member = share.member(number, session, it.generation);
         let join = Join { member, question, key, hash, identity, client_id, v5, stored, from };
         self.tell(crate::arrival::home_shard(hash, self.shared.shards), GroupMessage::Join(join));
-    }
-
-    fn member_key(&self, session: u32, lane: u16) -> Option<MemberKey> {
-        let generation = self.sessions.get(session as usize)?.generation;
-        Some(MemberKey { shard: self.number, session, generation, lane })
     }
 
     /// The group has let the session in.
@@ -227,7 +246,7 @@ impl Shard {
         if it.generation != member.generation {
             return None;
         }
-        it.shares.as_deref_mut()?.of_lane(member.lane)
+        it.shares.as_deref_mut()?.of_lane(member.lane).filter(|share| share.serial == member.serial)
     }
 
     /// The subscription is to be entered: gives its lane. It is asked for again if the session has left the group since.
@@ -368,7 +387,7 @@ impl Shard {
                 let Some(it) = self.sessions.get(session as usize) else { break };
                 let credit = it.room(share, bytes_max);
                 share.lent += credit;
-                let member = MemberKey { shard: self.number, session, generation, lane: share.lane };
+                let member = share.member(self.number, session, generation);
                 let settled = Settled {
                     hash: share.hash,
                     member,
@@ -390,6 +409,7 @@ impl Shard {
 
     /// The session unsubscribes: what it was not sent goes to others, what it was sent is its own.
     pub(crate) fn leave_group(&mut self, session: u32, lane: u16) {
+        self.save_before_leaving(session, lane);
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         it.follow_outbox();
         let Some(share) = it.remove_share(lane) else { return };
@@ -400,7 +420,22 @@ impl Shard {
         if let Some(window) = it.inflight.as_deref_mut() {
             done.extend(window.forget_shared(lane));
         }
-        self.tell_left(session, &share, done);
+        self.tell_left(session, &share, done, Vec::new());
+    }
+
+    /// What the session has from a group, and the state does not know of, is saved before the group is told: else both
+    /// would have it after a crash.
+    fn save_before_leaving(&mut self, session: u32, lane: u16) {
+        let (stand, now_secs) = (self.stand, self.now.secs());
+        let Some(it) = self.sessions.get_mut(session as usize).filter(|it| it.is_persistent()) else {
+            return;
+        };
+        if it.has_unsafe(lane) {
+            // Only a sealed frame tells its offset.
+            self.frames.seal();
+            let operations = it.save_operations(stand, now_secs);
+            self.actions.push(Action::State(Request { token: 0, operations }));
+        }
     }
 
     /// The session's connection ends. What it was sent and did not acknowledge stays with it if it lives on; else QoS 1 goes
@@ -415,26 +450,21 @@ impl Shard {
                 connection.outbox.drop_lane(share.lane);
             }
             let window = it.inflight.as_deref();
-            let of_share = window.into_iter().flat_map(|window| window.stored());
-            let kept = of_share
-                .filter(|entry| entry.shared == share.lane)
-                .filter(|entry| lives_on || entry.state != StoredState::Sent1);
-            let done = share.done.iter().copied().chain(kept.map(|entry| entry.offset)).collect();
-            self.tell_left(session, &share, done);
+            let window = window.into_iter().flat_map(|window| window.stored());
+            let of_share = window.filter(|entry| entry.shared == share.lane && entry.offset != 0);
+            let (kept, given_up): (Vec<_>, Vec<_>) =
+                of_share.partition(|entry| lives_on || entry.state != StoredState::Sent1);
+            let done = share.done.iter().copied().chain(kept.iter().map(|entry| entry.offset)).collect();
+            let returned = given_up.iter().map(|entry| entry.offset).collect();
+            self.tell_left(session, &share, done, returned);
         }
     }
 
-    fn tell_left(&mut self, session: u32, share: &Share, done: Vec<Offset>) {
-        let Some(member) = self.member_key(session, share.lane) else { return };
-        let (returned, taken) = (Vec::new(), Vec::new());
-        let left = Settled { hash: share.hash, member, done, returned, taken, credit: 0 };
+    fn tell_left(&mut self, session: u32, share: &Share, done: Vec<Offset>, returned: Vec<Offset>) {
+        let Some(it) = self.sessions.get(session as usize) else { return };
+        let member = share.member(self.number, session, it.generation);
+        let left = Settled { hash: share.hash, member, done, returned, taken: Vec::new(), credit: 0 };
         self.tell(crate::arrival::home_shard(share.hash, self.shared.shards), GroupMessage::Leave(left));
-    }
-}
-
-impl Settled {
-    fn is_empty(&self) -> bool {
-        self.done.is_empty() && self.returned.is_empty() && self.taken.is_empty() && self.credit == 0
     }
 }
 

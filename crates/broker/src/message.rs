@@ -1,7 +1,7 @@
 //! What lies in a shard's mailbox.
 
 use crate::arrival::Arrival;
-use crate::group::GroupMessage;
+use crate::group_message::GroupMessage;
 use crate::retained_page::RetainedPage;
 use crate::state::Answer;
 use firehose_log::{Batch, Chunk, Offset, ReadError, Refusal, SinceError, Start};

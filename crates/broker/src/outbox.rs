@@ -4,12 +4,12 @@
 use crate::aliases::Aliases;
 use crate::frames::{Frames, Range};
 use crate::gate::Gate;
-use crate::inflight::{Inflight, Place};
-use crate::member::is_shared;
+use crate::inflight::Inflight;
+use crate::item::{Item, is_retained, topic_of};
 use crate::partial::Partial;
 use crate::scan::RETAINED;
 use firehose_log::Offset;
-use firehose_mqtt::{QoS, patch};
+use firehose_mqtt::QoS;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -27,21 +27,6 @@ const ALIASED_BYTES: usize = 16 << 10;
 pub trait Wire {
     /// Writes as much as it takes now; `WouldBlock` when it takes nothing.
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
-}
-
-/// Frames that go to one lane of the session.
-#[derive(Debug)]
-pub struct Item {
-    range: Range,
-    lane: u16,
-    qos: QoS,
-    logged: bool,
-}
-
-impl Item {
-    fn place(&self, offset: Offset, retain: bool) -> Place {
-        Place { offset, retain, shared: if is_shared(self.lane) { self.lane } else { 0 } }
-    }
 }
 
 /// How a flush ended.
@@ -237,7 +222,7 @@ impl Outbox {
             let Some(at) = item.range.frames.get(item.range.first).copied() else { break };
             let packet_id = window.packet_id(0);
             let mut bytes = Vec::with_capacity(at.frame.len as usize);
-            taken += copy_patched(item, item.range.first, packet_id, &mut bytes);
+            taken += item.copy_patched(item.range.first, packet_id, &mut bytes);
             window.sent(item.qos, || item.place(at.offset, is_retained(&bytes)));
             out.push(OwnFrame { packet_id, bytes });
             self.pass_first(at.frame.len);
@@ -339,7 +324,7 @@ impl Outbox {
             } else {
                 let Some(window) = window.as_deref_mut().filter(|window| window.room() > 0) else { break };
                 scratch.copies.clear();
-                copy_patched(item, item.range.first, window.packet_id(0), &mut scratch.copies);
+                item.copy_patched(item.range.first, window.packet_id(0), &mut scratch.copies);
                 let retain = is_retained(&scratch.copies);
                 window.sent(item.qos, || item.place(at.offset, retain));
                 aliases.append(&scratch.copies, &mut portion);
@@ -385,7 +370,7 @@ impl Outbox {
                 if room == 0 || gathered >= GATHER_BYTES {
                     break;
                 }
-                gathered += copy_patched(item, frame, window.packet_id(ahead), &mut scratch.copies);
+                gathered += item.copy_patched(frame, window.packet_id(ahead), &mut scratch.copies);
                 (room, ahead) = (room - 1, ahead + 1);
             }
             if scratch.copies.len() > start {
@@ -497,25 +482,4 @@ impl Outbox {
             self.items = VecDeque::new();
         }
     }
-}
-
-fn is_retained(frame_bytes: &[u8]) -> bool {
-    frame_bytes.first().is_some_and(|first| first & 1 != 0)
-}
-
-/// The topic in a PUBLISH frame: behind the fixed header, whose length ends with the first byte below 128.
-fn topic_of(frame: &[u8]) -> Option<&str> {
-    let header = 2 + frame.get(1..5)?.iter().position(|byte| *byte < 128)?;
-    let (len, rest) = frame.get(header..)?.split_first_chunk::<2>()?;
-    std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
-}
-
-fn copy_patched(item: &Item, index: u32, packet_id: u16, copies: &mut Vec<u8>) -> usize {
-    let Some(at) = item.range.frames.get(index) else { return 0 };
-    let start = copies.len();
-    copies.extend_from_slice(item.range.frames.bytes_of(at));
-    let id_at = (at.frame.packet_id_at - at.frame.start) as usize;
-    let retain = is_retained(&copies[start..]);
-    patch(&mut copies[start..], id_at, packet_id, item.qos, false, retain);
-    at.frame.len as usize
 }

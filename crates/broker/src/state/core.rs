@@ -255,7 +255,10 @@ impl State {
                 turn.answers.push((asked.shard, answer));
                 continue;
             }
-            if blocked & bit != 0 || asked.head > self.view_at || follows {
+            // What a group does not call its own any more may stand in a member's progress, of another shard.
+            let is_group = matches!(asked.request.operations[..], [Operation::SaveGroup { .. }]);
+            let waits = blocked & bit != 0 || (is_group && blocked != 0);
+            if waits || asked.head > self.view_at || follows {
                 blocked |= bit;
                 turn.again |= follows;
                 self.waiting.push(asked);

@@ -32,6 +32,11 @@ impl KnownGroups {
         &self.names
     }
 
+    /// Whether there is such a group.
+    pub(crate) fn knows(&self, hash: u64) -> bool {
+        self.all.contains_key(&hash)
+    }
+
     /// How far a group is.
     pub(crate) fn open(&self, hash: u64) -> Option<StoredGroup> {
         let GroupRecord { group, taken, .. } = &self.all.get(&hash)?.record;

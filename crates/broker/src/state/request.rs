@@ -67,7 +67,9 @@ pub enum Operation {
         /// How far.
         group: StoredGroup,
         /// Stored sessions that are about to subscribe. If neither these nor others do, nothing is kept.
-        sessions: Vec<u64>,
+        joining: Vec<u64>,
+        /// Those that do already: they tell so themselves, but for a state that had to begin anew.
+        members: Vec<u64>,
     },
     /// What stands, with the same request, in the progress of a session that is a member of the group: nobody else gets it.
     Taken {

@@ -57,7 +57,8 @@ impl State {
                 turn.answers.push((shard, Answer::Group { token, stored: self.groups.open(hash) }));
                 return true;
             }
-            Operation::SaveGroup { key, hash, group, sessions } => {
+            Operation::SaveGroup { key, hash, group, joining, members } => {
+                let sessions = if self.groups.knows(hash) { joining } else { [joining, members].concat() };
                 self.save_group(&key, hash, group, &sessions);
             }
             Operation::Taken { hash, offsets } => self.take_for_member(hash, &offsets),

@@ -24,6 +24,7 @@ mod session_out;
 mod session_seam;
 mod setup;
 mod shared;
+mod shared_steps;
 mod shared_stored;
 mod slow;
 mod state;

@@ -239,11 +239,16 @@ impl World {
     }
 
     pub fn hang_up(&mut self, client: usize) {
+        self.cut(client);
+        self.settle();
+    }
+
+    /// The same, without a turn of any shard.
+    pub fn cut(&mut self, client: usize) {
         let Client { host, session, .. } = self.clients[client];
         if let Some(session) = session {
             self.hosts[host].shard.hang_up(session, "the test closed the wire");
         }
-        self.settle();
     }
 
     /// Lets the wire take so many bytes more.
