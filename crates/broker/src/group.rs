@@ -242,6 +242,11 @@ impl Group {
         });
     }
 
+    /// Messages that nobody has any more.
+    pub(crate) fn give_back(&mut self, offsets: &[Offset]) {
+        self.returned.extend(offsets);
+    }
+
     /// What became of messages.
     pub(crate) fn settle(&mut self, settled: &Settled) {
         let Some(member) = self.members.iter_mut().find(|member| member.key == settled.member) else {

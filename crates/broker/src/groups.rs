@@ -124,6 +124,18 @@ impl Shard {
         self.mark_group(slot, generation);
     }
 
+    /// What stood with sessions that ended is the group's again.
+    pub(crate) fn orphaned(&mut self, hash: u64, offsets: &[Offset]) {
+        let Some(slot) = self.groups.find(hash) else { return };
+        let Some(group) = self.groups.all.get_mut(slot as usize) else { return };
+        group.give_back(offsets);
+        if group.phase != Phase::Beginning {
+            // The state is told that the group has them, before anybody is given one.
+            self.save_group(slot, Vec::new());
+            self.pump_group(slot);
+        }
+    }
+
     /// A mark came back: if it is a group's, that begins. False: it is none.
     pub(crate) fn group_marked(&mut self, token: u64, head: Offset) -> bool {
         let Some((slot, generation)) = self.groups.marks.remove(&token) else { return false };

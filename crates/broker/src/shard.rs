@@ -368,6 +368,7 @@ impl Shard {
             Message::Fetched { session, events } => self.fetched(session, events),
             Message::Group(message) => self.group_message(*message),
             Message::State(Answer::Saved { token }) => self.saved(token),
+            Message::State(Answer::Orphaned { hash, offsets }) => self.orphaned(hash, &offsets),
             Message::State(Answer::Group { token, stored }) => self.group_opened(token, stored),
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
             Message::Retained { scan, page } => self.retained(scan, page),

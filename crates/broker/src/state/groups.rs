@@ -6,15 +6,17 @@ use crate::state::core::State;
 use crate::state::names::StoredNames;
 use crate::state::record::{GroupRecord, SubscriptionsRecord};
 use crate::state::store::{Store, StoreError};
-use crate::state::stored::{StoredGroup, StoredSubscription};
+use crate::state::stored::{StoredGroup, StoredState, StoredSubscription};
 use firehose_log::Offset;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 struct KnownGroup {
     record: GroupRecord,
     /// Stored sessions that subscribe to it, or are about to.
     sessions: BTreeSet<u64>,
+    /// Messages that stood with sessions which ended, until the group has them among its own; and whether it was told.
+    orphans: BTreeMap<Offset, bool>,
 }
 
 /// All groups of the state.
@@ -69,6 +71,10 @@ impl KnownGroups {
                 of_session.push(hash);
             }
         }
+        let mut group = group;
+        known.orphans.retain(|offset, _| group.pending.binary_search(offset).is_err());
+        group.pending.extend(known.orphans.keys());
+        group.pending.sort_unstable();
         let record = &mut known.record;
         // What was looked at, and is not wanted any more, needs not be told apart.
         let is_open = |offset: &Offset| *offset >= group.next || group.pending.binary_search(offset).is_ok();
@@ -83,7 +89,7 @@ impl KnownGroups {
 
     fn insert(&mut self, hash: u64, record: GroupRecord) {
         self.names.insert(hash);
-        self.all.insert(hash, KnownGroup { record, sessions: BTreeSet::new() });
+        self.all.insert(hash, KnownGroup { record, sessions: BTreeSet::new(), orphans: BTreeMap::new() });
     }
 
     /// Messages are a member's for good.
@@ -93,6 +99,25 @@ impl KnownGroups {
         record.taken.sort_unstable();
         record.taken.dedup();
         Some(record.clone())
+    }
+
+    /// Messages that a session had are to be given to somebody else.
+    fn orphan(&mut self, hash: u64, offsets: &BTreeSet<Offset>) -> Option<GroupRecord> {
+        let known = self.all.get_mut(&hash).filter(|_| !offsets.is_empty())?;
+        known.orphans.extend(offsets.iter().map(|offset| (*offset, false)));
+        let record = &mut known.record;
+        record.taken.retain(|offset| !offsets.contains(offset));
+        record.group.pending.extend(offsets);
+        record.group.pending.sort_unstable();
+        record.group.pending.dedup();
+        Some(record.clone())
+    }
+
+    /// Those of which the group has not been told; it is now.
+    pub(crate) fn orphans_to_tell(&mut self, hash: u64) -> Vec<Offset> {
+        let orphans = self.all.get_mut(&hash).into_iter().flat_map(|known| &mut known.orphans);
+        let untold = orphans.filter_map(|(offset, told)| (!std::mem::replace(told, true)).then_some(*offset));
+        untold.collect()
     }
 
     /// A stored session subscribes to these groups now. Gives those that nobody stored subscribes to any more.
@@ -165,6 +190,31 @@ impl State {
         let groups = self.groups_among(user, list);
         let ended = self.groups.session_has(session, groups);
         self.pending.groups.extend(ended.into_iter().map(|hash| (hash, None)));
+    }
+
+    /// A session ends while its client is away: others may have what it was sent at QoS 1 and did not acknowledge (MQTT 5.0
+    /// section 4.8.2).
+    pub(super) fn give_back(&mut self, session: u64) {
+        if !self.groups.of_session.contains_key(&session) {
+            return;
+        }
+        let Some(store) = self.shelf.store() else { return };
+        let Ok(Some((record, resumed))) = store.session(session, self.pending.sessions.get(&session)) else {
+            return;
+        };
+        for subscription in &resumed.subscriptions {
+            let written = subscription.written.as_deref();
+            let Some(key) = written.and_then(|it| GroupKey::of_user(record.user.as_deref(), it)) else {
+                continue;
+            };
+            let of_group = resumed.progress.inflight.iter().filter(|it| it.shared == subscription.lane);
+            let unacknowledged = of_group.filter(|it| it.state == StoredState::Sent1 && it.offset != 0);
+            let offsets = unacknowledged.map(|it| it.offset).collect();
+            let hash = key.hash_with(&self.secret);
+            if let Some(record) = self.groups.orphan(hash, &offsets) {
+                self.pending.groups.insert(hash, Some(record));
+            }
+        }
     }
 
     fn groups_among(&self, user: Option<&str>, list: &[StoredSubscription]) -> Vec<u64> {

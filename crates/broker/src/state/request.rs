@@ -148,12 +148,20 @@ pub enum Answer {
         /// How far it was; none: there is no such group.
         stored: Option<StoredGroup>,
     },
+    /// Sessions ended while their clients were away: these messages of a group stood with them at QoS 1.
+    Orphaned {
+        /// The group.
+        hash: u64,
+        /// The messages.
+        offsets: Vec<Offset>,
+    },
 }
 
 impl Answer {
-    /// Which request it answers.
+    /// Which request it answers; 0: none.
     pub fn token(&self) -> u64 {
         match self {
+            Answer::Orphaned { .. } => 0,
             Answer::Saved { token } | Answer::Opened { token, .. } | Answer::Group { token, .. } => *token,
         }
     }

@@ -60,6 +60,10 @@ impl State {
             Operation::SaveGroup { key, hash, group, joining, members } => {
                 let sessions = if self.groups.knows(hash) { joining } else { [joining, members].concat() };
                 self.save_group(&key, hash, group, &sessions);
+                let offsets = self.groups.orphans_to_tell(hash);
+                if !offsets.is_empty() {
+                    turn.answers.push((shard, Answer::Orphaned { hash, offsets }));
+                }
             }
             Operation::Taken { hash, offsets } => self.take_for_member(hash, &offsets),
         }
@@ -189,7 +193,11 @@ impl State {
     }
 
     fn forget(&mut self, hash: u64) {
-        if self.known.contains(hash) {
+        if let Some(known) = self.known.get(hash) {
+            // Else its shard tells the groups what stood with it.
+            if known.life.left_us.is_some() {
+                self.give_back(hash);
+            }
             self.known.remove(hash);
             self.pending.wipe(hash);
             self.session_subscribes(hash, None, &[]);

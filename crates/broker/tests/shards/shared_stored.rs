@@ -111,6 +111,60 @@ fn a_session_that_ends_with_unacknowledged_messages_leaves_them_to_others() {
 }
 
 #[test]
+fn what_stood_with_a_session_that_ends_while_its_client_is_away_goes_to_others_at_qos_1_only() {
+    for (qos, expires) in [(1, true), (1, false), (2, true), (2, false)] {
+        let mut world = world();
+        let publisher = world.client(Version::V311, "p");
+        let (one, _) = connect(&mut world, Version::V5, "one", &[Property::SessionExpiry(30)]);
+        world.clients[one].holds_acks = true;
+        world.clients[one].acknowledges = true;
+        assert!(!world.subscribed(one, GROUP, qos).is_error());
+        let two = member(&mut world, Version::V5, "two", qos);
+        publish(&mut world, publisher, 1..=10, 2);
+        let (held, mut got) = (numbers(&mut world, one), numbers(&mut world, two));
+        assert_eq!((held.len(), got.len()), (5, 5));
+        world.hang_up(one);
+        world.pass(10_000);
+        assert!(numbers(&mut world, two).is_empty(), "it may come back");
+        match expires {
+            true => world.pass(30_000),
+            false => drop(arrive(&mut world, Version::V5, true, "one", &[])),
+        }
+        world.send_packet(two, &Packet::PingReq);
+        world.settle();
+        world.pass(61_000);
+        got.extend(numbers(&mut world, two));
+        match qos {
+            1 => assert_eq!(sorted(got), (1..=10).collect::<Vec<_>>()),
+            _ => assert_eq!(got.len(), 5, "[MQTT-4.8.2-5]"),
+        }
+        world.send_packet(two, &Packet::PingReq);
+        world.pass(61_000);
+        assert!(numbers(&mut world, two).is_empty(), "once");
+        assert!(!world.clients[two].closed);
+    }
+}
+
+#[test]
+fn what_stood_with_a_session_that_ended_waits_while_all_others_are_away_too() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let one = member(&mut world, Version::V5, "one", 1);
+    let two = member(&mut world, Version::V5, "two", 1);
+    world.clients[one].holds_acks = true;
+    publish(&mut world, publisher, 1..=10, 1);
+    let mut got = numbers(&mut world, two);
+    world.hang_up(one);
+    world.hang_up(two);
+    arrive(&mut world, Version::V5, true, "one", &[]);
+    world.settle();
+    world.crash(true);
+    let two = back(&mut world, Version::V5, "two");
+    got.extend(numbers(&mut world, two));
+    assert_eq!(sorted(got), (1..=10).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_group_ends_with_its_last_session() {
     let mut world = world();
     let publisher = world.client(Version::V311, "p");
