@@ -18,6 +18,12 @@ impl Deposits {
         self.sent.extend(sent.into_iter().map(|sent| (sent, None)));
     }
 
+    /// Whether a deposit that is not acknowledged yet took its place.
+    pub(crate) fn has_place(&self, ticket: u64) -> bool {
+        let found = self.sent.binary_search_by_key(&ticket, |(sent, _)| sent.ticket);
+        found.is_ok_and(|index| matches!(self.sent[index].1, Some(Ok(_))))
+    }
+
     /// The oldest deposit, once it is placed and durable (or refused).
     fn next_through(
         &mut self,

@@ -133,9 +133,9 @@ impl Shard {
         }
     }
 
-    /// Nobody came for the session that the state opened.
+    /// Nobody came for the session that the state opened, or its client is turned away.
     pub(crate) fn close_session(&mut self, name: Arc<SessionName>, expiry_secs: u32) {
-        let operations = vec![Operation::Gone { name, expiry_secs, will: WillFate::Dropped }];
+        let operations = vec![Operation::Gone { name, expiry_secs, will: WillFate::Refused }];
         self.actions.push(Action::State(Request { token: 0, operations }));
     }
 

@@ -10,7 +10,7 @@ use crate::limits::Limits;
 use crate::persistence::Persistence;
 use crate::session::Session;
 use crate::shard::{Action, Shard};
-use crate::state::{Opened, SessionName};
+use crate::state::{Opened, Operation, Request, SessionName};
 use firehose_mqtt::{Connect, Reason, Version, decode_connect};
 use std::sync::Arc;
 
@@ -84,6 +84,8 @@ impl Shard {
             connection.will_delay_secs = connect.will.as_ref().map(crate::will::delay_secs);
         }
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        connection.problem_information =
+            connection.version != Version::V5 || connect.properties.request_problem_information() != Some(0);
         connection.asked_for_expiry = connect.properties.session_expiry().is_some_and(|secs| secs > 0);
         let reason = refused.unwrap_or(Reason::Success);
         write_connack(&mut connection, connect, &arrival, reason, &limits, &granted);
@@ -100,6 +102,10 @@ impl Shard {
         self.actions.push(Action::Attach { session, socket });
         self.dirty(session);
         if let Some((name, expiry_secs, opened)) = &state {
+            if opened.recalls {
+                let operations = vec![Operation::Entered { name: name.clone() }];
+                self.actions.push(Action::State(Request { token: 0, operations }));
+            }
             self.remember_session(session, name.clone(), *expiry_secs, opened, v5);
         }
         if !is_answered && refused.is_none() {
@@ -211,7 +217,10 @@ impl Shard {
             it.persistence = Some(Box::new(Persistence::new(name, expiry_secs)));
         }
         match (opened.going_on(v5), &opened.resumed) {
-            (Some(resumed), _) => self.resume_session(session, resumed),
+            (Some(resumed), _) => {
+                self.resume_session(session, resumed);
+                self.lose(session, &opened.lost, "deleted by retention while it was on its way");
+            }
             (None, Some(overtaken)) => self.start_anew(session, overtaken),
             (None, None) => {}
         }

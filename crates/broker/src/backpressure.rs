@@ -23,6 +23,22 @@ impl Shard {
         }
     }
 
+    /// Once a second: who does not take what may expire meanwhile gets it from the log instead, counted down, or not at
+    /// all [MQTT-3.3.2-5, MQTT-3.3.2-6].
+    pub(crate) fn sweep_expiring(&mut self) {
+        let waits = |it: &crate::session::Session| {
+            let connection = it.connection.as_deref();
+            connection.is_some_and(|it| (it.blocked || it.window_shut) && it.outbox.may_expire())
+        };
+        let waiting = self.sessions.iter().filter(|(_, it)| waits(it)).map(|(session, _)| session as u32);
+        let waiting: Vec<u32> = waiting.collect();
+        if !waiting.is_empty() {
+            // Only a sealed frame tells its offset.
+            self.frames.seal();
+        }
+        waiting.into_iter().for_each(|session| self.fall_back(session));
+    }
+
     /// Drops what is queued; the lanes go on from the log, at the pace of the socket.
     pub(crate) fn fall_back(&mut self, session: u32) {
         self.return_queued(session);

@@ -358,7 +358,7 @@ fn draft_of(principal: &str, way_in: WayIn, events: &[PortEvent]) -> Result<Draf
         }
         let topic = firehose_topic::TopicName::new(&event.topic).map_err(|_| index)?;
         let record = Event {
-            flags: Flags::new(event.qos.min(2), event.retain, false),
+            flags: Flags::new(event.qos.min(2), event.retain, None),
             topic: topic.as_str(),
             attributes: attributes.as_attributes(),
             payload: &event.payload,

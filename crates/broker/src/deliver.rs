@@ -213,7 +213,7 @@ impl Shard {
         let cursor = key.cursor.then(|| self.cursor_in(run.batch, offset));
         let mut extra: Vec<Property<'_>> = key.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
-        extra.push(Property::UserProperty("firehose-gap", gap.text()));
+        extra.extend(gap.ranges().map(|range| Property::UserProperty("firehose-gap", range)));
         let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &extra };
         let range = self.frames.encode(&shape, first.recorded(), first.events());
         let largest = self.frames.largest(&shape, &range);

@@ -21,6 +21,8 @@ pub struct FrameAt {
     pub frame: Frame,
     /// The event's offset; 0 for a publication that is not logged.
     pub offset: Offset,
+    /// It has a Message Expiry Interval.
+    pub expires: bool,
 }
 
 /// A sealed buffer of frames.
@@ -151,7 +153,9 @@ impl TurnFrames {
         let (first, start) = (sealed.frames.len() as u32, sealed.bytes.len());
         for (offset, event) in events {
             if let Ok(frame) = encode_event(&mut sealed.bytes, shape, recorded, &event) {
-                sealed.frames.push(FrameAt { frame, offset });
+                let mut attributes = event.attributes.iter();
+                let expires = attributes.any(|it| matches!(it, Attribute::MessageExpiry(_)));
+                sealed.frames.push(FrameAt { frame, offset, expires });
             }
         }
         Range {
@@ -192,7 +196,9 @@ pub(crate) fn encode_event(
     event: &Event<'_>,
 ) -> Result<Frame, firehose_mqtt::EncodeError> {
     let layout = Layout { v5: shape.v5, ack: shape.qos != QoS::AtMostOnce };
-    if !shape.v5 || (event.attributes.is_empty() && shape.extra.is_empty() && !event.flags.payload_utf8()) {
+    if !shape.v5
+        || (event.attributes.is_empty() && shape.extra.is_empty() && event.flags.payload_utf8().is_none())
+    {
         return encode_publish(
             out,
             layout,
@@ -207,7 +213,7 @@ pub(crate) fn encode_event(
     let is_cloud_event = event.attributes.iter().any(|attribute| matches!(attribute, Attribute::Context(..)));
     let recordedtime = is_cloud_event.then(|| format_time(recorded.time_us));
     let recordedtime = recordedtime.as_deref().map(|time| Property::UserProperty("recordedtime", time));
-    let format = event.flags.payload_utf8().then_some(Property::PayloadFormat(1));
+    let format = event.flags.payload_utf8().map(|is_utf8| Property::PayloadFormat(is_utf8.into()));
     let own = event.attributes.iter().filter_map(move |attribute| property_of(attribute, recorded.age_secs));
     let properties = format.into_iter().chain(own).chain(recordedtime).chain(shape.extra.iter().copied());
     encode_publish(out, layout, shape.qos, shape.retain, event.topic, properties, event.payload)

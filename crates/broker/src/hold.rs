@@ -40,6 +40,8 @@ struct Wish {
 pub(crate) struct Hold {
     /// A save is under way.
     is_saving: bool,
+    /// One was answered since the connection began: so what earlier connections of the session wished is saved too.
+    has_saved: bool,
     /// It stands in the shard's list of sessions to save.
     listed: bool,
     /// Waits for the save that is under way.
@@ -80,12 +82,13 @@ impl Hold {
         std::mem::take(&mut self.wish.forget)
     }
 
-    fn reply_bytes(&self) -> usize {
-        self.sealed.replies.len() + self.open.replies.len()
+    /// Whether everything that was wished so far is saved.
+    fn is_settled(&self) -> bool {
+        self.has_saved && !self.is_saving && !self.listed
     }
 
-    fn is_busy(&self) -> bool {
-        self.is_saving || self.listed
+    fn reply_bytes(&self) -> usize {
+        self.sealed.replies.len() + self.open.replies.len()
     }
 }
 
@@ -95,7 +98,7 @@ pub(crate) enum Saving {
     Progress,
     /// That the id of a QoS 2 message of the client's is forgotten.
     Forget(u16),
-    /// What is being saved already, if anything is.
+    /// What was wished before, also by earlier connections of the session: the state may not have been written since.
     Earlier,
 }
 
@@ -117,12 +120,11 @@ impl Shard {
         };
         let hold = &mut persistence.hold;
         match saving {
-            Saving::Earlier if !hold.is_busy() => {
+            Saving::Earlier if hold.is_settled() => {
                 return self
                     .reply(session, |Connection { outbox, version, .. }| write(outbox.control(), *version));
             }
-            Saving::Earlier => {}
-            Saving::Progress => hold.wish.progress = true,
+            Saving::Earlier | Saving::Progress => hold.wish.progress = true,
             Saving::Forget(id) => hold.wish.forget.push(id),
         }
         write(&mut hold.open.replies, connection.version);
@@ -209,7 +211,7 @@ impl Shard {
             return;
         };
         let hold = &mut persistence.hold;
-        hold.is_saving = false;
+        (hold.is_saving, hold.has_saved) = (false, true);
         let Held { replies, messages } = std::mem::take(&mut hold.sealed);
         let message_bytes: usize = messages.iter().map(|frame| frame.bytes.len()).sum();
         hold.message_bytes -= message_bytes;

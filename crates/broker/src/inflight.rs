@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 /// How many times the window's size the queue may grow while its oldest message waits for its acknowledgement.
 const STRAGGLER_FACTOR: usize = 4;
+/// Stands for the lane of a shared subscription that the session has left.
+const LEFT: u16 = u16::MAX;
 /// How many packet ids there are.
 const IDS: usize = u16::MAX as usize;
 
@@ -161,13 +163,13 @@ impl Inflight {
         self.places.get_or_insert_with(|| std::iter::repeat_n(Place::default(), entries).collect());
     }
 
-    /// Forgets that a shared subscription brought messages; gives their offsets.
+    /// Forgets which shared subscription brought messages; gives their offsets.
     pub fn forget_shared(&mut self, lane: u16) -> Vec<Offset> {
         let places = self.places.iter_mut().flatten().zip(&self.entries);
         let of_lane = places.filter(|(place, state)| place.shared == lane && **state != State::Done);
         of_lane
             .map(|(place, _)| {
-                place.shared = 0;
+                place.shared = LEFT;
                 place.offset
             })
             .collect()

@@ -19,9 +19,13 @@ pub enum Reading {
     },
 }
 
-/// A range of the log that a lane wanted and that is gone: told with one message.
+/// Ranges that a gap names one by one; what comes beyond them is told as one that is gone in part.
+const RANGES_MAX: usize = 16;
+
+/// Ranges of the log that a lane wanted and that are gone: told with one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
+    /// A line for each.
     text: Box<str>,
     /// The message that tells it, once that is queued: it may be dropped from the outbox and be read again.
     told_at: Option<Offset>,
@@ -33,17 +37,64 @@ impl Gap {
         Gap { text: text.into(), told_at: None }
     }
 
-    /// Another range behind it is gone before it was told: both are told as one. `next`: where the other begins.
+    /// Another range behind it is gone before it was told: both are told at once. `next`: where the other begins. What
+    /// stands between them is there, so that they are one only if they meet.
     pub fn and_then(self, next: Offset, to: Offset, why: &str) -> Gap {
-        let is_told = self.told_at.is_some_and(|told_at| told_at < next);
-        let from = self.text.split_once("..").map(|(from, _)| from).filter(|_| !is_told);
-        match from {
-            Some(from) => Gap::new(format!("{from}..{to} {why}")),
-            None => Gap::new(format!("{next}..{to} {why}")),
+        if self.told_at.is_some_and(|told_at| told_at < next) {
+            return Gap::new(format!("{next}..{to} {why}"));
+        }
+        let (before, last) = match self.text.rsplit_once('\n') {
+            Some((before, last)) => (Some(before), last),
+            None => (None, &*self.text),
+        };
+        let parsed = parsed(last);
+        let is_full = before.is_some_and(|before| before.lines().count() + 1 >= RANGES_MAX);
+        let grown = match parsed {
+            Some((from, end, known)) if next.checked_sub(1) == Some(end) && !known.starts_with("in part") => {
+                Some(format!("{from}..{to} {why}"))
+            }
+            Some((from, _, _)) if is_full => Some(format!("{from}..{to} in part: {why}")),
+            _ => None,
+        };
+        Gap::new(match (before, grown) {
+            (Some(before), Some(grown)) => format!("{before}\n{grown}"),
+            (None, Some(grown)) => grown,
+            (_, None) => format!("{}\n{next}..{to} {why}", self.text),
+        })
+    }
+
+    /// That of another lane that goes on as one with this one's.
+    pub fn and(self, other: Option<Gap>) -> Gap {
+        match other {
+            Some(other) if self.told_at.is_none() && other.told_at.is_none() => {
+                Gap::new(format!("{}\n{}", self.text, other.text))
+            }
+            Some(other) if other.told_at.is_none() => other,
+            _ => self,
         }
     }
 
-    /// As `<from>..<to> <why>`.
+    /// Another range is gone beside what a lane has to declare: a message that is still to come tells them all.
+    pub fn widened(gap: Option<Gap>, from: Offset, to: Offset, why: &str) -> Gap {
+        let range = format!("{from}..{to} {why}");
+        let Some(text) = gap.map(|gap| gap.text) else { return Gap::new(range) };
+        if text.lines().filter_map(parsed).any(|(first, last, _)| first <= from && to <= last) {
+            return Gap::new(text.into());
+        }
+        if text.lines().count() < RANGES_MAX {
+            return Gap::new(format!("{text}\n{range}"));
+        }
+        let (before, last) = text.rsplit_once('\n').unwrap_or(("", &text));
+        let (first, last, _) = parsed(last).unwrap_or((from, to, why));
+        Gap::new(format!("{before}\n{}..{} in part: {why}", first.min(from), last.max(to)))
+    }
+
+    /// Each range, as `<from>..<to> <why>`.
+    pub fn ranges(&self) -> impl Iterator<Item = &str> {
+        self.text.lines()
+    }
+
+    /// As it is stored: each range in a line.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -59,7 +110,7 @@ impl Gap {
 pub struct Lane {
     /// Where it reads.
     pub reading: Reading,
-    /// A gap it has to declare with the next message (MQTT 5), as `<from>..<to> <why>`.
+    /// A gap it has to declare with the next message (MQTT 5).
     pub gap: Option<Gap>,
     /// It counts as a replay in the budget of `[limits]`.
     pub counted: bool,
@@ -142,6 +193,13 @@ impl Lane {
     }
 }
 
+/// A line of a gap: first and last offset, why.
+fn parsed(line: &str) -> Option<(Offset, Offset, &str)> {
+    let (range, why) = line.split_once(' ')?;
+    let (first, last) = range.split_once("..")?;
+    Some((first.parse().ok()?, last.parse().ok()?, why))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +219,17 @@ mod tests {
         assert_eq!(text(lane.gap_before(5)).as_deref(), Some("2..4 gone"));
     }
 
+    /// Found by the simulation: when nothing else was queued, the gap counted as told.
+    #[test]
+    fn a_gap_whose_message_is_dropped_counts_as_untold() {
+        let mut lane = Lane { gap: Some(Gap::new("2..4 gone".into())), ..Lane::default() };
+        lane.told_gap(5);
+        lane.fall_back(6);
+        assert_eq!(lane.gap.as_ref().and_then(Gap::told_at), Some(5), "its message is not among those");
+        lane.fall_back(5);
+        assert_eq!(lane.gap.as_ref().and_then(Gap::told_at), None);
+    }
+
     /// Found by the simulation.
     #[test]
     fn a_gap_that_was_not_told_grows_by_the_next_one() {
@@ -170,5 +239,32 @@ mod tests {
         assert_eq!(told.and_then(8, 9, "gone too").text(), "8..9 gone too");
         let to_be_read_again = Gap { told_at: Some(5), ..untold };
         assert_eq!(to_be_read_again.and_then(5, 9, "gone too").text(), "2..9 gone too");
+    }
+
+    #[test]
+    fn a_range_that_is_gone_beside_others_is_told_by_a_message_that_is_still_to_come() {
+        let told = Gap { told_at: Some(5), ..Gap::new("2..4 gone".into()) };
+        assert_eq!(Gap::widened(Some(told.clone()), 3, 3, "too"), Gap::new("2..4 gone".into()));
+        assert_eq!(Gap::widened(Some(told), 1, 7, "too").text(), "2..4 gone\n1..7 too");
+        assert_eq!(Gap::widened(None, 1, 7, "gone").text(), "1..7 gone");
+        let many = (1..1_000).fold(None, |gap, n| Some(Gap::widened(gap, n * 3, n * 3, "gone"))).unwrap();
+        assert_eq!(many.ranges().count(), RANGES_MAX);
+        assert_eq!(many.ranges().last(), Some("48..2997 in part: gone"));
+    }
+
+    /// Found by the simulation.
+    #[test]
+    fn what_stands_between_two_gaps_is_not_said_to_be_gone() {
+        let gap = Gap::new("11..11 gone".into()).and_then(14, 17, "gone").and_then(18, 18, "gone");
+        assert_eq!(gap.ranges().collect::<Vec<_>>(), ["11..11 gone", "14..18 gone"]);
+        let both = gap.and(Some(Gap::new("3..4 gone".into())));
+        assert_eq!(both.ranges().collect::<Vec<_>>(), ["11..11 gone", "14..18 gone", "3..4 gone"]);
+    }
+
+    #[test]
+    fn very_many_gaps_take_no_more_than_a_few_lines() {
+        let many = (1..1_000).fold(Gap::new("1..1 gone".into()), |gap, n| gap.and_then(n * 3, n * 3, "gone"));
+        assert_eq!(many.ranges().count(), RANGES_MAX);
+        assert_eq!(many.ranges().last(), Some("45..2997 in part: gone"));
     }
 }

@@ -75,6 +75,8 @@ pub enum Message {
     Group(Box<GroupMessage>),
     /// The state answers a request.
     State(Answer),
+    /// The state lost its file: sessions of clients that are connected are to be saved anew.
+    StateLost,
     /// The event at this offset was taken back: nothing of it may be sent any more.
     Redacted {
         /// Which.

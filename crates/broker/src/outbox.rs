@@ -1,6 +1,8 @@
 //! What one connection still has to be sent: replies, and ranges of shared frames. Bounded; when it is full the lane
 //! goes on from the log. An idle connection's outbox holds no memory.
 
+mod expiry;
+
 use crate::aliases::Aliases;
 use crate::frames::{Frames, Range};
 use crate::gate::Gate;

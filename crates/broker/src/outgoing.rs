@@ -118,7 +118,8 @@ impl OutgoingBuilder {
 
     fn close_open(&mut self) {
         if let Some(sent) = self.open_sent.take() {
-            let draft = std::mem::take(&mut self.open);
+            let mut draft = std::mem::take(&mut self.open);
+            draft.fit();
             self.open_bytes = draft.bytes_len();
             self.deposits.push(Deposit::Batch { ticket: sent.ticket, draft, wants_sync: sent.wants_sync });
             self.waiting.push(sent);

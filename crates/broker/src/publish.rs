@@ -263,12 +263,12 @@ pub(crate) fn has_names_of_ours(properties: Properties<'_>) -> bool {
 }
 
 /// Keeps what MQTT 5 says is forwarded, in order; gives the payload format indicator.
-pub(crate) fn keep_attributes(attributes: &mut AttributesBuf, properties: Properties<'_>) -> bool {
-    let mut payload_utf8 = false;
+pub(crate) fn keep_attributes(attributes: &mut AttributesBuf, properties: Properties<'_>) -> Option<bool> {
+    let mut payload_utf8 = None;
     for property in properties.iter() {
         let _ = match property {
             Property::PayloadFormat(format) => {
-                payload_utf8 = format == 1;
+                payload_utf8 = Some(format == 1);
                 continue;
             }
             Property::MessageExpiry(secs) => attributes.push(&Attribute::MessageExpiry(secs)),

@@ -234,7 +234,8 @@ impl Shard {
         let mut extra: Vec<Property<'_>> =
             wanted.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
-        extra.extend(gap.as_ref().map(|gap| Property::UserProperty("firehose-gap", gap.text())));
+        let ranges = gap.iter().flat_map(|gap| gap.ranges());
+        extra.extend(ranges.map(|range| Property::UserProperty("firehose-gap", range)));
         let qos = wanted.qos.min(QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce));
         let retain = wanted.retain && event.flags.retain();
         let extra = if v5 { &extra[..] } else { &[] };
@@ -286,7 +287,10 @@ impl Shard {
     fn merge_into_main(&mut self, session: u32, lane: u16) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let gap = it.lane_mut(lane).and_then(|lane| lane.gap.take());
-        it.main.gap = it.main.gap.take().or(gap);
+        it.main.gap = match it.main.gap.take() {
+            Some(of_main) => Some(of_main.and(gap)),
+            None => gap,
+        };
         for index in 0..it.subscriptions.len() {
             let Some(subscription) = it.subscriptions[index].as_mut().filter(|it| it.lane == lane) else {
                 continue;

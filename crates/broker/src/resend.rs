@@ -2,10 +2,12 @@
 //! PUBREL for those that it had received; before anything new (MQTT 5.0 section 4.4). The log gives the messages, page by
 //! page, at the pace of the socket and of Receive Maximum.
 
+use crate::ended::Ended;
 use crate::frames::{Recorded, Shape, encode_event};
 use crate::gate::Gate;
 use crate::groups::GROUP;
 use crate::inflight::{Acknowledged, Inflight};
+use crate::lane::Gap;
 use crate::member::is_shared;
 use crate::outbox::{Flushed, Outbox, OwnFrame, Scratch, Wire};
 use crate::session::Session;
@@ -36,6 +38,8 @@ pub(crate) struct Resend {
     /// Whole packets that go before everything queued.
     ready: VecDeque<OwnFrame>,
     ready_bytes: usize,
+    /// Subscriptions that ended while messages waited: what was begun for them still names them.
+    pub(crate) ended: Vec<Ended>,
 }
 
 impl Resend {
@@ -158,6 +162,33 @@ impl Session {
         Some(persistence.hold.drop_bytes())
     }
 
+    /// A range is gone that its lanes had come past.
+    fn declare_lost(&mut self, first: Offset, last: Offset, why: &str) {
+        for number in self.lanes() {
+            let may_have_brought = self.of_lane(number).any(|(_, it)| it.from <= last);
+            if let Some(lane) = self.lane_mut(number).filter(|_| may_have_brought) {
+                lane.gap = Some(Gap::widened(lane.gap.take(), first, last, why));
+                self.many = true;
+            }
+        }
+    }
+
+    /// What a message that is sent again has to tell to be gone.
+    fn gap_again(&self, offset: Offset) -> Option<Gap> {
+        self.lanes().find_map(|number| self.lane(number)?.gap_before(offset))
+    }
+
+    /// It is on its way.
+    fn told_again(&mut self, told: &Gap, offset: Offset) {
+        for number in self.lanes() {
+            if let Some(lane) = self.lane_mut(number)
+                && lane.gap_before(offset).is_some_and(|gap| gap.text() == told.text())
+            {
+                lane.told_gap(offset);
+            }
+        }
+    }
+
     /// Whether something has to be sent again before anything new.
     pub(crate) fn is_resending(&self) -> bool {
         self.persistence.as_deref().is_some_and(|it| it.resend.is_busy())
@@ -167,7 +198,7 @@ impl Session {
 impl Shard {
     /// After a flush of a session that has something to save or to send again.
     pub(crate) fn go_on_sending(&mut self, session: u32) {
-        let Some(it) = self.sessions.get(session as usize) else { return };
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let Some(connection) = it.connection.as_deref().filter(|connection| !connection.blocked) else {
             return;
         };
@@ -175,7 +206,13 @@ impl Shard {
         if it.is_resending() {
             return self.resend(session);
         }
-        if has_messages && it.is_persistent() {
+        if let Some(persistence) = it.persistence.as_deref_mut()
+            && !persistence.hold.has_messages()
+        {
+            persistence.resend.ended = Vec::new();
+        }
+        let is_persistent = it.is_persistent();
+        if has_messages && is_persistent {
             while self.hold_messages(session) {}
         }
         // What was before the gate is through: it is open now.
@@ -199,6 +236,26 @@ impl Shard {
             Some(QoS::AtLeastOnce) => it.inflight.as_deref().is_none_or(|window| window.room() > 0),
             Some(QoS::ExactlyOnce) => false,
         }
+    }
+
+    /// What was in flight under these offsets, ascending, cannot be sent again: it counts as through, and is declared by
+    /// every lane that may have brought it.
+    pub(crate) fn lose(&mut self, session: u32, lost: &[Offset], why: &str) {
+        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let (Some(persistence), Some(window)) = (it.persistence.as_deref_mut(), it.inflight.as_deref_mut())
+        else {
+            return;
+        };
+        let is_lost =
+            |it: &StoredInflight| it.state != StoredState::Released && lost.binary_search(&it.offset).is_ok();
+        for entry in window.stored().filter(is_lost).collect::<Vec<_>>() {
+            window.give_up(entry.packet_id);
+            self.stats.messages_dropped.add(1);
+        }
+        persistence.progress_changed = true;
+        self.stats.gaps_declared.add(1);
+        it.declare_lost(*first, *last, why);
     }
 
     /// Makes what comes next ready, or asks the log for it.
@@ -305,8 +362,20 @@ impl Shard {
             let entry = window.get(id).filter(|it| it.state != StoredState::Released);
             let Some(entry) = entry.filter(|it| asked.binary_search(&it.offset).is_ok()) else { break };
             let found = events.binary_search_by_key(&entry.offset, |(offset, _)| *offset);
-            let frame = found.ok().and_then(|at| self.frame_again(it, &entry, dup, &events[at].1));
+            let gap = it.gap_again(entry.offset);
+            let frame = found.ok().and_then(|at| {
+                let batch = &events[at].1;
+                let telling =
+                    gap.as_ref().and_then(|gap| self.frame_again(it, &entry, dup, batch, Some(gap)));
+                match telling {
+                    Some(frame) => Some((frame, gap.as_ref())),
+                    None => self.frame_again(it, &entry, dup, batch, None).map(|frame| (frame, None)),
+                }
+            });
             let Some(it) = self.sessions.get_mut(session as usize) else { return };
+            if let Some((_, Some(gap))) = &frame {
+                it.told_again(gap, entry.offset);
+            }
             let (Some(persistence), Some(window)) =
                 (it.persistence.as_deref_mut(), it.inflight.as_deref_mut())
             else {
@@ -314,7 +383,7 @@ impl Shard {
             };
             persistence.resend.waiting.pop_front();
             match frame {
-                Some(frame) => {
+                Some((frame, _)) => {
                     bytes += frame.bytes.len();
                     persistence.resend.push(frame);
                     self.stats.messages_sent.add(1);
@@ -345,6 +414,7 @@ impl Shard {
         entry: &StoredInflight,
         dup: bool,
         batch: &Batch,
+        gap: Option<&Gap>,
     ) -> Option<OwnFrame> {
         let connection = it.connection.as_deref()?;
         let index = usize::try_from(entry.offset.checked_sub(batch.base())?).ok()?;
@@ -370,7 +440,14 @@ impl Shard {
             subscription.id != 0 && counts && !is_left_out && subscription.filter.matches(topic)
         });
         let mut extra: Vec<Property<'_>> = matching.map(|it| Property::SubscriptionId(it.id)).collect();
+        let ended = it.persistence.iter().flat_map(|persistence| &persistence.resend.ended);
+        let ended = ended.filter(|ended| {
+            let counts = entry.retain || ended.offsets.contains(&entry.offset);
+            entry.shared == 0 && counts && !(ended.no_local && is_own) && ended.filter.matches(topic)
+        });
+        extra.extend(ended.map(|it| Property::SubscriptionId(it.id)));
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
+        extra.extend(gap.map(|gap| Property::UserProperty("firehose-gap", gap.text())));
         let qos = match entry.state {
             StoredState::Sent1 => QoS::AtLeastOnce,
             StoredState::Sent2 | StoredState::Released => QoS::ExactlyOnce,

@@ -15,7 +15,7 @@ impl Opened {
     /// What the client can go on with. MQTT 3.x has no way to say that events are gone: there a session that was overtaken
     /// by the retention is a new one.
     pub(crate) fn going_on(&self, v5: bool) -> Option<&Resumed> {
-        self.resumed.as_deref().filter(|it| v5 || !it.is_overtaken(self.oldest))
+        self.resumed.as_deref().filter(|it| v5 || !(it.is_overtaken(self.oldest) || it.misses(&self.lost)))
     }
 }
 
@@ -25,6 +25,11 @@ impl Resumed {
             let lane = self.lane(subscription.lane);
             lane.is_some_and(|lane| lane.gap.is_some() || lane.next.max(subscription.from) < oldest)
         })
+    }
+
+    /// Whether a subscription misses what cannot be sent again.
+    fn misses(&self, lost: &[Offset]) -> bool {
+        lost.last().is_some_and(|last| self.subscriptions.iter().any(|it| it.from <= *last))
     }
 
     fn lane(&self, number: u16) -> Option<&StoredLane> {

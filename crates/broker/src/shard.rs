@@ -108,6 +108,8 @@ pub struct Shard {
     pub(crate) to_settle: Vec<(u32, u32)>,
     /// Clients that wait for the state.
     pub(crate) arrivals: Arrivals,
+    /// The mark behind which the sessions are saved anew, since the state lost its file.
+    pub(crate) rescue_mark: Option<u64>,
     /// Read from the log for lanes, and not flushed once.
     pub(crate) fresh_bytes: usize,
     /// Questions to the log that are not answered.
@@ -176,6 +178,7 @@ impl Shard {
             groups: Groups::default(),
             to_settle: Vec::new(),
             arrivals: Arrivals::default(),
+            rescue_mark: None,
             fresh_bytes: 0,
             reads: 0,
             starving: VecDeque::new(),
@@ -370,6 +373,7 @@ impl Shard {
             Message::State(Answer::Saved { token }) => self.saved(token),
             Message::State(Answer::Orphaned { hash, offsets }) => self.orphaned(hash, &offsets),
             Message::State(Answer::Group { token, stored }) => self.group_opened(token, stored),
+            Message::StateLost => self.state_lost(),
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
             Message::Retained { scan, page } => self.retained(scan, page),
             Message::Redacted { offset } => self.redacted.push(offset),
@@ -430,6 +434,7 @@ impl Shard {
         self.sweep_persistent();
         self.sweep_groups();
         self.sweep_arrivals();
+        self.sweep_expiring();
     }
 
     fn shut_down(&mut self) {

@@ -4,6 +4,7 @@
 use crate::action::Now;
 use crate::bus::{Bus, wall_us};
 use crate::handoff::Reader;
+use crate::message::Message;
 use crate::sequencer::{Deposit, Sleepers};
 use crate::state::{DueWill, Firing, State, StateNote, Turn, WillOutcome};
 use firehose_log::{Draft, Offset, Refusal};
@@ -87,6 +88,9 @@ impl StateThread {
             }
         }
         self.bus.rouse(sleepers);
+        if turn.lost {
+            self.bus.tell_all(|| Message::StateLost);
+        }
         for note in &turn.notes {
             match note {
                 StateNote::Bad(line) => tracing::error!("{line}"),

@@ -2,7 +2,6 @@
 //! subscription gets begins exactly behind the head that its SUBACK may name.
 
 use crate::connection::Pause;
-use crate::hold::Saving;
 use crate::inbound::Flow;
 use crate::lane::{Gap, Lane, MAIN};
 use crate::member::is_shared;
@@ -11,11 +10,8 @@ use crate::retained::brings_retained;
 use crate::scan::RETAINED;
 use crate::session::{Subscription, filter_cost_bytes};
 use crate::shard::{Action, Shard};
-use firehose_log::{Cursor, Offset, Since, SinceError, Start};
-use firehose_mqtt::{
-    Packet, PacketId, PropertiesBuf, Property, QoS, Reason, ReasonsBuf, SubAck, Subscribe, SubscribeItem,
-    UnsubAck, Unsubscribe, Version, encode,
-};
+use firehose_log::{Offset, Since, SinceError, Start};
+use firehose_mqtt::{PacketId, QoS, Reason, ReasonsBuf, Subscribe, SubscribeItem, Unsubscribe, Version};
 use firehose_topic::parse_share;
 
 /// As many subscriptions as a session can number, whatever the configuration says.
@@ -164,7 +160,7 @@ impl Shard {
 
     /// The mark has its place in the order: everything up to `head` came before.
     pub(crate) fn sequenced(&mut self, token: u64, head: Offset) {
-        if self.ask_state(token) || self.group_marked(token, head) {
+        if self.ask_state(token) || self.rescue(token, head) || self.group_marked(token, head) {
             return;
         }
         let Some(pending) = self.pending.remove(&token) else { return };
@@ -209,7 +205,6 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         it.cursors |= cursors;
         it.change_subscriptions();
-        let cursors = it.cursors;
         let mut since_lane = None;
         let mut reasons = ReasonsBuf::new();
         let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
@@ -217,18 +212,7 @@ impl Shard {
             let reason = plan.and_then(|plan| self.grant(session, plan, id, v5, head, &mut since_lane));
             reasons.push(reason.unwrap_or_else(|reason| if v5 { reason } else { Reason::UnspecifiedError }));
         }
-        let mut properties = PropertiesBuf::new();
-        if cursors && v5 {
-            let recorded_secs = self.now.wall_us.div_euclid(1_000_000);
-            let (log_id, epoch) = (self.shared.log_id, self.shared.epoch);
-            let cursor = Cursor { log_id, epoch, offset: head, recorded_secs }.encode();
-            let _ = properties.push(&Property::UserProperty("firehose-cursor", &cursor));
-        }
-        let (reasons, properties) = (reasons.as_reasons(), properties.as_properties());
-        let suback = Packet::SubAck(SubAck { packet_id, properties, reasons });
-        self.reply_when_saved(session, Saving::Progress, |out, version| {
-            let _ = encode(&suback, version, out);
-        });
+        self.answer_subscribe(session, packet_id, &reasons, head);
     }
 
     /// Enters one subscription; gives the reason code that grants it.
@@ -415,21 +399,12 @@ impl Shard {
                     None => known.filter.as_str() == &**filter,
                 })
             });
-            match found {
-                Some(index) => self.remove_subscription(session, index),
-                None => {
-                    reasons.push(Reason::NoSubscriptionExisted);
-                    continue;
-                }
+            reasons.push(if found.is_some() { Reason::Success } else { Reason::NoSubscriptionExisted });
+            if let Some(index) = found {
+                self.remove_subscription(session, index);
             }
-            reasons.push(Reason::Success);
         }
-        let properties = firehose_mqtt::Properties::EMPTY;
-        self.reply_when_saved(session, Saving::Progress, |out, version| {
-            let reasons = reasons.as_reasons();
-            let unsuback = Packet::UnsubAck(UnsubAck { packet_id, properties, reasons });
-            let _ = encode(&unsuback, version, out);
-        });
+        self.answer_unsubscribe(session, packet_id, &reasons);
     }
 
     /// Takes a subscription out of the session and the trie; the last of a replay's lane ends it.
@@ -447,6 +422,7 @@ impl Shard {
             scans.end(index as u16);
         }
         let lane = subscription.lane;
+        it.keep_ended(subscription, self.stand, self.shared.limits.subscription_bytes_per_client_max);
         if is_shared(lane) {
             self.leave_group(session, lane);
         } else if lane != MAIN && it.of_lane(lane).next().is_none() {

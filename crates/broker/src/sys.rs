@@ -65,6 +65,7 @@ impl Sys {
 
 fn topics(bus: &Bus, uptime_secs: u64) -> Vec<(&'static str, String)> {
     let stats = bus.stats();
+    let state = bus.state().stats();
     vec![
         ("version", format!("firehose version {}", env!("CARGO_PKG_VERSION"))),
         ("uptime", format!("{uptime_secs} seconds")),
@@ -79,5 +80,11 @@ fn topics(bus: &Bus, uptime_secs: u64) -> Vec<(&'static str, String)> {
         ("publish/messages/refused", stats.messages_refused.get().to_string()),
         ("publish/messages/refused/disk", stats.messages_refused_disk.get().to_string()),
         ("bytes/received", stats.received_bytes.get().to_string()),
+        ("state/sessions", state.sessions().to_string()),
+        ("state/wills", state.wills().to_string()),
+        ("state/lag", bus.state().lag(bus.sequencer().head()).to_string()),
+        ("state/commits", state.commits.get().to_string()),
+        ("state/commits/seconds", format!("{:.3}", state.commit_us.get() as f64 / 1e6)),
+        ("state/rebuilds", state.rebuilds.get().to_string()),
     ]
 }

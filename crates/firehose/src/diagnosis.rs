@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use firehose_broker::state::StateStats;
 use firehose_log::{Disk, Note, Offset, Read, RealDisk, RecoveryReport, clock_hold};
 use serde_json::{Value, json};
 
@@ -63,7 +64,24 @@ impl Diagnosis {
             ));
         }
         self.needs.extend(found.lost.iter().map(|lost| format!("{lost}: look at the disk")));
+        self.needs.extend(read.read_only().map(|why| {
+            format!(
+                "the log is read-only since {why}: publishes are refused, reading goes on; look at the disk, then restart \
+                 the bus"
+            )
+        }));
         self.fact("notes", found.notes.clone());
+    }
+
+    /// And its state, whose view is so many events behind.
+    pub fn add_state(&mut self, stats: &StateStats, lag: u64) {
+        self.fact("sessions", stats.sessions());
+        self.fact("wills", stats.wills());
+        self.fact("state_lag", lag);
+        self.fact("state_rebuilds", stats.rebuilds.get());
+        self.needs.extend(stats.failure().map(|why| {
+            format!("the state cannot be written ({why}): new sessions are refused, others go on; look at the disk")
+        }));
     }
 
     /// And that no bus runs, or one that cannot be asked.
@@ -150,5 +168,40 @@ impl Diagnosis {
         }
         self.fact("segments", segments);
         self.fact("segment_bytes", bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use firehose_log::{Attributes, DiskCall, Draft, Event, Flags, LogConfig, MemDisk, Origin, Submission};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_log_that_is_read_only_since_a_sync_failed_is_told() {
+        let disk = MemDisk::new();
+        let mut log =
+            firehose_log::open(LogConfig::new("/log"), Arc::new(disk.clone()), 0).expect("it opens");
+        let needs = |read: &dyn Read| {
+            let mut diagnosis = Diagnosis::default();
+            diagnosis.add_running(read, &Found::default());
+            diagnosis.needs
+        };
+        assert!(needs(log.read.as_ref()).is_empty());
+        let mut draft = Draft::new();
+        let event = Event {
+            flags: Flags::new(1, false, None),
+            topic: "a",
+            attributes: Attributes::EMPTY,
+            payload: b"",
+        };
+        draft.push(&event, &Origin::default()).expect("it fits");
+        let mut submissions = vec![Submission { draft, ticket: 0, from: 0 }];
+        log.append.append(0, &mut submissions, &mut |_, _, placed| drop(placed.expect("placed")));
+        disk.fail(DiskCall::Sync, ErrorKind::Other);
+        disk.fail(DiskCall::Sync, ErrorKind::Other);
+        assert!(log.commit.commit().is_err());
+        let needs = needs(log.read.as_ref());
+        assert!(needs[0].contains("the log is read-only since a sync failed"), "{needs:?}");
     }
 }

@@ -83,6 +83,8 @@ impl Operator for BusOperator {
     fn diagnose(&self) -> Value {
         let mut diagnosis = Diagnosis::of_folder(&self.data, self.reserve_bytes);
         diagnosis.add_running(self.bus.read().as_ref(), &self.found);
+        let head = self.bus.read().head();
+        diagnosis.add_state(self.bus.state().stats(), self.bus.state().lag(head));
         diagnosis.to_json()
     }
 

@@ -217,7 +217,16 @@ fn the_doctor_says_what_there_is_to_do_whether_the_bus_runs_or_not() {
     publish(&serve, "ann/n", &["1", "2"], false);
     let well = bed.operator(&["doctor"]);
     assert_eq!(well.code, Some(0), "{}", well.out);
-    for line in ["running: true", "head: 2", "oldest: 1", "epoch: 1", "clock: trusted", "all is well"] {
+    for line in [
+        "running: true",
+        "head: 2",
+        "oldest: 1",
+        "epoch: 1",
+        "clock: trusted",
+        "sessions: 0",
+        "state_lag: 0",
+        "all is well",
+    ] {
         assert!(well.out.lines().any(|it| it == line), "{line}: {}", well.out);
     }
     assert_eq!(serve.terminate(), Some(0));

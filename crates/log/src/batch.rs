@@ -8,6 +8,9 @@ use crate::record::{self, Record, Records};
 pub const BATCH_HEADER_BYTES: usize = 40;
 
 const MAGIC: [u8; 4] = *b"FHb1";
+/// What an allocator adds to the three pieces of a shared batch, the counts of the `Arc`, and its place in a queue.
+const ALLOCATED_BYTES: usize = 80;
+
 /// The header's CRC32C stands here and covers what follows it.
 const CRC_AT: usize = 4;
 const CRC_COVERS: usize = 8;
@@ -93,6 +96,14 @@ impl Batch {
     /// Bytes of header and records.
     pub fn bytes_len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes of memory that it takes, about: also what its buffers have to spare, and what goes with each of them.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity()
+            + self.starts.capacity() * size_of::<u32>()
+            + size_of::<Batch>()
+            + ALLOCATED_BYTES
     }
 
     /// Its records with their offsets, from the first.

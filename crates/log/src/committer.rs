@@ -61,7 +61,11 @@ impl Commit for Committer {
             }
         }
         if dir_dirty && let Err(error) = shared.disk.sync_dir(&shared.config.dir) {
-            return Err(stop(&mut lock(&shared.writer), format!("the folder could not be synced: {error}")));
+            return Err(stop(
+                shared,
+                &mut lock(&shared.writer),
+                format!("the folder could not be synced: {error}"),
+            ));
         }
         let mut writer = lock(&shared.writer);
         // The one that was active may have got more since.
@@ -115,12 +119,13 @@ fn rewrite(shared: &Shared, error: &io::Error) -> Result<Offset, CommitError> {
             let why = format!(
                 "a sync failed ({error}), and writing anew what was not durable failed too: {second}"
             );
-            Err(stop(&mut writer, why))
+            Err(stop(shared, &mut writer, why))
         }
     }
 }
 
-fn stop(writer: &mut Writer, why: String) -> CommitError {
+fn stop(shared: &Shared, writer: &mut Writer, why: String) -> CommitError {
+    let _ = shared.read_only.set(why.clone());
     writer.refusing = Some(Refusal::ReadOnly(why.clone()));
     CommitError(why)
 }

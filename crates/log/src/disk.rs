@@ -1,6 +1,7 @@
 //! The disk, as the log sees it: the seam where a faulty or simulated one is put in.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,10 +35,10 @@ pub trait Disk: Send + Sync {
     /// `AlreadyExists`, or as the system says.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
-    /// Opens a file for reading and writing.
+    /// Opens a file for reading and writing. Never waits for another process.
     ///
     /// # Errors
-    /// As the system says.
+    /// [`NotAFile`] inside, for what is no regular file; else as the system says.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
     /// Gives a file another name in the same folder; a file that had this name is gone.
@@ -133,6 +134,25 @@ pub trait File: Send + Sync {
     fn preallocate(&self, len: u64) -> io::Result<()>;
 }
 
+/// What stands under a file's name and is no regular file: it says what it is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct NotAFile(pub &'static str);
+
+impl NotAFile {
+    /// What this error of [`Disk::open`] says that there is instead of a file.
+    pub(crate) fn of(error: &io::Error) -> Option<NotAFile> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl std::fmt::Display for NotAFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for NotAFile {}
+
 /// Room on a file system, in bytes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Space {
@@ -185,7 +205,8 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        open_file(path, OFlags::RDWR | OFlags::CLOEXEC)
+        check_regular(path)?;
+        open_file(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -222,6 +243,26 @@ impl Disk for RealDisk {
 }
 
 struct RealFile(std::fs::File);
+
+/// Looks before it is opened: that alone can hang, or do something, with what is no file.
+fn check_regular(path: &Path) -> io::Result<()> {
+    let kind = match std::fs::metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            let why = "it is a link to a file that is not there: mount its disk, or remove the link";
+            return Err(io::Error::other(why));
+        }
+        Err(error) => return Err(error),
+    };
+    let what = match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "is a folder",
+        kind if kind.is_fifo() => "is a pipe",
+        kind if kind.is_socket() => "is a socket",
+        _ => "is a device",
+    };
+    Err(io::Error::other(NotAFile(what)))
+}
 
 fn open_file(path: &Path, flags: OFlags) -> io::Result<Arc<dyn File>> {
     let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o640))?;

@@ -8,6 +8,9 @@ use crate::record::{self, TooLarge};
 /// Most bytes of one draft: what a batch header's field can say, with room to spare.
 pub const DRAFT_BYTES_MAX: usize = 1 << 30;
 
+/// A draft that is fitted keeps less than this part of its bytes as room.
+const SPARE_PART: usize = 8;
+
 /// A batch being built. The header's bytes stand free at its front, so the whole moves into the batch, and to
 /// the disk, as it is.
 #[derive(Clone, Debug, Default)]
@@ -64,6 +67,16 @@ impl Draft {
         self.bytes.extend_from_slice(bytes);
         self.len += 1;
         self.is_marked |= is_marked;
+    }
+
+    /// Gives back the room that it has beyond its records: what is handed in may stay in memory for a while.
+    pub fn fit(&mut self) {
+        if self.bytes.capacity() - self.bytes.len() > self.bytes.len() / SPARE_PART {
+            self.bytes.shrink_to_fit();
+        }
+        if self.starts.capacity() - self.starts.len() > self.starts.len() / SPARE_PART {
+            self.starts.shrink_to_fit();
+        }
     }
 
     /// Number of records.

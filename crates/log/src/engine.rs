@@ -378,6 +378,11 @@ pub trait Read: Send + Sync {
     fn clock_is_held(&self) -> bool {
         false
     }
+
+    /// Why nothing more is written until a restart, since the disk failed; none: it is written. Cheap.
+    fn read_only(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Whether a read may wait for the disk.

@@ -18,21 +18,24 @@ pub const PAYLOAD_BYTES_MAX: usize = 256 << 20;
 const QOS_MASK: u8 = 0b0000_0011;
 const RETAIN: u8 = 0b0000_0100;
 const PAYLOAD_UTF8: u8 = 0b0000_1000;
+const PAYLOAD_BYTES: u8 = 0b0001_0000;
 
 /// How an event was published: its QoS, RETAIN and payload format indicator, in one byte.
 #[derive(Copy, Clone, Eq, PartialEq, Default, Debug, Hash)]
 pub struct Flags(pub(crate) u8);
 
 impl Flags {
-    /// Flags of a publication; a `qos` above 2 counts as 2.
-    pub fn new(qos: u8, retain: bool, payload_utf8: bool) -> Flags {
+    /// Flags of a publication; a `qos` above 2 counts as 2. `payload_utf8`: what its publisher said of the payload.
+    pub fn new(qos: u8, retain: bool, payload_utf8: Option<bool>) -> Flags {
         let mut bits = qos.min(2);
         if retain {
             bits |= RETAIN;
         }
-        if payload_utf8 {
-            bits |= PAYLOAD_UTF8;
-        }
+        bits |= match payload_utf8 {
+            None => 0,
+            Some(false) => PAYLOAD_BYTES,
+            Some(true) => PAYLOAD_UTF8,
+        };
         Flags(bits)
     }
 
@@ -56,9 +59,14 @@ impl Flags {
         self.0 & RETAIN != 0
     }
 
-    /// Whether its publisher said that the payload is UTF-8 (MQTT 5, 3.3.2.3.2: indicator 1).
-    pub fn payload_utf8(self) -> bool {
-        self.0 & PAYLOAD_UTF8 != 0
+    /// Whether its publisher said that the payload is UTF-8 (MQTT 5, 3.3.2.3.2: indicator 1), or that it is not known
+    /// to be (0); none: it said nothing.
+    pub fn payload_utf8(self) -> Option<bool> {
+        match (self.0 & PAYLOAD_UTF8 != 0, self.0 & PAYLOAD_BYTES != 0) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
     }
 }
 
@@ -146,13 +154,14 @@ mod tests {
     fn flags_give_back_what_they_were_made_of() {
         for qos in 0..=2 {
             for retain in [false, true] {
-                for utf8 in [false, true] {
+                for utf8 in [None, Some(false), Some(true)] {
                     let flags = Flags::new(qos, retain, utf8);
                     assert_eq!((flags.qos(), flags.retain(), flags.payload_utf8()), (qos, retain, utf8));
                 }
             }
         }
         assert_eq!(Flags(0xff).qos(), 2);
+        assert_eq!(Flags(0b1000).payload_utf8(), Some(true), "as it always stood");
     }
 
     #[test]

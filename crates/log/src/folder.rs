@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchHeader};
-use crate::disk::Disk;
+use crate::disk::{Disk, NotAFile};
 use crate::event::Offset;
 use crate::log::OpenError;
 use crate::note::Note;
@@ -96,7 +96,7 @@ impl<'a> Folder<'a> {
     pub(crate) fn identity(&self) -> Result<Option<Identity>, OpenError> {
         let mut said: Vec<Identity> = Vec::new();
         for segment in self.segments.iter().rev() {
-            if let Some(Decoded::Header(header)) = self.header_if_file(segment)? {
+            if let Ok(Decoded::Header(header)) = self.header_if_file(segment)? {
                 said.push(Identity { log_id: header.log_id, salt: header.salt });
             }
             if said.len() == ASKED {
@@ -107,11 +107,11 @@ impl<'a> Folder<'a> {
         Ok(twice.or(said.last()).copied())
     }
 
-    /// The header of a segment's file; `None` for a folder of that name.
-    pub(crate) fn header_if_file(&self, segment: &Segment) -> Result<Option<Decoded>, OpenError> {
-        match self.disk.open(&segment.path) {
-            Err(error) if error.kind() == ErrorKind::IsADirectory => Ok(None),
-            _ => self.header_of(&segment.path).map(Some),
+    /// The header of a segment's file; or what has its name and is no file.
+    pub(crate) fn header_if_file(&self, segment: &Segment) -> Result<Result<Decoded, NotAFile>, OpenError> {
+        match self.disk.open(&segment.path).as_ref().map_err(NotAFile::of) {
+            Err(Some(what)) => Ok(Err(what)),
+            _ => self.header_of(&segment.path).map(Ok),
         }
     }
 
@@ -143,7 +143,7 @@ impl<'a> Folder<'a> {
                 Ok(Decoded::Header(header)) if header.log_id == identity.log_id => {
                     latest = latest.max(header.epoch);
                 }
-                Ok(Decoded::None) => unknown += 1,
+                Ok(Decoded::None) | Err(_) => unknown += 1,
                 _ => {}
             }
         }
@@ -171,7 +171,7 @@ impl<'a> Folder<'a> {
 
     fn is_headed(&self, segment: &Segment) -> Result<bool, OpenError> {
         let header = self.header_if_file(segment)?;
-        Ok(matches!(header, Some(Decoded::Header(header)) if segment.is_named(&header)))
+        Ok(matches!(header, Ok(Decoded::Header(header)) if segment.is_named(&header)))
     }
 
     /// Files that were to become segments do if they have a header and begin with a batch. The others go: nothing in

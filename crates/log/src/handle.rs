@@ -83,6 +83,10 @@ impl Read for Handle {
         self.0.clock_held.load(Ordering::Acquire)
     }
 
+    fn read_only(&self) -> Option<String> {
+        self.0.read_only.get().cloned()
+    }
+
     fn cursor(&self, offset: Offset, time_us: i64) -> Cursor {
         Cursor {
             log_id: self.0.log_id,

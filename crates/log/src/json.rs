@@ -248,7 +248,7 @@ mod tests {
             &mut out,
             &CURSOR,
             0,
-            &Event { flags: Flags::new(1, true, false), topic, attributes, payload },
+            &Event { flags: Flags::new(1, true, None), topic, attributes, payload },
         );
         String::from_utf8(out).expect("UTF-8")
     }

@@ -56,7 +56,7 @@ pub use attributes::{ATTRIBUTE_BYTES_MAX, Attribute, Attributes, AttributesBuf};
 pub use batch::{BATCH_HEADER_BYTES, Batch};
 pub use clock::{ClockHold, accept_clock, clock_hold};
 pub use cursor::{Cursor, CursorError};
-pub use disk::{Disk, File, RealDisk, Space};
+pub use disk::{Disk, File, NotAFile, RealDisk, Space};
 pub use draft::{DRAFT_BYTES_MAX, Draft};
 pub use engine::{
     Append, Chunk, Commit, CommitError, Fetched, Keep, KeepNothing, Read, ReadError, RedactError, Redacted,

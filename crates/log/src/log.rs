@@ -22,7 +22,7 @@ pub struct LogConfig {
     pub disk_reserve_bytes: u64,
     /// How often the free space is looked at, in seconds; 0: at each upkeep.
     pub disk_check_secs: u64,
-    /// Bytes of recent batches that are kept in memory for readers.
+    /// Bytes of memory for recent batches, as [`crate::Batch::memory_bytes`] has it: readers near the head get them from there.
     pub tail_bytes: usize,
     /// Bytes of durable batches after which the index of the segment that is written is stored, so that a start has
     /// only what follows to look through.
@@ -31,7 +31,7 @@ pub struct LogConfig {
 
 impl LogConfig {
     /// The defaults, in the folder `dir`: segments of 128 MiB, a year, 20 GiB, 256 MiB reserve, looked at every
-    /// second, 4 MiB tail, an index point every 4 MiB.
+    /// second, 2 MiB tail, an index point every 4 MiB.
     pub fn new(dir: impl Into<PathBuf>) -> LogConfig {
         LogConfig {
             dir: dir.into(),
@@ -40,7 +40,7 @@ impl LogConfig {
             retention_bytes: Some(20 << 30),
             disk_reserve_bytes: 256 << 20,
             disk_check_secs: 1,
-            tail_bytes: 4 << 20,
+            tail_bytes: 2 << 20,
             index_point_bytes: 4 << 20,
         }
     }

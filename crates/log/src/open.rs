@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use crate::batch::Batch;
 use crate::clock::{Clock, HOLD_FILE};
 use crate::committer::Committer;
-use crate::disk::{Disk, File};
+use crate::disk::{Disk, File, NotAFile};
 use crate::epoch::{Beginning, Unsettled, recovered};
 use crate::event::Offset;
 use crate::folder::{Folder, Identity, file_error, is_full, open_error};
@@ -69,6 +69,7 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
         writer: Mutex::new(writer),
         wants_upkeep: AtomicBool::new(true),
         clock_held: AtomicBool::new(held),
+        read_only: std::sync::OnceLock::new(),
         notices: Mutex::new(Vec::new()),
         opened: Mutex::new(Vec::new()),
         _lock: guard,
@@ -201,12 +202,12 @@ fn header_of_last(
     identity: Identity,
 ) -> Result<Option<Option<SegmentHeader>>, OpenError> {
     let why = match folder.header_if_file(segment)? {
-        Some(Decoded::Header(header)) => match segment.foreign(&header, identity.log_id) {
+        Ok(Decoded::Header(header)) => match segment.foreign(&header, identity.log_id) {
             Some(why) => why,
             None => return Ok(Some(Some(header))),
         },
-        Some(_) => return Ok(Some(None)),
-        None => "is a folder".into(),
+        Ok(_) => return Ok(Some(None)),
+        Err(what) => what.to_string(),
     };
     folder.set_aside(why);
     Ok(None)
@@ -264,7 +265,7 @@ fn unsettled(
             break;
         }
         match folder.disk.open(&earlier.path) {
-            Err(error) if error.kind() == ErrorKind::IsADirectory => {}
+            Err(error) if NotAFile::of(&error).is_some() => {}
             file => {
                 let file = file?;
                 let to = file.len()?;

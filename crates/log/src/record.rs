@@ -278,7 +278,7 @@ mod tests {
             session in any::<u64>(), packet_id in any::<u16>(), way_in in any::<u8>(), qos in 0u8..3,
         ) {
             let event = Event {
-                flags: Flags::new(qos, qos == 1, qos == 2), topic: &topic,
+                flags: Flags::new(qos, qos == 1, (qos != 1).then_some(qos == 2)), topic: &topic,
                 attributes: Attributes::from_raw(&attributes), payload: &payload,
             };
             let origin = Origin { principal: &principal, session, packet_id, way_in: WayIn::from_byte(way_in) };

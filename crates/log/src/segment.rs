@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::disk::{Disk, File};
+use crate::disk::{Disk, File, NotAFile};
 use crate::event::Offset;
 use crate::index::Index;
 use crate::no_file::NoFile;
@@ -108,7 +108,7 @@ impl Segment {
         }
         let header = match disk.open(&self.path) {
             Ok(file) => read_header(&*file)?,
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Decoded::None,
+            Err(error) if NotAFile::of(&error).is_some() => Decoded::None,
             Err(error) => return Err(error),
         };
         let header = match header {
@@ -164,10 +164,10 @@ impl Segment {
     ) -> io::Result<Opened> {
         let file = match disk.open(&self.path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                return Ok(self.unreadable("is a folder".into(), notes));
-            }
-            Err(error) => return Err(error),
+            Err(error) => match NotAFile::of(&error) {
+                Some(what) => return Ok(self.unreadable(what.to_string(), notes)),
+                None => return Err(error),
+            },
         };
         let header = match read_header(&*file)? {
             Decoded::Header(header) => {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::disk::{Disk, File};
 use crate::engine::Upkeep;
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub wants_upkeep: AtomicBool,
     /// Whether the wall clock has jumped and is not trusted.
     pub clock_held: AtomicBool,
+    /// Why the log is read-only until a restart.
+    pub read_only: OnceLock<String>,
     /// Noticed outside of upkeep, told by the next one.
     pub notices: Mutex<Vec<Upkeep>>,
     /// The segments that were read last, the latest at the end.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use crate::batch::Batch;
 use crate::event::Offset;
 
-/// Bytes of batches that are kept because they are not durable yet. Beyond it the oldest are let go: should the
-/// sync then fail, they are read back from the file that failed.
-pub(crate) const UNSYNCED_BYTES_MAX: usize = 32 << 20;
+/// Bytes of memory for batches that are kept because they are not durable yet. Beyond it the oldest are let go: should
+/// the sync then fail, they are read back from the file that failed. An allocator may keep as much for each shard.
+pub(crate) const UNSYNCED_BYTES_MAX: usize = 8 << 20;
 
 /// The newest batches of the log, without a hole.
 pub(crate) struct Tail {
     batches: VecDeque<Arc<Batch>>,
+    /// As [`Batch::memory_bytes`] has it, so that small batches count for what they take.
     bytes: usize,
     bytes_max: usize,
     durable: Offset,
@@ -26,7 +27,7 @@ impl Tail {
     }
 
     pub(crate) fn push(&mut self, batch: Arc<Batch>) {
-        self.bytes += batch.bytes_len();
+        self.bytes += batch.memory_bytes();
         self.batches.push_back(batch);
         self.trim();
     }
@@ -87,8 +88,8 @@ impl Tail {
         let at = self.batches.partition_point(|batch| batch.last() < offset);
         let Some(place) = self.batches.get_mut(at) else { return };
         if let Some(redacted) = place.redacted(offset, salt) {
-            self.bytes -= place.bytes_len();
-            self.bytes += redacted.bytes_len();
+            self.bytes -= place.memory_bytes();
+            self.bytes += redacted.memory_bytes();
             *place = Arc::new(redacted);
         }
     }
@@ -106,8 +107,50 @@ impl Tail {
             if self.bytes <= keep {
                 return;
             }
-            self.bytes -= front.bytes_len();
+            self.bytes -= front.memory_bytes();
             self.batches.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attributes::Attributes;
+    use crate::draft::Draft;
+    use crate::event::{Event, Flags, Origin};
+
+    fn batch(offset: Offset, payload: &[u8], room: usize) -> Arc<Batch> {
+        let event = Event { flags: Flags::default(), topic: "t", attributes: Attributes::EMPTY, payload };
+        let mut draft = Draft::with_capacity(room);
+        draft.push(&event, &Origin::default()).expect("fits");
+        Arc::new(Batch::placed(draft, offset, 0, 1, 0))
+    }
+
+    fn memory(tail: &Tail) -> usize {
+        tail.batches.iter().map(|batch| batch.memory_bytes()).sum()
+    }
+
+    #[test]
+    fn batches_count_for_the_memory_that_they_take() {
+        for (payload, room) in [(&b"small"[..], 0), (b"small", 5_000), (&[b'x'; 3_000], 0)] {
+            let mut tail = Tail::new(100_000, Offset::MAX);
+            for offset in 1..2_000 {
+                tail.push(batch(offset, payload, room));
+            }
+            assert_eq!(memory(&tail), tail.bytes);
+            assert!((80_000..=100_000).contains(&tail.bytes), "{} with room for {room}", tail.bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_not_durable_is_kept_up_to_a_bound() {
+        let mut tail = Tail::new(100_000, 0);
+        for offset in 1..20_000 {
+            tail.push(batch(offset, &[b'x'; 1_000], 0));
+        }
+        assert!((UNSYNCED_BYTES_MAX - 2_000..=UNSYNCED_BYTES_MAX).contains(&tail.bytes), "{}", tail.bytes);
+        tail.set_durable(19_990);
+        assert!(memory(&tail) <= 100_000);
     }
 }

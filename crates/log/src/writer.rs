@@ -13,12 +13,11 @@ use crate::event::Offset;
 use crate::segment::{Segment, lock};
 use crate::segment_header::SEGMENT_HEADER_BYTES;
 use crate::shared::{Shared, begun, write_fully};
-use crate::tail::UNSYNCED_BYTES_MAX;
 
 /// Submissions of one `writev`: the system takes no more slices.
 const WRITE_SLICES_MAX: usize = 1024;
-/// Bytes that are not durable above which a commit should come soon.
-const COMMIT_BYTES: u64 = UNSYNCED_BYTES_MAX as u64 / 2;
+/// Bytes that are not durable above which a commit should come soon: they are in memory until then.
+const COMMIT_BYTES: u64 = 2 << 20;
 
 /// The state of writing. Behind a lock, since a failed sync moves it to a new segment.
 pub(crate) struct Writer {
@@ -195,6 +194,7 @@ impl Writer {
                 let why = format!(
                     "a write failed ({error}), could not be cut back ({cut}) nor left behind ({roll})"
                 );
+                let _ = shared.read_only.set(why.clone());
                 self.refusing = Some(Refusal::ReadOnly(why));
             }
         }

@@ -101,7 +101,7 @@ fn a_batch_larger_than_a_segment_is_stored_and_read() {
 #[test]
 fn a_read_that_may_not_wait_is_answered_from_memory_or_says_that_it_is_blocked() {
     let disk = MemDisk::new();
-    let mut log = try_open(&disk, firehose_log::LogConfig { tail_bytes: 150, ..config() }).expect("opens");
+    let mut log = try_open(&disk, firehose_log::LogConfig { tail_bytes: 500, ..config() }).expect("opens");
     for payload in ["a", "b", "c", "d"] {
         append(&mut log, &[payload]);
         commit(&mut log).expect("commits");
@@ -171,6 +171,7 @@ fn a_write_that_can_neither_be_cut_back_nor_left_behind_makes_the_log_read_only(
     disk.fail(DiskCall::Create, ErrorKind::Other);
     assert!(append_at(&mut log, NOW_US, &[&["b"]])[0].is_err());
     assert!(matches!(append_at(&mut log, NOW_US, &[&["c"]])[0], Err(Refusal::ReadOnly(_))));
+    assert!(log.read.read_only().is_some_and(|why| why.contains("a write failed")));
     assert!(commit(&mut log).is_err());
     assert_eq!(all(&log), events(&["a"]));
     drop(log);
@@ -232,8 +233,10 @@ fn when_writing_anew_fails_too_the_log_is_read_only_and_nothing_is_acknowledged(
     append(&mut log, &["b"]);
     disk.fail(DiskCall::Sync, ErrorKind::Other);
     disk.fail(DiskCall::Sync, ErrorKind::Other);
+    assert_eq!(log.read.read_only(), None);
     assert!(commit(&mut log).is_err());
     assert!(commit(&mut log).is_err());
+    assert!(log.read.read_only().is_some_and(|why| why.contains("a sync failed")));
     assert!(matches!(append_at(&mut log, NOW_US, &[&["c"]])[0], Err(Refusal::ReadOnly(_))));
     assert_eq!(texts(&read_from(&log, 1)), ["a", "b"]);
     drop(log);

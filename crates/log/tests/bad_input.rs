@@ -209,36 +209,82 @@ fn an_older_segment_of_a_newer_version_is_a_gap_with_a_line() {
     assert!(matches!(&notes[..], [Note::Unreadable { why, .. }] if why.contains("format 2")), "{notes:?}");
 }
 
-#[test]
-fn a_folder_in_the_place_of_any_file_gets_a_line_and_the_log_opens() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let config = || LogConfig { dir: dir.path().to_owned(), ..tiny() };
-    let start = || open(config(), Arc::new(RealDisk::new()), NOW_US);
+/// A log of a real disk, with its segments, in order.
+fn on_a_real_disk(dir: &Path) -> (impl Fn() -> Result<Log, OpenError>, Vec<PathBuf>) {
+    let config = LogConfig { dir: dir.to_owned(), ..tiny() };
+    let start = move || open(config.clone(), Arc::new(RealDisk::new()), NOW_US);
     let mut log = start().expect("opens");
     for n in 0..10 {
         append(&mut log, &[&format!("event {n} {}", "-".repeat(60))]);
     }
     commit(&mut log).expect("commits");
     log.commit.upkeep(NOW_US, &mut KeepNothing);
-    drop(log);
-    let mut paths: Vec<_> =
-        std::fs::read_dir(&dir).expect("lists").map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    let segments: Vec<_> =
-        paths.iter().filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+    let entries = std::fs::read_dir(dir).expect("lists").map(|entry| entry.expect("an entry").path());
+    let mut segments: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+    segments.sort();
+    (start, segments)
+}
+
+fn in_the_place_of_any_file(make: impl Fn(&Path), what: &str) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (start, segments) = on_a_real_disk(dir.path());
     let replace = |path: &Path| {
         std::fs::remove_file(path).expect("removes");
-        std::fs::create_dir(path).expect("makes a folder");
+        make(path);
     };
     replace(&segments[0].with_extension("log.index"));
-    replace(segments[1]);
+    replace(&segments[1]);
     replace(segments.last().expect("a segment"));
-    std::fs::create_dir(dir.path().join("next.2.0")).expect("makes a folder");
+    make(&dir.path().join("next.2.0"));
+    make(&dir.path().join("kept.1.log"));
     let mut log = start().expect("opens");
-    assert!(matches!(&log.recovery.notes[..], [Note::SetAside { why, .. }] if why == "is a folder"));
+    let notes = &log.recovery.notes;
+    assert!(matches!(&notes[..], [Note::SetAside { why, .. }, _] if why == what), "{notes:?}");
+    assert!(notes[1].to_string().contains(what), "{notes:?}");
     assert_eq!(read_from(&log, 1).gaps.len(), 1);
     let told = log.commit.upkeep(NOW_US, &mut KeepNothing);
     assert_eq!(told.iter().filter(|done| matches!(done, Upkeep::Noticed(_))).count(), 2, "{told:?}");
     append(&mut log, &["goes on"]);
     commit(&mut log).expect("commits");
+    let epoch = log.recovery.epoch;
+    drop(log);
+    assert!(start().expect("opens again").recovery.epoch > epoch);
+}
+
+#[test]
+fn a_folder_in_the_place_of_any_file_gets_a_line_and_the_log_opens() {
+    in_the_place_of_any_file(|path| std::fs::create_dir(path).expect("makes a folder"), "is a folder");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_any_file_gets_a_line_and_the_log_opens() {
+    let make = |path: &Path| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("makes a pipe");
+    };
+    in_the_place_of_any_file(make, "is a pipe");
+}
+
+#[test]
+fn a_socket_in_the_place_of_any_file_gets_a_line_and_the_log_opens() {
+    let make = |path: &Path| drop(std::os::unix::net::UnixListener::bind(path).expect("makes a socket"));
+    in_the_place_of_any_file(make, "is a socket");
+}
+
+#[test]
+fn a_segment_that_is_a_link_to_nowhere_refuses_the_start_and_says_what_to_do() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (start, segments) = on_a_real_disk(dir.path());
+    let last = segments.last().expect("a segment");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let moved = elsewhere.path().join("moved");
+    std::fs::rename(last, &moved).expect("moves");
+    std::os::unix::fs::symlink(&moved, last).expect("links");
+    drop(start().expect("a link to a file is a file"));
+    std::fs::remove_file(&moved).expect("removes");
+    let why = start().expect_err("the last segment is not there").to_string();
+    assert!(why.contains("mount its disk") && why.contains(&*last.to_string_lossy()), "{why}");
+    assert!(!why.contains('\n'));
 }

@@ -97,12 +97,12 @@ fn what_is_gone_or_damaged_is_left_out_of_a_fetch() {
 
 #[test]
 fn a_batch_knows_whether_it_matters_to_the_state_also_when_it_comes_from_the_disk() {
-    let plain = (Flags::new(1, false, false), Origin::default());
+    let plain = (Flags::new(1, false, None), Origin::default());
     let cases = [
         (plain, false),
-        ((Flags::new(2, false, true), Origin { principal: "a", session: 7, ..plain.1 }), false),
-        ((Flags::new(0, true, false), plain.1), true),
-        ((Flags::new(2, false, false), Origin { packet_id: 9, ..plain.1 }), true),
+        ((Flags::new(2, false, Some(true)), Origin { principal: "a", session: 7, ..plain.1 }), false),
+        ((Flags::new(0, true, None), plain.1), true),
+        ((Flags::new(2, false, None), Origin { packet_id: 9, ..plain.1 }), true),
         ((plain.0, Origin { way_in: WayIn::Will, ..plain.1 }), true),
     ];
     for (index, (case, marked)) in cases.into_iter().enumerate() {

@@ -350,3 +350,99 @@ fn queued_bytes(messages: &[Message]) -> usize {
         })
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addresses::Addresses;
+    use firehose_auth::{Access, AnonymousMode, AuthConfig, Identity};
+    use firehose_broker::arrival::Arrival;
+    use firehose_broker::state::State;
+    use firehose_broker::{BusConfig, Limits};
+    use firehose_log::{LogConfig, MemDisk, open};
+    use mio::net::UnixStream;
+    use std::io::{Read as _, Write as _};
+    use std::sync::Arc;
+
+    /// CONNECT of MQTT 5, clean, with the client id `x`.
+    const CONNECT: &[u8] = &[0x10, 0x0e, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 1, b'x'];
+    const DISCONNECT: &[u8] = &[0xe0, 0];
+    const CONNACK: u8 = 0x20;
+
+    struct Bed {
+        bus: Bus,
+        runner: Runner,
+        places: Addresses,
+    }
+
+    impl Bed {
+        fn new() -> Bed {
+            let limits = Limits::default();
+            let log = LogConfig { disk_reserve_bytes: 0, ..LogConfig::new("/log") };
+            let log = open(log, Arc::new(MemDisk::new()), 0).expect("opens");
+            let state = State::in_memory(log.read.clone(), &limits);
+            let auth = AuthConfig { anonymous: AnonymousMode::Full, ..AuthConfig::default() };
+            let config = BusConfig { shards: 1, limits, ..BusConfig::default() };
+            let bus = Bus::start(config, log, state, Access::new(auth).expect("loads"));
+            let readers = Readers::start(&bus).expect("threads");
+            let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).expect("an epoll");
+            let runner = Runner::new(&bus, 0, registry, &readers);
+            Bed { bus, runner, places: Addresses::default() }
+        }
+
+        /// A client arrives, and waits in the shard's mailbox; gives its end of the socket.
+        fn arrive(&mut self) -> UnixStream {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let place = self.places.admit(None, self.bus.limits()).expect("a place");
+            let newcomer = Newcomer { socket: Socket::Unix(ours), place };
+            let arrival = Arrival {
+                input: CONNECT.to_vec(),
+                identity: Identity::anonymous(),
+                client_id: "x".into(),
+                assigned: false,
+                address: None,
+                socket: Some(Box::new(newcomer)),
+            };
+            self.bus.sequencer().send(0, Message::Arrival(Box::new(arrival)));
+            theirs
+        }
+
+        /// A turn of the shard in which no socket was told to be ready.
+        fn turn(&mut self) {
+            self.runner.exchange();
+            self.runner.flush();
+            self.runner.exchange();
+        }
+    }
+
+    impl Drop for Bed {
+        fn drop(&mut self) {
+            self.bus.stop();
+        }
+    }
+
+    fn heard(client: &mut UnixStream) -> Vec<u8> {
+        let mut bytes = vec![0; 1000];
+        let len = client.read(&mut bytes).expect("it was answered, or the connection is over");
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[test]
+    fn what_a_client_sent_before_it_came_again_is_read_before_it_is_taken_over() {
+        for leaves in [false, true] {
+            let mut bed = Bed::new();
+            let mut old = bed.arrive();
+            bed.turn();
+            assert_eq!(heard(&mut old)[0], CONNACK);
+            if leaves {
+                old.write_all(DISCONNECT).expect("sent");
+            }
+            let mut new = bed.arrive();
+            bed.turn();
+            assert_eq!(heard(&mut new)[0], CONNACK);
+            // Who has left is not told that it was taken over.
+            assert_eq!(heard(&mut old), if leaves { &[][..] } else { &[0xe0, 1, 0x8e] });
+        }
+    }
+}

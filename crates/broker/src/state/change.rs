@@ -69,6 +69,12 @@ impl Pending {
             && self.groups.is_empty()
     }
 
+    /// Whether there is no new session and no new will in it.
+    pub(crate) fn brings_nothing_new(&self) -> bool {
+        self.wills.values().all(Option::is_none)
+            && self.sessions.values().all(|change| change.record.is_none())
+    }
+
     /// Whether something that the log brought is not written yet.
     pub(crate) fn has_view(&self) -> bool {
         self.view_bytes > 0

@@ -13,6 +13,7 @@ use crate::state::names::StoredNames;
 use crate::state::queue::{Asked, Job, Queue, Redacted};
 use crate::state::reader::{Shelf, StateKeep, StateReader};
 use crate::state::request::{Answer, OpenRefusal, Opened, Operation};
+use crate::state::rescue::Rescued;
 use crate::state::store::{Store, StoreError};
 use crate::state::wills::{DueWill, WillOutcome, Wills};
 use firehose_log::{Offset, Read};
@@ -45,6 +46,7 @@ pub struct State {
     pub(super) known: KnownSessions,
     pub(super) wills: Wills,
     pub(super) groups: KnownGroups,
+    pub(super) rescued: Rescued,
     /// Everything up to here is in the file or in `pending`.
     pub(super) view_at: Offset,
     /// What the file says of it.
@@ -89,6 +91,8 @@ pub struct Turn {
     pub wills: Vec<DueWill>,
     /// To be run now, in order.
     pub jobs: Vec<Job>,
+    /// The file was lost: every shard is to be told, behind the answers ([`Message::StateLost`]).
+    pub lost: bool,
     /// For the log file of the process.
     pub notes: Vec<StateNote>,
     /// There is more to do at once.
@@ -136,6 +140,7 @@ impl State {
             known: KnownSessions::default(),
             wills: Wills::default(),
             groups: KnownGroups::default(),
+            rescued: Rescued::default(),
             view_at: 0,
             stored_applied: 0,
             start_head,
@@ -211,7 +216,13 @@ impl State {
         self.run_jobs(&mut turn);
         self.hand_out_wills(now, &mut turn);
         turn.next_ms = self.next_ms(now);
+        self.tell_stats();
         turn
+    }
+
+    pub(super) fn tell_stats(&self) {
+        let (sessions, wills) = (self.known.len(), self.wills.len());
+        self.queue.stats().set(sessions, wills, self.shelf.applied(), self.failing());
     }
 
     /// Writes everything that can be, however long it has waited: the last turn before the bus stops. `durable` as in
@@ -257,8 +268,7 @@ impl State {
             }
             // What a group does not call its own any more may stand in a member's progress, of another shard.
             let is_group = matches!(asked.request.operations[..], [Operation::SaveGroup { .. }]);
-            let waits = blocked & bit != 0 || (is_group && blocked != 0);
-            if waits || asked.head > self.view_at || follows {
+            if blocked & bit != 0 || (is_group && blocked != 0) || asked.head > self.view_at || follows {
                 blocked |= bit;
                 turn.again |= follows;
                 self.waiting.push(asked);
@@ -324,8 +334,20 @@ impl State {
         let Some(store) = self.shelf.store() else {
             return Err(StoreError::Unavailable("it is not open".into()));
         };
-        self.file.check_room(self.pending.bytes())?;
-        store.write(&self.pending, self.view_at)
+        if store.is_view() {
+            return Err(StoreError::NotTried("it has to be written anew".into()));
+        }
+        self.file.check_room(self.pending.bytes(), self.pending.brings_nothing_new())?;
+        let began_us = self.file.monotonic_us();
+        let written = store.write(&self.pending, self.view_at);
+        if matches!(written, Err(StoreError::Full(_))) {
+            self.file.used_up();
+        }
+        written?;
+        let stats = self.queue.stats();
+        stats.commits.add(1);
+        stats.commit_us.add(self.file.monotonic_us().saturating_sub(began_us));
+        Ok(())
     }
 
     fn written(&mut self, turn: &mut Turn) {
@@ -361,6 +383,11 @@ impl State {
     /// are turned away.
     fn not_written(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
         self.fail(error, now, turn);
+        self.turn_away_all(error, now, turn);
+    }
+
+    /// Answers those whose opening cannot be written.
+    pub(super) fn turn_away_all(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
         for opening in std::mem::take(&mut self.opening) {
             let outcome = match (opening.created, opening.will) {
                 (false, None) => Ok(opening.outcome),
@@ -384,9 +411,13 @@ impl State {
             );
             turn.notes.push(StateNote::Bad(line));
         }
-        // After a failed call redb wants the file opened anew. If there was no room, none was made, and reading goes on.
-        if !matches!(error, StoreError::NoRoom(_)) {
-            self.closing = self.shelf.put(None).or(self.closing.take());
+        // After a failed call redb wants the file opened anew. If nothing was tried, reading goes on.
+        if !matches!(error, StoreError::NotTried(_)) {
+            let failed = self.shelf.put(None);
+            if failed.as_ref().is_some_and(|store| store.is_in_doubt()) {
+                self.file.doubt();
+            }
+            self.closing = failed.or(self.closing.take());
         }
     }
 
@@ -436,7 +467,7 @@ impl State {
                     turn.notes.push(StateNote::Bad(line));
                 }
                 Err(error) => {
-                    self.wills.due_at(key, now.ms + WILL_RETRY_MS);
+                    self.wills.again_at(key, now.ms + WILL_RETRY_MS);
                     self.fail(&error, now, turn);
                     return;
                 }
@@ -452,7 +483,7 @@ impl State {
         match outcome {
             WillOutcome::Published => {}
             WillOutcome::Delivered | WillOutcome::Refused => self.drop_will(key),
-            WillOutcome::Later => self.wills.due_at(key, now.ms + WILL_RETRY_MS),
+            WillOutcome::Later => self.wills.again_at(key, now.ms + WILL_RETRY_MS),
         }
     }
 

@@ -29,7 +29,7 @@ impl DueWill {
         }
         let mut draft = Draft::new();
         let event = Event {
-            flags: flags(self.will.flags),
+            flags: Flags::from_byte(self.will.flags),
             topic: topic.as_str(),
             attributes: Attributes::from_raw(&self.will.attributes),
             payload: &self.will.payload,
@@ -46,9 +46,4 @@ impl DueWill {
             Ok(()) => Firing::Logged(draft),
         }
     }
-}
-
-/// From the byte of a record: QoS, RETAIN, payload format.
-fn flags(byte: u8) -> Flags {
-    Flags::new(byte & 0b11, byte & 0b100 != 0, byte & 0b1000 != 0)
 }

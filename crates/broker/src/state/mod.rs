@@ -12,13 +12,16 @@ mod groups;
 mod known;
 mod names;
 mod open;
+mod overlay;
 mod page;
 mod pages;
 mod queue;
 mod reader;
 mod record;
 mod request;
+mod rescue;
 mod sessions;
+mod stats;
 mod store;
 mod stored;
 mod view;
@@ -31,7 +34,8 @@ pub use names::StoredNames;
 pub use open::{StateError, StateReport};
 pub use queue::{Job, Queue, Redacted};
 pub use reader::{RetainedEntries, StateKeep, StateReader};
-pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Resumed, WillFate};
+pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Rescue, Resumed, WillFate};
+pub use stats::StateStats;
 pub use stored::{
     Progress, SessionName, StoredGroup, StoredInflight, StoredLane, StoredScan, StoredState,
     StoredSubscription, StoredWill,

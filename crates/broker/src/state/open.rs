@@ -26,7 +26,7 @@ pub struct StateReport {
     pub notes: Vec<StateNote>,
 }
 
-/// The state cannot begin: its folder cannot be used.
+/// The state cannot begin. Says why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateError(pub String);
 
@@ -39,12 +39,12 @@ impl std::fmt::Display for StateError {
 impl std::error::Error for StateError {}
 
 impl State {
-    /// Opens the state file at `path`, whose folder is there, over the open log `read`. A file that cannot be opened is
-    /// set aside and made anew: its sessions are gone, and retained messages are gathered from the log. With a full disk the
-    /// state begins without a file, and tries again.
+    /// Opens the state file at `path`, whose folder is there, over the open log `read`. A damaged file is set aside and made
+    /// anew: its sessions are gone, and retained messages are gathered from the log. With a full disk the state begins with
+    /// what can be read, and writes when there is room.
     ///
     /// # Errors
-    /// A file that cannot be opened cannot be set aside either.
+    /// The system does not let the file be read or written now; it stays where it is. Or a damaged one cannot be set aside.
     pub fn open(
         disk: Arc<dyn Disk>,
         path: &Path,
@@ -56,13 +56,24 @@ impl State {
         let secret = Secret::new(file.random());
         let mut state = State::new(file, read, limits, secret);
         let mut turn = Turn::default();
-        match state.load(now) {
+        match state.load(now, &mut turn) {
             Ok(()) => {}
-            Err(StoreError::Full(why)) => {
-                state.start_without(&StoreError::Full(why), now, &mut turn);
+            Err(error @ (StoreError::Full(_) | StoreError::NotTried(_))) => {
+                state.fail(&error, now, &mut turn)
             }
-            Err(error) => state.start_anew(&error, now, &mut turn)?,
+            Err(error @ StoreError::Damaged(_)) => state.start_anew(&error, now, &mut turn)?,
+            Err(StoreError::Unavailable(why)) => {
+                return Err(StateError(format!(
+                    "the state file {} cannot be opened ({why}): the system or the disk refuses it, and since it may be \
+                     whole it stays where it is; look at its owner and permissions, the limit of open files and the \
+                     disk, or move it away to begin without its sessions and wills",
+                    path.display()
+                )));
+            }
         }
+        state.tell_stats();
+        // Nobody is connected yet.
+        state.rescued = Default::default();
         let report = StateReport {
             sessions: state.known.len(),
             wills: state.wills.len(),
@@ -83,9 +94,9 @@ impl State {
         state
     }
 
-    /// Opens the file again after it failed.
+    /// Opens the file again after it failed, or writes it anew.
     pub(super) fn reopen(&mut self, now: Now, turn: &mut Turn) {
-        if self.shelf.store().is_some() || !self.may_retry(now) {
+        if self.shelf.store().is_some_and(|store| !store.is_view()) || !self.may_retry(now) {
             return;
         }
         if let Some(closing) = self.closing.take()
@@ -94,19 +105,14 @@ impl State {
             self.closing = Some(busy);
             return;
         }
-        let opened = match self.file.open(self.read.log_id(), self.read.head()) {
-            Ok(Some((store, meta))) if meta.secret == self.secret => {
-                self.shelf.put(Some(store));
-                return;
-            }
-            Ok(Some(_)) if self.known.len() == 0 => self.load(now),
-            Ok(Some(_)) => Err(StoreError::Damaged("it is not the file that was there before".into())),
-            Ok(None) => self.make(),
-            Err(error) => Err(error),
+        let outcome = match self.shelf.store() {
+            Some(_) => Ok(()),
+            None => self.find_again(turn),
         };
-        match opened {
+        match outcome.and_then(|()| self.write_anew()) {
             Ok(()) => {}
             Err(error @ StoreError::Damaged(_)) => {
+                self.turn_away_all(&error, now, turn);
                 if let Err(StateError(why)) = self.start_anew(&error, now, turn) {
                     self.fail(&StoreError::Unavailable(why), now, turn);
                 }
@@ -115,9 +121,48 @@ impl State {
         }
     }
 
+    /// Opens the file that was there before.
+    fn find_again(&mut self, turn: &mut Turn) -> Result<(), StoreError> {
+        match self.file.open(self.read.log_id(), self.read.head())? {
+            Some((store, meta)) if meta.secret == self.secret => {
+                self.shelf.put(Some(store));
+                Ok(())
+            }
+            Some(_) => Err(StoreError::Damaged("it is not the file that was there before".into())),
+            None => {
+                if self.stored_applied > 0 || self.known.len() > 0 {
+                    self.miss(turn);
+                    self.forget_all(turn);
+                }
+                self.make()
+            }
+        }
+    }
+
+    /// A file that can be read only is written anew: until that is done, nothing is saved.
+    fn write_anew(&mut self) -> Result<(), StoreError> {
+        let Some(view) = self.shelf.store().filter(|store| store.is_view()) else { return Ok(()) };
+        match self.file.rewrite(&view, 0) {
+            Ok(store) => {
+                self.shelf.put(Some(store));
+                Ok(())
+            }
+            // If it is the new file that failed, reading goes on.
+            Err(StoreError::Unavailable(why) | StoreError::Full(why)) => {
+                view.meta()?;
+                Err(StoreError::NotTried(why))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes over what the file has; makes it if there is none.
-    fn load(&mut self, now: Now) -> Result<(), StoreError> {
+    fn load(&mut self, now: Now, turn: &mut Turn) -> Result<(), StoreError> {
         let Some((store, meta)) = self.file.open(self.read.log_id(), self.read.head())? else {
+            if self.read.head() > 0 {
+                self.miss(turn);
+                self.queue.stats().rebuilds.add(1);
+            }
             return self.make();
         };
         // Groups are found by their keyed hashes.
@@ -127,7 +172,15 @@ impl State {
         self.view_at = meta.applied;
         self.shelf.set_applied(meta.applied);
         self.shelf.put(Some(store));
-        Ok(())
+        self.write_anew()
+    }
+
+    fn miss(&self, turn: &mut Turn) {
+        turn.notes.push(StateNote::Bad(format!(
+            "the state file {} is missing, and the log has events: sessions and wills are lost; retained messages are \
+             rebuilt from the log",
+            self.file.path()
+        )));
     }
 
     /// Gathers what is known of all sessions and wills. Nobody is connected any more.
@@ -173,10 +226,6 @@ impl State {
         Ok(())
     }
 
-    fn start_without(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
-        self.fail(error, now, turn);
-    }
-
     /// Sets the file aside and begins a new one.
     fn start_anew(&mut self, error: &StoreError, now: Now, turn: &mut Turn) -> Result<(), StateError> {
         let path = self.file.path().to_string();
@@ -186,27 +235,17 @@ impl State {
                  and permissions"
             ))
         })?;
-        self.forget_all();
+        let is_running = self.view_at > 0 || self.known.len() > 0;
+        self.forget_all(turn);
+        let connected =
+            if is_running { ", but sessions of connected clients, which are saved anew" } else { "" };
         turn.notes.push(StateNote::Bad(format!(
-            "the state file {path} cannot be opened ({error}) and was set aside as {kept}: sessions and wills are gone; \
-             retained messages are rebuilt from the log"
+            "the state file {path} cannot be opened ({error}) and was set aside as {kept}: sessions and wills are \
+             gone{connected}; retained messages are rebuilt from the log"
         )));
         if let Err(error) = self.make() {
             self.fail(&error, now, turn);
         }
         Ok(())
-    }
-
-    fn forget_all(&mut self) {
-        for hash in self.known.hashes().chain(self.wills.sessions()) {
-            self.names.remove(hash);
-        }
-        self.forget_groups();
-        self.known = Default::default();
-        self.wills = Default::default();
-        self.pending = Default::default();
-        self.view_at = 0;
-        self.stored_applied = 0;
-        self.shelf.set_applied(0);
     }
 }

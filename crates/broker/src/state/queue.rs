@@ -3,6 +3,7 @@
 use crate::bell::Bell;
 use crate::state::change::WillKey;
 use crate::state::request::Request;
+use crate::state::stats::StateStats;
 use crate::state::wills::WillOutcome;
 use crate::sync::{Mutex, lock};
 use firehose_log::{Batch, Offset, Refusal};
@@ -44,6 +45,8 @@ struct Marked {
     from: Offset,
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
+    /// The end of the last batch that was taken.
+    taken: Offset,
     /// What matters from here on may not be in the file; none: all of it is.
     unapplied: Option<Offset>,
 }
@@ -56,6 +59,7 @@ pub struct Queue {
     /// Why nothing more will ever be durable.
     log_failure: OnceLock<String>,
     bell: Bell,
+    stats: StateStats,
 }
 
 impl Queue {
@@ -67,11 +71,13 @@ impl Queue {
                 from: head + 1,
                 batches: VecDeque::new(),
                 bytes: 0,
+                taken: 0,
                 unapplied: Some(0),
             }),
             wants_durable: AtomicU64::new(0),
             log_failure: OnceLock::new(),
             bell: Bell::default(),
+            stats: StateStats::default(),
         }
     }
 
@@ -137,6 +143,19 @@ impl Queue {
         self.wants_durable.load(Ordering::Acquire)
     }
 
+    /// How the state is, in numbers.
+    pub fn stats(&self) -> &StateStats {
+        &self.stats
+    }
+
+    /// How many events the view is behind `head`, if any of them matters to it.
+    pub fn lag(&self, head: Offset) -> u64 {
+        match self.is_applied(head) {
+            true => 0,
+            false => head.saturating_sub(self.stats.applied()),
+        }
+    }
+
     /// What wakes the state's thread.
     pub fn bell(&self) -> &Bell {
         &self.bell
@@ -194,7 +213,15 @@ impl Queue {
         }
         let batch = marked.batches.pop_front();
         marked.bytes -= batch.as_ref().map_or(0, |batch| batch.bytes_len());
+        marked.taken = batch.as_ref().map_or(marked.taken, |batch| batch.last());
         Ok(batch)
+    }
+
+    /// The view begins anew: what was taken is to be read from the log.
+    pub(crate) fn rewind(&self) {
+        let mut marked = lock(&self.marked);
+        marked.from = marked.from.max(marked.taken + 1);
+        marked.unapplied = Some(0);
     }
 
     /// Everything that matters up to `view_at` is in the file.

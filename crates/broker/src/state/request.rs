@@ -43,6 +43,13 @@ pub enum Operation {
         /// The packet ids.
         packet_ids: Vec<u16>,
     },
+    /// The client of a session that was opened with [`Opened::recalls`] was let in.
+    Entered {
+        /// Whose.
+        name: Arc<SessionName>,
+    },
+    /// The state lost its file, and here is a session whose client is connected.
+    Rescue(Box<Rescue>),
     /// The session's connection ended.
     Gone {
         /// Whose.
@@ -85,9 +92,11 @@ impl Operation {
     pub fn hash(&self) -> u64 {
         match self {
             Operation::Open(open) => open.name.hash,
+            Operation::Rescue(rescue) => rescue.name.hash,
             Operation::Subscriptions { name, .. }
             | Operation::Progress { name, .. }
             | Operation::Forget { name, .. }
+            | Operation::Entered { name }
             | Operation::Gone { name, .. } => name.hash,
             Operation::OpenGroup { hash }
             | Operation::SaveGroup { hash, .. }
@@ -101,7 +110,7 @@ impl Operation {
 pub struct Open {
     /// Who.
     pub name: Arc<SessionName>,
-    /// Clean Start (3.x: clean session): a session that is there ends, with its delayed will.
+    /// Clean Start (3.x: clean session): a session that is there ends, and its delayed will is due.
     pub clean: bool,
     /// How long the session lives on after its connection, in seconds, `u32::MAX`: for ever; 0: it is not kept.
     pub expiry_secs: u32,
@@ -109,6 +118,21 @@ pub struct Open {
     pub address: Option<crate::limits::AddressKey>,
     /// Its will: stored before CONNACK.
     pub will: Option<StoredWill>,
+}
+
+/// A session that is to be known again. Its subscriptions and its progress follow.
+#[derive(Debug)]
+pub struct Rescue {
+    /// Whose.
+    pub name: Arc<SessionName>,
+    /// As in [`Open`].
+    pub expiry_secs: u32,
+    /// As in [`Open`].
+    pub address: Option<crate::limits::AddressKey>,
+    /// Packet ids of QoS 2 messages that it published and did not release, as far as they have a place up to `head`.
+    pub received: Vec<u16>,
+    /// What was published behind this place the state saw itself.
+    pub head: Offset,
 }
 
 /// What becomes of a session's will when its connection ends.
@@ -122,6 +146,9 @@ pub enum WillFate {
         /// Will Delay Interval.
         delay_secs: u32,
     },
+    /// The client was turned away after its session had been opened: its will is none, and those that its return would
+    /// have called back are due as they were.
+    Refused,
     /// The bus stops, which is not the client's death: the will stays, and counts as one of a bus that was killed.
     Kept,
 }
@@ -174,6 +201,11 @@ pub struct Opened {
     pub resumed: Option<Box<Resumed>>,
     /// The first offset that the log still has: a lane that wants an earlier one has been overtaken by retention.
     pub oldest: Offset,
+    /// Events in flight that retention deleted before the state knew that they were, ascending.
+    pub lost: Vec<Offset>,
+    /// There are delayed wills that the client's return calls back: [`Operation::Entered`] or [`WillFate::Refused`] has to
+    /// follow.
+    pub recalls: bool,
 }
 
 /// What there was of a session.

@@ -1,13 +1,14 @@
 //! What shards ask of the state: sessions come, are saved, go, and expire; wills are stored and come due.
 
 use crate::action::Now;
+use crate::limits::AddressKey;
 use crate::state::change::WillKey;
 use crate::state::core::{Opening, State, StateNote, Turn};
 use crate::state::known::Known;
 use crate::state::record::{Life, SessionRecord, SubscriptionsRecord, WillRecord};
 use crate::state::request::{Answer, Open, OpenRefusal, Opened, Operation, Resumed, WillFate};
 use crate::state::store::StoreError;
-use crate::state::stored::SessionName;
+use crate::state::stored::{SessionName, StoredState};
 use firehose_log::Offset;
 
 /// Expired sessions that are forgotten in one turn.
@@ -34,6 +35,7 @@ impl State {
                 }
                 return true;
             }
+            Operation::Rescue(rescue) => self.rescue(*rescue),
             Operation::Subscriptions { name, cursors, subscriptions } => {
                 if self.known.contains(name.hash) {
                     self.session_subscribes(name.hash, name.scope.user.as_deref(), &subscriptions);
@@ -52,6 +54,7 @@ impl State {
                     packet_ids.into_iter().for_each(|packet_id| change.forget(packet_id, head));
                 }
             }
+            Operation::Entered { name } => self.entered(name.hash),
             Operation::Gone { name, expiry_secs, will } => self.left(name.hash, expiry_secs, will, now),
             Operation::OpenGroup { hash } => {
                 turn.answers.push((shard, Answer::Group { token, stored: self.groups.open(hash) }));
@@ -79,6 +82,7 @@ impl State {
         turn: &mut Turn,
     ) -> Result<(), OpenRefusal> {
         let hash = open.name.hash;
+        self.rescued.forget(hash);
         let has_expired = self.has_expired(hash, now);
         let kept = self.known.contains(hash) && !has_expired && !open.clean;
         if (open.clean || open.will.is_some() || (!kept && open.expiry_secs > 0))
@@ -87,18 +91,20 @@ impl State {
             return Err(OpenRefusal::Unavailable(why));
         }
         // It has come back, and has not died with the bus. Who is turned away has not.
-        self.wills.orphans(hash).into_iter().for_each(|key| self.drop_will(key));
+        self.wills.orphans(hash).into_iter().for_each(|key| self.wills.recall(key));
         if has_expired {
             self.end(hash, now);
         }
-        let resumed = if kept { self.resume(&open, now, turn)? } else { None };
-        let created = resumed.is_none();
-        if created {
-            self.create(&open, now)?;
-        } else {
-            self.live(hash, Life { expiry_secs: open.expiry_secs, left_us: None });
-            self.wills.delayed(hash, now.ms).into_iter().for_each(|key| self.drop_will(key));
+        if kept {
+            // The session goes on before the delay is over [MQTT-3.1.3-9]; a Clean Start ends it.
+            self.wills.delayed(hash, now.ms).into_iter().for_each(|key| self.wills.recall(key));
         }
+        let begun = self.begin(&open, kept, now, turn);
+        if begun.is_err() {
+            self.wills.put_back(hash);
+        }
+        let (resumed, lost) = begun?;
+        let created = resumed.is_none();
         let will = open.will.map(|will| {
             let key = self.wills.attach(hash);
             let record =
@@ -109,13 +115,47 @@ impl State {
         if self.known.contains(hash) || will.is_some() {
             self.names.insert(hash);
         }
-        let outcome = Opened { resumed: resumed.map(Box::new), oldest: self.read.oldest() };
+        let recalls = !self.wills.recalled(hash).is_empty();
+        let outcome = Opened { resumed: resumed.map(Box::new), oldest: self.read.oldest(), lost, recalls };
         if self.failing.is_some() {
             turn.answers.push((shard, Answer::Opened { token, outcome: Ok(outcome) }));
         } else {
             self.opening.push(Opening { shard, token, session: hash, outcome, created, will });
         }
         Ok(())
+    }
+
+    /// What there is of the session, and what of it the log has lost; or a new one in its place.
+    fn begin(
+        &mut self,
+        open: &Open,
+        kept: bool,
+        now: Now,
+        turn: &mut Turn,
+    ) -> Result<(Option<Resumed>, Vec<Offset>), OpenRefusal> {
+        let resumed = if kept { self.resume(open, now, turn)? } else { None };
+        match &resumed {
+            None => self.create(open, now)?,
+            Some(_) => {
+                self.live(open.name.hash, Life { expiry_secs: open.expiry_secs, left_us: None });
+            }
+        }
+        let lost = resumed.as_ref().map(|resumed| self.lost(resumed)).unwrap_or_default();
+        Ok((resumed, lost))
+    }
+
+    /// What is in flight, to be sent again, and neither in the log nor kept beside it.
+    fn lost(&self, resumed: &Resumed) -> Vec<Offset> {
+        let oldest = self.read.oldest();
+        let inflight = resumed.progress.inflight.iter();
+        let unsent = inflight.filter(|it| it.state != StoredState::Released && it.offset != 0);
+        let mut lost: Vec<Offset> = unsent.map(|it| it.offset).filter(|offset| *offset < oldest).collect();
+        if !lost.is_empty() {
+            let kept = self.read.kept();
+            lost.retain(|offset| kept.binary_search(offset).is_err());
+            lost.sort_unstable();
+        }
+        lost
     }
 
     /// Loads a session; none if it cannot be read, and is forgotten for that.
@@ -158,21 +198,26 @@ impl State {
         self.known.insert(hash, Known { anonymous, address: open.address, life });
         let change = self.pending.session(hash);
         change.wiped = true;
-        change.record = Some(record_of(&open.name, open));
+        change.record = Some(record_of(&open.name, open.address));
         change.life = Some(life);
         Ok(())
     }
 
     /// A session's connection ended.
     fn left(&mut self, hash: u64, expiry_secs: u32, fate: WillFate, now: Now) {
+        self.rescued.forget(hash);
         if let Some(key) = self.wills.attached(hash) {
             match fate {
-                WillFate::Dropped => self.drop_will(key),
+                WillFate::Dropped | WillFate::Refused => self.drop_will(key),
                 WillFate::Due { delay_secs } => {
                     self.wills.due_at(key, now.ms + u64::from(delay_secs.min(expiry_secs)) * 1_000);
                 }
                 WillFate::Kept => {}
             }
+        }
+        match fate {
+            WillFate::Refused => self.wills.put_back(hash),
+            _ => self.entered(hash),
         }
         if expiry_secs == 0 && fate == WillFate::Kept {
             self.forget(hash);
@@ -181,6 +226,11 @@ impl State {
         } else if self.known.contains(hash) {
             self.live(hash, Life { expiry_secs, left_us: Some(now.wall_us) });
         }
+    }
+
+    /// Its client was let in: what its return called back is not published any more.
+    fn entered(&mut self, hash: u64) {
+        self.wills.recalled(hash).into_iter().for_each(|key| self.drop_will(key));
     }
 
     /// A session ends: nothing of it is left but its wills, and they are due.
@@ -207,6 +257,7 @@ impl State {
     /// What was opened could not be written, and the client is turned away.
     pub(super) fn take_back(&mut self, hash: u64, created: bool, will: Option<WillKey>, now: Now) {
         will.into_iter().for_each(|key| self.drop_will(key));
+        self.wills.put_back(hash);
         if created {
             self.end(hash, now);
         } else if let Some(known) = self.known.get(hash) {
@@ -254,16 +305,18 @@ impl State {
     }
 
     fn unwritable(&self) -> Option<String> {
-        self.failing.as_ref().map(|failing| format!("the state file cannot be written: {}", failing.why))
+        let why = self.failing.as_ref().map(|failing| failing.why.clone());
+        let why = why.or_else(|| self.file.shortage(0))?;
+        Some(format!("the state file cannot be written: {why}"))
     }
 }
 
-fn record_of(name: &SessionName, open: &Open) -> SessionRecord {
+pub(super) fn record_of(name: &SessionName, address: Option<AddressKey>) -> SessionRecord {
     SessionRecord {
         user: name.scope.user.clone(),
         scope_address: name.scope.address,
         client_id: name.client_id.clone(),
         assigned: name.assigned,
-        address: open.address,
+        address,
     }
 }

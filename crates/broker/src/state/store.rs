@@ -1,8 +1,9 @@
 //! The tables of the state file, and their reading and writing.
 
 use crate::arrival::Secret;
-use crate::state::backend::Backend;
+use crate::state::backend::{Backend, Doubt};
 use crate::state::change::{Pending, Received, SessionChange, WillKey, without_offset};
+use crate::state::overlay::Overlay;
 use crate::state::record::{
     GroupRecord, Life, SessionRecord, SubscriptionsRecord, WillRecord, decode, encode,
 };
@@ -10,7 +11,8 @@ use crate::state::request::Resumed;
 use crate::state::stored::Progress;
 use firehose_log::{File, Offset};
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
+    WriteTransaction,
 };
 use std::sync::Arc;
 
@@ -39,8 +41,8 @@ pub(crate) enum StoreError {
     Unavailable(String),
     /// The disk is full: a write failed.
     Full(String),
-    /// The disk is as good as full, and nothing was tried.
-    NoRoom(String),
+    /// Nothing was tried: the disk is as good as full, or the file has to be written anew first. It can be read.
+    NotTried(String),
 }
 
 impl std::fmt::Display for StoreError {
@@ -49,7 +51,7 @@ impl std::fmt::Display for StoreError {
             StoreError::Damaged(why)
             | StoreError::Unavailable(why)
             | StoreError::Full(why)
-            | StoreError::NoRoom(why) => f.write_str(why),
+            | StoreError::NotTried(why) => f.write_str(why),
         }
     }
 }
@@ -66,19 +68,38 @@ pub(crate) struct Meta {
 }
 
 /// An open state file.
-pub(crate) struct Store(Database);
+pub(crate) struct Store {
+    database: Database,
+    /// None: what is written is kept in memory, and the file is to be written anew.
+    doubt: Option<Doubt>,
+}
 
 impl Store {
     /// Opens a state file and checks every page of it; an empty file is made one by [`Store::begin`].
-    pub(crate) fn open(file: Arc<dyn File>) -> Result<Store, StoreError> {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        Ok(Store(builder.create_with_backend(Backend(file))?))
+    pub(crate) fn open(file: Arc<dyn File>, doubt: Doubt) -> Result<Store, StoreError> {
+        let backend = Backend { file, doubt: doubt.clone() };
+        Ok(Store { database: open(backend)?, doubt: Some(doubt) })
+    }
+
+    /// Opens a state file of `len` bytes to be read, and leaves it as it is.
+    pub(crate) fn view(file: Arc<dyn File>, len: u64) -> Result<Store, StoreError> {
+        let overlay = Overlay::new(file, len).map_err(|error| classify(redb::Error::Io(error)))?;
+        Ok(Store { database: open(overlay)?, doubt: None })
+    }
+
+    /// Whether it can be read only, and is to be written anew.
+    pub(crate) fn is_view(&self) -> bool {
+        self.doubt.is_none()
+    }
+
+    /// Whether nothing can be said any more of what the disk has.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.doubt.as_ref().is_some_and(Doubt::is_cast)
     }
 
     /// Makes the tables of a new file.
     pub(crate) fn begin(&self, meta: &Meta) -> Result<(), StoreError> {
-        let txn = self.0.begin_write()?;
+        let txn = self.database.begin_write()?;
         {
             let mut table = txn.open_table(META)?;
             table.insert("format", &FORMAT.to_le_bytes()[..])?;
@@ -99,7 +120,7 @@ impl Store {
 
     /// What stands at the front.
     pub(crate) fn meta(&self) -> Result<Meta, StoreError> {
-        let txn = self.0.begin_read()?;
+        let txn = self.database.begin_read()?;
         let table = txn.open_table(META)?;
         let number = |key: &str| -> Result<u64, StoreError> {
             let value = table.get(key)?;
@@ -125,7 +146,7 @@ impl Store {
 
     /// Writes all that waits, in one durable transaction.
     pub(crate) fn write(&self, pending: &Pending, applied: Offset) -> Result<(), StoreError> {
-        let txn = self.0.begin_write()?;
+        let txn = self.database.begin_write()?;
         {
             let mut table = txn.open_table(RETAINED)?;
             for (topic, offset) in &pending.retained {
@@ -155,7 +176,7 @@ impl Store {
         &self,
         mut each: impl FnMut(u64, Option<(SessionRecord, Life)>),
     ) -> Result<(), StoreError> {
-        let txn = self.0.begin_read()?;
+        let txn = self.database.begin_read()?;
         let (table, lives) = (txn.open_table(SESSIONS)?, txn.open_table(LIFE)?);
         for entry in table.iter()? {
             let (hash, bytes) = entry?;
@@ -167,7 +188,7 @@ impl Store {
 
     /// All wills; none instead of what cannot be read.
     pub(crate) fn wills(&self, mut each: impl FnMut(WillKey, Option<WillRecord>)) -> Result<(), StoreError> {
-        let table = self.0.begin_read()?.open_table(WILLS)?;
+        let table = self.database.begin_read()?.open_table(WILLS)?;
         for entry in table.iter()? {
             let (key, bytes) = entry?;
             let (session, serial) = key.value();
@@ -178,7 +199,7 @@ impl Store {
 
     /// All groups of shared subscriptions; none instead of what cannot be read.
     pub(crate) fn groups(&self, mut each: impl FnMut(u64, Option<GroupRecord>)) -> Result<(), StoreError> {
-        let table = self.0.begin_read()?.open_table(GROUPS)?;
+        let table = self.database.begin_read()?.open_table(GROUPS)?;
         for entry in table.iter()? {
             let (hash, bytes) = entry?;
             each(hash.value(), decode(bytes.value()));
@@ -188,12 +209,12 @@ impl Store {
 
     /// The subscriptions of a session, as they stand in the file.
     pub(crate) fn subscriptions(&self, hash: u64) -> Result<Option<SubscriptionsRecord>, StoreError> {
-        Ok(read(&self.0.begin_read()?, SUBSCRIPTIONS, hash)?.flatten())
+        Ok(read(&self.database.begin_read()?, SUBSCRIPTIONS, hash)?.flatten())
     }
 
     /// A will.
     pub(crate) fn will(&self, key: WillKey) -> Result<Option<WillRecord>, StoreError> {
-        let table = self.0.begin_read()?.open_table(WILLS)?;
+        let table = self.database.begin_read()?.open_table(WILLS)?;
         let bytes = table.get((key.session, key.serial))?;
         Ok(bytes.and_then(|bytes| decode(bytes.value())))
     }
@@ -204,7 +225,7 @@ impl Store {
         hash: u64,
         change: Option<&SessionChange>,
     ) -> Result<Option<(SessionRecord, Resumed)>, StoreError> {
-        let txn = self.0.begin_read()?;
+        let txn = self.database.begin_read()?;
         let stored = change.is_none_or(|change| !change.wiped);
         let Some(mut resumed) = (if stored { read_session(&txn, hash)? } else { Some(Resumed::default()) })
         else {
@@ -224,14 +245,14 @@ impl Store {
 
     /// A snapshot to read from.
     pub(crate) fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
-        Ok(self.0.begin_read()?)
+        Ok(self.database.begin_read()?)
     }
 
     /// Writes everything of this file into another, new one, except retained messages and messages in flight with the
     /// offset `without`.
     pub(crate) fn copy_into(&self, other: &Store, without: Offset) -> Result<(), StoreError> {
-        let from = self.0.begin_read()?;
-        let to = other.0.begin_write()?;
+        let from = self.database.begin_read()?;
+        let to = other.database.begin_write()?;
         copy(&from, &to, META, |_, value| Some(value.to_vec()))?;
         copy(&from, &to, SESSIONS, |_, value| Some(value.to_vec()))?;
         copy(&from, &to, SUBSCRIPTIONS, |_, value| Some(value.to_vec()))?;
@@ -263,6 +284,12 @@ impl Store {
         }
         Ok(to.commit()?)
     }
+}
+
+fn open(backend: impl StorageBackend) -> Result<Database, StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    Ok(builder.create_with_backend(backend)?)
 }
 
 fn write_sessions(txn: &WriteTransaction, pending: &Pending) -> Result<(), StoreError> {

@@ -109,6 +109,8 @@ impl State {
                 self.wills.remove(key);
             } else if origin.packet_id != 0 && self.known.contains(origin.session) {
                 self.pending.receive(origin.session, origin.packet_id, offset);
+            } else if origin.packet_id != 0 {
+                self.rescued.receive(origin.session, origin.packet_id, offset);
             }
         }
     }

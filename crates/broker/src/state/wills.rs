@@ -37,6 +37,10 @@ enum Stage {
     Due(u64),
     /// It was handed out.
     UnderWay,
+    /// It was due, and could not be published: it is tried again at this time. Nothing calls it back.
+    Again(u64),
+    /// Its client has come back, and may still be turned away: then it is due at this time, as an orphan or not.
+    Recalled(u64, bool),
 }
 
 /// All wills of the state.
@@ -78,6 +82,36 @@ impl Wills {
     /// A will is due at this time.
     pub(crate) fn due_at(&mut self, key: WillKey, due_ms: u64) {
         self.set(key, Stage::Due(due_ms));
+    }
+
+    /// A will that was due could not be published: it is handed out again at this time.
+    pub(crate) fn again_at(&mut self, key: WillKey, due_ms: u64) {
+        self.set(key, Stage::Again(due_ms));
+    }
+
+    /// Its client has come back before it was due.
+    pub(crate) fn recall(&mut self, key: WillKey) {
+        if let Some(Stage::Due(due_ms)) = self.all.get(&key).copied() {
+            let is_orphan = self.orphans.contains(&key);
+            self.set(key, Stage::Recalled(due_ms, is_orphan));
+        }
+    }
+
+    /// The client was turned away: what its return had called back is due as it was.
+    pub(crate) fn put_back(&mut self, session: u64) {
+        for key in self.recalled(session) {
+            match self.all.get(&key).copied() {
+                Some(Stage::Recalled(due_ms, true)) => self.orphan(key, due_ms),
+                Some(Stage::Recalled(due_ms, false)) => self.due_at(key, due_ms),
+                _ => {}
+            }
+        }
+    }
+
+    /// Those that the client's return has called back, if it is let in.
+    pub(crate) fn recalled(&self, session: u64) -> Vec<WillKey> {
+        let is_recalled = |stage: &Stage| matches!(stage, Stage::Recalled(..));
+        self.of(session).filter(|(_, stage)| is_recalled(stage)).map(|(key, _)| *key).collect()
     }
 
     /// The bus ended, and with it the will's connection: it is due at this time unless the client comes back.
@@ -123,14 +157,14 @@ impl Wills {
     /// It is gone.
     pub(crate) fn remove(&mut self, key: WillKey) {
         self.orphans.remove(&key);
-        if let Some(Stage::Due(due_ms)) = self.all.remove(&key) {
+        if let Some(Stage::Due(due_ms) | Stage::Again(due_ms)) = self.all.remove(&key) {
             self.due.remove(&(due_ms, key));
         }
     }
 
     fn set(&mut self, key: WillKey, stage: Stage) {
         self.remove(key);
-        if let Stage::Due(due_ms) = stage {
+        if let Stage::Due(due_ms) | Stage::Again(due_ms) = stage {
             self.due.insert((due_ms, key));
         }
         self.all.insert(key, stage);

@@ -307,3 +307,17 @@ fn who_has_no_room_for_connack_is_closed_without_one() {
         assert_eq!(world.stats(0).connections.get(), 0);
     }
 }
+
+/// Found by the simulation.
+#[test]
+fn nothing_follows_a_disconnect_also_if_it_was_asked_for_before() {
+    let mut world = World::open();
+    let client = world.client(Version::V5, "c");
+    let mut bytes = crate::client::subscribe_packet(Version::V5, 9, &[("t", options(1))], &[]);
+    // A second CONNECT, which is a protocol error, while SUBACK waits for the order.
+    bytes.extend(connect_packet(Version::V5, "c", &[]));
+    world.send(client, &bytes);
+    let kinds: Vec<PacketKind> = world.take(client).iter().map(|it| it.kind).collect();
+    assert_eq!(kinds, [PacketKind::Disconnect], "[MQTT-3.14.4-1]");
+    assert!(world.clients[client].closed);
+}

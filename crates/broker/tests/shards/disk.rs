@@ -226,3 +226,19 @@ fn after_a_refusal_in_3x_nothing_that_came_with_it_looks_stored() {
     assert_eq!(world.take(publisher), []);
     assert!(world.clients[publisher].closed);
 }
+
+/// Found by the simulation: told no, the client used the packet id for another message, which was taken for this one.
+#[test]
+fn a_session_is_not_told_no_of_a_qos_2_message_that_may_stand_in_the_log_all_the_same() {
+    for version in [Version::V311, Version::V5] {
+        let mut world = world(Durability::Sync);
+        let (client, _) = crate::session::connect(&mut world, version, "s", &[]);
+        world.publish(client, "t", "waits", 2, 5);
+        world.settle();
+        fail_for_good(&mut world);
+        let kinds: Vec<PacketKind> = world.take(client).iter().map(|it| it.kind).collect();
+        let told = if version == Version::V5 { &[PacketKind::Disconnect][..] } else { &[] };
+        assert_eq!(kinds, told);
+        assert!(world.clients[client].closed);
+    }
+}

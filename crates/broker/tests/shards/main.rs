@@ -2,6 +2,11 @@
 //! no thread, and every step is taken by the test.
 
 mod client;
+mod conform_answers;
+mod conform_delivery;
+mod conform_in;
+mod conform_subscriptions;
+mod conform_wills;
 mod connect;
 mod deliver;
 mod disk;
@@ -21,6 +26,7 @@ mod session_client;
 mod session_in;
 mod session_lanes;
 mod session_out;
+mod session_rescue;
 mod session_seam;
 mod setup;
 mod shared;

@@ -6,6 +6,7 @@ use firehose_auth::Identity;
 use firehose_broker::Limits;
 use firehose_broker::message::Message;
 use firehose_mqtt::{Disconnect, Packet, PacketKind, PropertiesBuf, Property, Reason, Version};
+use std::path::Path;
 
 pub const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 
@@ -324,4 +325,34 @@ fn leaving_with_disconnect_is_saved_before_the_next_one_comes() {
     arrive(&mut world, Version::V5, false, "s", &[]);
     world.settle();
     again(&mut world, Version::V5, "s");
+}
+
+#[test]
+fn a_session_that_is_away_costs_nothing_per_message() {
+    let written_for = |sessions: usize| {
+        let mut world = World::open();
+        for number in 0..sessions {
+            subscribed_and_left(&mut world, VERSIONS[number % 3], &format!("s{number}"), "#", 1);
+        }
+        let publisher = world.client(Version::V311, "publisher");
+        world.pass(5_000);
+        world.commit();
+        let state = |world: &World| world.disk.bytes(Path::new("/state.redb")).expect("a state");
+        let (before, writes) = (state(&world), world.disk.writes());
+        for number in 0..1_000 {
+            world.publish(publisher, "t", "x", 1, number + 1);
+            world.settle();
+            world.pass(10);
+        }
+        assert!(state(&world) == before, "nothing is saved for {sessions} sessions");
+        // The shard has nothing of them in memory: it is handed no message.
+        let stats = world.stats(0);
+        assert_eq!(
+            (stats.connections.get(), stats.subscriptions.get(), stats.messages_sent.get()),
+            (1, 0, 0)
+        );
+        assert_eq!(world.clients[publisher].packets.len(), 1_000, "all acknowledged");
+        world.disk.writes() - writes
+    };
+    assert_eq!((written_for(0), written_for(100)), (1_000, 1_000), "the log grows, and nothing else");
 }

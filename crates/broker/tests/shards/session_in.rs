@@ -123,6 +123,32 @@ fn pubcomp_waits_until_the_id_is_forgotten() {
     assert_eq!(got[0].reason(), Reason::PacketIdentifierNotFound, "nothing is to be saved for it");
 }
 
+/// Found by the simulation.
+#[test]
+fn while_the_state_cannot_be_written_no_pubcomp_says_that_an_id_is_free() {
+    let (mut world, client, _) = world();
+    send(&mut world, client, "a", 5, false);
+    world.take(client);
+    world.pass(1_000);
+    world.disk.set_free_bytes(Some(0));
+    world.disk.fail(firehose_log::DiskCall::Write, std::io::ErrorKind::StorageFull);
+    release(&mut world, client, 5);
+    assert_eq!(world.take(client), []);
+    world.pass(2_000);
+    world.hang_up(client);
+    let client = again(&mut world, Version::V5, "s");
+    release(&mut world, client, 5);
+    assert_eq!(world.take(client), [], "neither for one that an earlier connection released");
+    world.disk.set_free_bytes(None);
+    world.pass(2_000);
+    assert_eq!(short(&world.take(client)), ["PubComp 5"]);
+    world.crash(false);
+    let client = again(&mut world, Version::V5, "s");
+    send(&mut world, client, "b", 5, false);
+    world.settle();
+    assert_eq!(stored(&mut world, "b"), 1, "its id was free");
+}
+
 #[test]
 fn a_crash_before_the_id_was_forgotten_lets_the_client_release_again() {
     for power in [false, true] {

@@ -4,6 +4,7 @@ use crate::client::options;
 use crate::session::{again, connect, short, subscribed_and_left};
 use crate::world::{Setup, World};
 use firehose_broker::Limits;
+use firehose_broker::shard::Action;
 use firehose_mqtt::{Packet, Property, Version};
 
 fn publish_numbers(world: &mut World, topic: &str, numbers: std::ops::Range<u16>) {
@@ -248,4 +249,32 @@ fn a_session_comes_back_to_a_shard_that_looked_at_nothing_meanwhile() {
     let client = again(&mut world, Version::V311, "s");
     publish_numbers(&mut world, "t", 10..12);
     assert_eq!(world.payloads(client), numbers(0..12));
+}
+
+/// Found by the simulation: the copy that is sent again named the replay too, and then that brought its own.
+#[test]
+fn what_is_sent_again_names_only_subscriptions_whose_lanes_have_come_past_it() {
+    let mut world = World::open();
+    let (client, _) = connect(&mut world, Version::V5, "s", &[]);
+    world.subscribe(client, &[("t", options(1))], &[Property::SubscriptionId(1)]);
+    publish_numbers(&mut world, "t", 0..1);
+    world.take(client);
+    world.delays_reads = true;
+    world.subscribe(client, &[("$replay/earliest/t", options(1))], &[Property::SubscriptionId(2)]);
+    world.settle();
+    while matches!(world.questions.front(), Some((_, Action::Resolve { .. }))) {
+        world.answer(0);
+        world.settle();
+    }
+    world.hang_up(client);
+    world.questions.clear();
+    let client = again(&mut world, Version::V5, "s");
+    let place = world.questions.iter().position(|(_, question)| matches!(question, Action::Fetch { .. }));
+    world.answer(place.expect("the log was asked for what is sent again"));
+    let got = world.take(client);
+    assert_eq!((short(&got), &got[0].ids[..]), (vec!["1+ 10".to_owned()], &[1][..]));
+    world.delays_reads = false;
+    world.let_go();
+    let got = world.take(client);
+    assert_eq!((short(&got), &got[0].ids[..]), (vec!["1 20".to_owned()], &[2][..]));
 }

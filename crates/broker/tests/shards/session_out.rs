@@ -350,3 +350,81 @@ fn what_was_taken_back_is_not_sent_whether_it_waits_for_the_state_the_log_or_the
         assert!(got.iter().any(|it| it.kind == PacketKind::PubRel && it.id == 1), "its id gets free");
     }
 }
+
+/// Found by the simulation: it named only the subscription of QoS 0.
+#[test]
+fn a_message_that_is_begun_and_not_out_names_the_subscription_that_ended_meanwhile() {
+    let limits = Limits { parked_bytes_max: 1, ..Limits::default() };
+    let mut world = World::new(Setup { limits, ..Setup::default() });
+    let (client, _) = connect(&mut world, Version::V5, "s", &[]);
+    for (filter, qos, id) in [("#", 2, 1), ("t", 0, 2)] {
+        world.subscribe(client, &[(filter, client::options(qos))], &[Property::SubscriptionId(id)]);
+    }
+    world.take(client);
+    let publisher = world.client(Version::V5, "publisher");
+    world.clients[client].room = 0;
+    world.publish(publisher, "t", "a", 2, 1);
+    world.settle();
+    let unsubscribe = client::unsubscribe_packet(Version::V5, 7, &["#"]);
+    world.send(client, &unsubscribe);
+    world.settle();
+    world.publish(publisher, "t", "b", 2, 2);
+    world.settle();
+    world.drain_wire(client, usize::MAX);
+    let got = world.take(client);
+    let got: Vec<_> = got.iter().filter(|it| it.kind == PacketKind::Publish).collect();
+    let ids = |at: usize| {
+        let mut ids = got[at].ids.clone();
+        ids.sort_unstable();
+        (got[at].payload.as_str(), got[at].qos, ids)
+    };
+    assert_eq!([ids(0), ids(1)], [("a", 2, vec![1, 2]), ("b", 0, vec![2])]);
+}
+
+#[test]
+fn what_retention_deleted_on_its_way_is_declared_until_a_message_with_that_is_through() {
+    let setup =
+        Setup { segment_bytes: 4_096, retention_bytes: Some(8_192), tail_bytes: 0, ..Setup::default() };
+    for version in [Version::V311, Version::V5] {
+        let mut world = World::new(setup.clone());
+        let (client, _) = connect(&mut world, version, "s", &[]);
+        world.subscribed(client, "t", 2);
+        let publisher = world.client(Version::V311, "publisher");
+        world.publish(publisher, "t", "a", 1, 1);
+        world.publish(publisher, "t", "b", 2, 1);
+        world.settle();
+        for number in 0..50 {
+            if number == 49 {
+                world.pass(1_000);
+                world.hang_up(client);
+            }
+            world.publish(publisher, "other", &"x".repeat(1_000), 0, 0);
+            world.settle();
+        }
+        world.commit();
+        world.upkeep_keeping_nothing();
+        world.publish(publisher, "t", "new", 1, 2);
+        let (client, connack) = connect(&mut world, version, "s", &[]);
+        assert_eq!(connack.session_present, version == Version::V5, "3.x is told by a new session");
+        if version != Version::V5 {
+            assert_eq!(world.take(client), []);
+            continue;
+        }
+        let got = world.take(client);
+        assert_eq!(short(&got), ["PubRel 2", "1 3new"]);
+        let why = "1..2 deleted by retention while it was on its way";
+        assert_eq!(got[1].user("firehose-gap"), Some(why));
+        // Told again with what tells it, also after a crash, until that is acknowledged.
+        world.pass(1_000);
+        world.crash(false);
+        let client = again(&mut world, version, "s");
+        let got = world.take(client);
+        assert_eq!(short(&got), ["PubRel 2", "1+ 3new"]);
+        assert_eq!(got[1].user("firehose-gap"), Some(why));
+        send_ack(&mut world, client, Packet::PubAck, 3);
+        let publisher = world.client(Version::V311, "publisher");
+        world.publish(publisher, "t", "newer", 1, 1);
+        let got = world.take(client);
+        assert_eq!((short(&got), got[0].user("firehose-gap")), (vec!["1 4newer".to_owned()], None));
+    }
+}

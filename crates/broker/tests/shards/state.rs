@@ -71,6 +71,10 @@ impl World {
             self.sequencer.send(shard, message);
             worked = true;
         }
+        if turn.lost {
+            (0..self.setup.shards).for_each(|shard| _ = self.sequencer.send(shard, Message::StateLost));
+            worked = true;
+        }
         turn.jobs.drain(..).for_each(|job| job());
         self.state.notes.append(&mut turn.notes);
         for will in turn.wills {

@@ -149,6 +149,24 @@ fn a_client_that_comes_back_before_the_delay_is_over_has_none_published() {
 }
 
 #[test]
+fn a_client_that_is_turned_away_has_not_come_back_before_the_delay_is_over() {
+    let (mut world, reader) = world();
+    let client = Client { session: KEPT, will: DELAYED, ..CLIENT }.arrive(&mut world);
+    world.hang_up(client);
+    world.state.waits = true;
+    let again = Client { session: KEPT, clean: false, ..CLIENT };
+    let again = world.arrive(again.connect(), Identity::user("a"), "a", None);
+    world.settle();
+    world.pass(12_000);
+    assert_eq!(world.take(again)[0].reason(), Reason::ServerUnavailable);
+    world.state.waits = false;
+    world.pass(15_000);
+    assert_eq!(count(&mut world, reader), 0);
+    world.pass(20_000);
+    assert_eq!(count(&mut world, reader), 1);
+}
+
+#[test]
 fn the_end_of_the_session_comes_before_the_delay() {
     // The session ends with its connection.
     let (mut world, reader) = world();

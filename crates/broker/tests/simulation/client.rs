@@ -408,10 +408,8 @@ impl Client {
             Reason::UnspecifiedError,
             Reason::QuotaExceeded,
         ];
-        // While the state cannot be written, the id of a message that was released is not forgotten for good.
-        let may_be_too_many = self.plan.disk_may_fail && got.reason == Reason::ReceiveMaximumExceeded;
         assert!(
-            allowed.contains(&got.reason) || may_be_too_many,
+            allowed.contains(&got.reason),
             "client {} is told {got:?}, in flight {}",
             self.number,
             self.publisher.waiting()

@@ -80,8 +80,6 @@ pub struct ClientPlan {
     /// Its session may end without its doing: it expires when the clock jumps, and in MQTT 3.x, which is not told of
     /// gaps, it becomes a new one when retention overtakes it.
     pub may_be_overtaken: bool,
-    /// The state may not be written for a while.
-    pub disk_may_fail: bool,
     /// MQTT 5: its subscriptions have identifiers.
     pub has_ids: bool,
     /// MQTT 5: it gets the cursor with each PUBLISH.
@@ -186,7 +184,6 @@ fn client(rng: &mut Rng, number: usize, has_retention: bool, faults: Faults) -> 
         name: format!("client-{number}"),
         persists: rng.percent(60),
         may_be_overtaken: (!v5 && has_retention) || faults.clock_jumps,
-        disk_may_fail: faults.errors || faults.full,
         has_ids: v5 && rng.percent(60),
         has_cursors: v5 && rng.percent(50),
         receive_max: rng.pick(&[1, 2, 3, 10, u16::MAX]),

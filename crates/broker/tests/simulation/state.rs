@@ -57,6 +57,10 @@ impl Bus {
             self.sequencer.send(shard, message);
             worked = true;
         }
+        if turn.lost {
+            (0..self.hosts.len()).for_each(|shard| _ = self.sequencer.send(shard, Message::StateLost));
+            worked = true;
+        }
         turn.jobs.drain(..).for_each(|job| job());
         self.state.notes.extend(turn.notes.iter().map(ToString::to_string));
         for will in turn.wills {

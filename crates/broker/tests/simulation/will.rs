@@ -17,7 +17,9 @@ enum Fate {
     /// CONNACK came: it is stored.
     Stored,
     /// The connection ended without a DISCONNECT at this time: it is published once the delay is over.
-    Due { since_ms: u64, delay_ms: u64 },
+    Due { since_ms: u64, delay_ms: u64, is_orphan: bool },
+    /// As before, but CONNECT is sent again: it is called back if the client is let in.
+    Called { since_ms: u64, delay_ms: u64, is_orphan: bool },
     /// The client left properly: it is never published, once that is saved.
     Dropped,
     /// Once or not at all.
@@ -39,14 +41,16 @@ pub struct Wills {
 }
 
 impl Wills {
-    /// A CONNECT brings one, or none. The ones before may be called back by it, if they have a delay, or could not be
-    /// published at once since the disk did not work (`disk_fails`).
-    pub fn connect(&mut self, new: Option<(Key, u32)>, disk_fails: bool) {
+    /// A CONNECT brings one, or none. The ones before are called back by it, if they have a delay that is not over.
+    pub fn connect(&mut self, new: Option<(Key, u32)>, now_ms: u64) {
         for will in &mut self.all {
-            match will.fate {
-                Fate::Due { delay_ms: 0, .. } if !disk_fails => {}
-                Fate::Open => {}
-                _ => will.fate = Fate::Open,
+            will.fate = match will.fate {
+                Fate::Due { delay_ms: 0, is_orphan: false, .. } => continue,
+                Fate::Due { since_ms, delay_ms, is_orphan: false } if now_ms > since_ms + delay_ms => {
+                    continue;
+                }
+                Fate::Due { since_ms, delay_ms, is_orphan } => Fate::Called { since_ms, delay_ms, is_orphan },
+                _ => Fate::Open,
             }
         }
         self.all.extend(new.map(|(key, delay_secs)| Will {
@@ -58,8 +62,15 @@ impl Wills {
 
     /// CONNACK: 0 or not.
     pub fn connected(&mut self, accepted: bool) {
-        for will in self.all.iter_mut().filter(|will| will.fate == Fate::Asked) {
-            will.fate = if accepted { Fate::Stored } else { Fate::Open };
+        for will in &mut self.all {
+            will.fate = match will.fate {
+                Fate::Asked if accepted => Fate::Stored,
+                Fate::Called { since_ms, delay_ms, is_orphan } if !accepted => {
+                    Fate::Due { since_ms, delay_ms, is_orphan }
+                }
+                Fate::Asked | Fate::Called { .. } => Fate::Open,
+                other => other,
+            }
         }
     }
 
@@ -68,8 +79,8 @@ impl Wills {
         for will in &mut self.all {
             will.fate = match will.fate {
                 Fate::Stored if properly => Fate::Dropped,
-                Fate::Stored => Fate::Due { since_ms: UNNOTICED, delay_ms: will.delay_ms },
-                Fate::Asked => Fate::Open,
+                Fate::Stored => Fate::Due { since_ms: UNNOTICED, delay_ms: will.delay_ms, is_orphan: false },
+                Fate::Asked | Fate::Called { .. } => Fate::Open,
                 other => other,
             };
         }
@@ -89,9 +100,9 @@ impl Wills {
         for will in &mut self.all {
             will.fate = match will.fate {
                 Fate::Due { delay_ms, .. } => {
-                    Fate::Due { since_ms: now_ms, delay_ms: delay_ms.max(GRACE_MS) }
+                    Fate::Due { since_ms: now_ms, delay_ms: delay_ms.max(GRACE_MS), is_orphan: true }
                 }
-                Fate::Dropped => Fate::Open,
+                Fate::Dropped | Fate::Called { .. } => Fate::Open,
                 other => other,
             };
         }
@@ -108,13 +119,13 @@ impl Wills {
             let stored = ledger.is_stored(will.key.message());
             match will.fate {
                 Fate::Dropped => assert!(!stored, "{:?} was dropped, and is published", will.key),
-                Fate::Due { since_ms, delay_ms } if now_ms > since_ms + delay_ms + SLACK_MS => {
+                Fate::Due { since_ms, delay_ms, .. } if now_ms > since_ms + delay_ms + SLACK_MS => {
                     assert!(stored, "{will:?} is due at {now_ms}, and is not published");
                 }
                 Fate::Stored => assert!(!stored, "{will:?} is published, and its client is there"),
                 _ => {}
             }
         }
-        self.all.retain(|will| matches!(will.fate, Fate::Dropped | Fate::Stored | Fate::Due { .. }));
+        self.all.retain(|will| !matches!(will.fate, Fate::Asked | Fate::Open));
     }
 }

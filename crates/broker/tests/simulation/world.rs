@@ -244,8 +244,7 @@ impl World {
         let delay_secs = rng.pick(&[0, 0, 2, 100]);
         let is_v5 = client.plan.version == Version::V5;
         let delay_secs = if is_v5 { delay_secs } else { 0 };
-        let disk_fails = self.plan.faults.errors || self.plan.faults.full;
-        client.wills.connect(has_will.then_some((key, delay_secs)), disk_fails);
+        client.wills.connect(has_will.then_some((key, delay_secs)), self.now.ms);
         client.starts_clean = clean;
         client.session_until_us = client.session_until_us.filter(|_| !clean);
         let (payload, retain) = (key.text(), rng.percent(30));
@@ -338,12 +337,12 @@ impl World {
         }
     }
 
-    /// What the state has to say. Only a disk that failed, or a bit that turned, may cost it its file.
+    /// What the state has to say. Only a bit that turned may cost it its file.
     fn hear_state(&mut self) {
         let notes = self.bus.as_mut().map(|bus| std::mem::take(&mut bus.state.notes));
         for note in notes.unwrap_or_default() {
             if note.contains("set aside") {
-                assert!(self.plan.faults.errors || self.is_flipped, "{note}");
+                assert!(self.is_flipped, "{note}");
                 for client in &mut self.clients {
                     client.doubt(&mut lock(&self.ledger));
                 }
@@ -464,7 +463,7 @@ impl World {
         lock(&self.ledger).published.insert(key.message(), Published { qos, ..Published::default() });
         let payload = key.text();
         let event = Event {
-            flags: Flags::new(qos, retain, false),
+            flags: Flags::new(qos, retain, None),
             topic,
             attributes: Attributes::EMPTY,
             payload: payload.as_bytes(),

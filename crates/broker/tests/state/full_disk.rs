@@ -20,12 +20,16 @@ fn with_no_room_saves_wait_resumes_go_on_and_others_are_turned_away() {
     bed.open(open(&a)).unwrap();
     bed.save(vec![subscriptions(&a, &["x"])]);
     bed.state_disk.set_free_bytes(Some(100));
+    bed.state_disk.fail(DiskCall::Write, ErrorKind::StorageFull);
     let token = progress_of(&mut bed, "a", 5);
     assert!(bed.settle().answers.is_empty());
     let later = progress_of(&mut bed, "a", 6);
     assert!(bed.settle().answers.is_empty());
     let [StateNote::Bad(line)] = &bed.notes[..] else { panic!("one line: {:?}", bed.notes) };
-    assert!(line.contains("100 bytes free"), "{line}");
+    assert!(line.contains("no storage space"), "{line}");
+    // It is opened anew, and then not tried again.
+    bed.pass(1);
+    bed.settle();
     bed.submit(vec![gone(&a, 100, WillFate::Dropped)]);
     let resumed = bed.open(open(&a)).unwrap().resumed.unwrap();
     assert_eq!((resumed.progress, resumed.subscriptions.len()), (progress(6), 1), "the newest is read");
@@ -48,6 +52,31 @@ fn with_no_room_saves_wait_resumes_go_on_and_others_are_turned_away() {
     let mut bed = bed.lose_power();
     assert_eq!(bed.open(open(&a)).unwrap().resumed.unwrap().progress, progress(6));
     assert_eq!(bed.state.wills(), 0);
+}
+
+#[test]
+fn with_little_room_sessions_go_on_in_the_pages_of_the_file_and_new_ones_are_turned_away() {
+    let (a, b) = (name("a"), name("b"));
+    let mut bed = Bed::new();
+    bed.open(open(&a)).unwrap();
+    bed.save(vec![subscriptions(&a, &["x"])]);
+    bed.state_disk.set_free_bytes(Some(100));
+    for next in 5..50 {
+        let token = progress_of(&mut bed, "a", next);
+        let answers = bed.settle().answers;
+        assert!(answers.iter().any(|(_, answer)| answer.token() == token), "{next}: {answers:?}");
+    }
+    assert!(is_unavailable(&bed.open(open(&b))));
+    assert!(is_unavailable(&bed.open(Open { clean: true, ..open(&a) })));
+    assert!(is_unavailable(&bed.open(Open { will: Some(will(0)), ..open(&a) })));
+    let token = progress_of(&mut bed, "a", 50);
+    assert!(
+        bed.settle().answers.iter().any(|(_, answer)| answer.token() == token),
+        "who is refused holds up nobody"
+    );
+    assert_eq!(bed.notes, []);
+    let mut bed = bed.lose_power();
+    assert_eq!(bed.open(open(&a)).unwrap().resumed.unwrap().progress, progress(50));
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 mod bed;
 mod damage;
+mod failed_sync;
 mod full_disk;
 mod power;
 mod redact;
 mod sessions;
+mod start;
 mod view;
 mod wills;

@@ -115,6 +115,7 @@ impl Run {
                 let will = with_will.then(|| will(0));
                 let open = Open { clean, expiry_secs, will, ..open(&client_name(client)) };
                 self.bed.submit(vec![Operation::Open(Box::new(open))]);
+                self.bed.submit(vec![Operation::Entered { name: client_name(client) }]);
                 self.model.open(client, clean, expiry_secs, with_will);
             }
             Step::Gone { client, expiry_secs, due } => {

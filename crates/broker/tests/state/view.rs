@@ -157,3 +157,18 @@ fn what_is_retained_or_in_flight_is_wanted_of_a_segment_that_goes() {
     assert_eq!(keep.wanted(first, fourth), Some(vec![first, second, fourth]));
     assert_eq!(keep.wanted(second, fourth - 1), Some(vec![second]));
 }
+
+#[test]
+fn the_numbers_say_how_far_the_view_is_and_what_is_stored() {
+    let mut bed = Bed::new();
+    bed.open(open(&name("a"))).unwrap();
+    bed.settle();
+    let commits = |bed: &Bed| bed.state.queue().stats().commits.get();
+    let before = commits(&bed);
+    let offset = bed.retain("t", b"1");
+    assert_eq!(bed.state.queue().lag(offset), 1);
+    bed.settle();
+    assert_eq!((bed.state.queue().lag(offset), commits(&bed)), (0, before + 1));
+    let stats = bed.state.queue().stats();
+    assert_eq!((stats.sessions(), stats.wills(), stats.rebuilds.get()), (1, 0, 0));
+}

@@ -2,7 +2,7 @@
 
 use crate::bed::*;
 use firehose_auth::{Access, AnonymousMode, Auth, AuthConfig, HashKind, PasswordFile};
-use firehose_broker::state::{DueWill, Firing, Open, SessionName, WillFate, WillOutcome};
+use firehose_broker::state::{DueWill, Firing, Open, Operation, SessionName, WillFate, WillOutcome};
 use firehose_log::WayIn;
 use std::sync::Arc;
 
@@ -103,10 +103,54 @@ fn a_delayed_will_waits_and_the_return_of_the_client_cancels_it() {
     bed.open(open_with_will(&a, 100, 10)).unwrap();
     assert!(bed.save(vec![gone(&a, 100, due_after(10))]).wills.is_empty());
     bed.pass(5);
-    assert!(bed.open(open(&a)).unwrap().resumed.is_some());
+    let opened = bed.open(open(&a)).unwrap();
+    assert!(opened.resumed.is_some() && opened.recalls);
+    bed.save(vec![Operation::Entered { name: a.clone() }]);
     bed.pass(50);
     assert!(bed.settle().wills.is_empty());
     assert_eq!(stored_wills(&bed), 0);
+    assert_eq!(stored_wills(&bed.lose_power()), 0);
+}
+
+#[test]
+fn a_client_that_is_turned_away_calls_no_will_back() {
+    for is_written in [false, true] {
+        let a = name("a");
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 100, 10)).unwrap();
+        bed.save(vec![gone(&a, 100, due_after(10))]);
+        if is_written {
+            assert!(bed.open(open_with_will(&a, 100, 0)).unwrap().recalls);
+            bed.pass(20);
+            assert!(bed.settle().wills.is_empty(), "it may have come back");
+            let turn = bed.save(vec![gone(&a, 100, WillFate::Refused)]);
+            assert_eq!(turn.wills.len(), 1, "its new will is none, and the old one is due");
+        } else {
+            bed.state_disk.fail(firehose_log::DiskCall::Write, std::io::ErrorKind::Other);
+            assert!(bed.open(open_with_will(&a, 100, 0)).is_err());
+            bed.pass(9);
+            assert!(bed.settle().wills.is_empty());
+            bed.pass(1);
+            assert_eq!(bed.settle().wills.len(), 1);
+        }
+    }
+}
+
+/// Found by the simulation.
+#[test]
+fn a_will_that_is_due_and_found_no_room_is_not_called_back_by_its_client() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    bed.save(vec![gone(&a, 100, due_after(10))]);
+    bed.pass(10);
+    let key = bed.settle().wills[0].key;
+    bed.state.queue().will_done(key, WillOutcome::Later);
+    let opened = bed.open(open(&a)).unwrap();
+    assert!(opened.resumed.is_some() && !opened.recalls);
+    bed.pass(1);
+    let due: Vec<_> = bed.settle().wills.iter().map(|due| due.key).collect();
+    assert_eq!(due, [key]);
 }
 
 #[test]

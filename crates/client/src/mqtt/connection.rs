@@ -1,6 +1,6 @@
 //! One connection: CONNECT, then packets both ways, keep-alive, acknowledgements.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ use crate::{ClientError, Interrupt, Scheme, Url, tls};
 
 /// From so many unsent bytes on they are sent without being asked.
 const UNSENT_BYTES: usize = 64 << 10;
+
+/// So many messages may come before the answer to SUBSCRIBE.
+const EARLY_MESSAGES: usize = 100_000;
 
 /// What came from the server.
 #[derive(Debug)]
@@ -59,6 +62,8 @@ pub struct Connection {
     packet_bytes_max: usize,
     input: Input,
     unsent: Vec<u8>,
+    /// Came before the answer to SUBSCRIBE, which MQTT allows (5.0 section 3.8.4); neither handed out nor acknowledged.
+    early: VecDeque<Message>,
     /// Sent with the next call of `receive`.
     unacknowledged: Option<(AckKind, u16)>,
     /// QoS 2 messages that were handed out and not released yet.
@@ -103,6 +108,7 @@ impl Connection {
             packet_bytes_max: config.packet_bytes_max,
             input,
             unsent: Vec::new(),
+            early: VecDeque::new(),
             unacknowledged: None,
             unreleased: HashSet::new(),
             last_sent: now,
@@ -175,10 +181,8 @@ impl Connection {
 
     /// Whether the next call of [`Connection::receive`] has a packet without waiting for the network.
     pub fn has_input(&self) -> bool {
-        matches!(
-            decode(self.input.bytes(), self.version, self.packet_bytes_max),
-            Ok(Decoded::Packet(..)) | Err(_)
-        )
+        let decoded = || decode(self.input.bytes(), self.version, self.packet_bytes_max);
+        !self.early.is_empty() || matches!(decoded(), Ok(Decoded::Packet(..)) | Err(_))
     }
 
     /// The next thing that the server says; acknowledges the message before. Waits until the deadline.
@@ -186,13 +190,49 @@ impl Connection {
         if let Some((kind, packet_id)) = self.unacknowledged.take() {
             encode_ack(&mut self.unsent, kind, packet_id, Reason::Success, self.version);
         }
-        loop {
-            if let Some(received) = self.next_packet()? {
-                return Ok(received);
+        while let Some(message) = self.early.pop_front() {
+            if let Some(message) = self.accept(message) {
+                return Ok(Received::Message(Box::new(message)));
             }
-            self.send()?;
-            if !self.fill(deadline)? {
-                return Ok(Received::Nothing);
+        }
+        loop {
+            match self.next_packet()? {
+                Some(Heard::Message(message)) => {
+                    if let Some(message) = self.accept(message) {
+                        return Ok(Received::Message(Box::new(message)));
+                    }
+                }
+                Some(Heard::Other(received)) => return Ok(received),
+                Some(_) => {}
+                None => {
+                    self.send()?;
+                    if !self.fill(deadline)? {
+                        return Ok(Received::Nothing);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer to SUBSCRIBE, or [`Received::Nothing`] at the deadline. Messages that come before it are kept for
+    /// [`Connection::receive`].
+    pub fn receive_answer(&mut self, deadline: Instant) -> Result<Received, ClientError> {
+        loop {
+            match self.next_packet()? {
+                Some(Heard::Message(_)) if self.early.len() >= EARLY_MESSAGES => {
+                    let what =
+                        format!("{} sent {EARLY_MESSAGES} messages and no answer to SUBSCRIBE", self.url);
+                    return Err(ClientError::Connection(what));
+                }
+                Some(Heard::Message(message)) => self.early.push_back(message),
+                Some(Heard::Other(received @ Received::Subscribed { .. })) => return Ok(received),
+                Some(_) => {}
+                None => {
+                    self.send()?;
+                    if !self.fill(Some(deadline))? {
+                        return Ok(Received::Nothing);
+                    }
+                }
             }
         }
     }
@@ -220,8 +260,8 @@ impl Connection {
         }
     }
 
-    /// What the next whole packet says; none: there is no whole packet, or it says nothing to the caller.
-    fn next_packet(&mut self) -> Result<Option<Received>, ClientError> {
+    /// What the next whole packet says to the caller; none: there is no whole packet. Answers what needs no caller.
+    fn next_packet(&mut self) -> Result<Option<Heard>, ClientError> {
         loop {
             let decoded = decode(self.input.bytes(), self.version, self.packet_bytes_max);
             let decoded = decoded.map_err(|error| {
@@ -231,11 +271,6 @@ impl Connection {
             let heard = hear(&packet);
             self.input.take(taken);
             match heard {
-                Heard::Message(message) => {
-                    if let Some(message) = self.accept(message) {
-                        return Ok(Some(Received::Message(Box::new(message))));
-                    }
-                }
                 Heard::Rec(packet_id) => {
                     encode_ack(&mut self.unsent, AckKind::PubRel, packet_id, Reason::Success, self.version);
                 }
@@ -250,7 +285,7 @@ impl Connection {
                         self.url
                     )));
                 }
-                Heard::Other(received) => return Ok(Some(received)),
+                Heard::Message(_) | Heard::Other(_) => return Ok(Some(heard)),
             }
         }
     }

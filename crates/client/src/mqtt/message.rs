@@ -67,7 +67,10 @@ impl Message {
             Property::CorrelationData(bytes) => self.correlation_data = Some(bytes.to_owned()),
             Property::SubscriptionId(id) => self.subscription_ids.push(id),
             Property::UserProperty(CURSOR, text) => self.cursor = Cursor::parse(text).ok(),
-            Property::UserProperty(GAP, text) => self.gap = Some(text.to_owned()),
+            Property::UserProperty(GAP, text) => match &mut self.gap {
+                Some(gap) => gap.extend([", ", text]),
+                None => self.gap = Some(text.to_owned()),
+            },
             Property::UserProperty(name, value) => {
                 self.user_properties.push((name.to_owned(), value.to_owned()))
             }

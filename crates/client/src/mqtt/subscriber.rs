@@ -173,18 +173,13 @@ impl Subscriber {
             (None, _) => {}
         }
         connection.subscribe(&filters, self.config.qos, &properties)?;
-        let deadline = Instant::now() + self.config.mqtt.timeout;
-        loop {
-            match connection.receive(Some(deadline))? {
-                Received::Subscribed { reasons, why, head } => {
-                    return self.subscribed(connection.version(), &filters, &reasons, why, head);
-                }
-                Received::Nothing => {
-                    let what = format!("{} does not answer SUBSCRIBE", self.config.mqtt.url);
-                    return Err(ClientError::Connection(what));
-                }
-                // a server that resumed a session may send before it answers; it comes again, for it is not acknowledged
-                _ => {}
+        match connection.receive_answer(Instant::now() + self.config.mqtt.timeout)? {
+            Received::Subscribed { reasons, why, head } => {
+                self.subscribed(connection.version(), &filters, &reasons, why, head)
+            }
+            _ => {
+                let what = format!("{} does not answer SUBSCRIBE", self.config.mqtt.url);
+                Err(ClientError::Connection(what))
             }
         }
     }

@@ -183,7 +183,7 @@ fn json(message: &Message) -> Vec<u8> {
         }
     }
     let event = Event {
-        flags: Flags::new(message.qos as u8, message.retain, message.payload_utf8 == Some(true)),
+        flags: Flags::new(message.qos as u8, message.retain, message.payload_utf8),
         topic: &message.topic,
         attributes: attributes.as_attributes(),
         payload: &message.payload,

@@ -2,6 +2,7 @@
 
 mod arrows;
 mod docs;
+mod statements;
 mod tidy;
 
 use std::path::Path;

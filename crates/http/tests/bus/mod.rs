@@ -91,7 +91,7 @@ impl Bus {
         attributes.push(&Attribute::UserProperty("k", "v"));
         for (topic, payload) in events {
             let event = Event {
-                flags: Flags::new(1, false, false),
+                flags: Flags::new(1, false, None),
                 topic,
                 attributes: attributes.as_attributes(),
                 payload: payload.as_bytes(),

@@ -215,6 +215,40 @@ fn a_broken_connect_is_answered_in_mqtt_5_only() {
 }
 
 #[test]
+fn an_empty_id_that_asks_for_a_session_is_told_so_and_closed() {
+    let bed = Bed::start(Limits::default());
+    for version in [Version::V31, Version::V311] {
+        let name = version.protocol_name();
+        let head = [0, name.len() as u8];
+        let body = [&head, name.as_bytes(), &[version.level(), 0, 0, 60, 0, 0]].concat();
+        let mut client = bed.dial();
+        client.version = version;
+        client.send(&[&[0x10, body.len() as u8][..], &body].concat());
+        // Return code 2.
+        assert_eq!(client.next().as_deref(), Some("CONNACK ClientIdentifierNotValid"));
+        assert_eq!(client.next(), None);
+    }
+}
+
+#[test]
+fn who_is_refused_is_told_why_and_closed() {
+    let bed = Bed::start(Limits::default());
+    for version in [Version::V31, Version::V311, Version::V5] {
+        let mut client = bed.dial();
+        client.version = version;
+        client.connect("c", Some("wrong"));
+        assert_eq!(client.next().as_deref(), Some("CONNACK BadUserNameOrPassword"));
+        assert_eq!(client.next(), None);
+    }
+    let mut client = bed.dial();
+    let method = [6, 0x15, 0, 3, b'G', b'S', b'2'];
+    let body = [&b"\0\x04MQTT\x05\x02\0\x3c"[..], &method, b"\0\x01c"].concat();
+    client.send(&[&[0x10, body.len() as u8][..], &body].concat());
+    assert_eq!(client.next().as_deref(), Some("CONNACK BadAuthenticationMethod"));
+    assert_eq!(client.next(), None);
+}
+
+#[test]
 fn a_stop_tells_everybody() {
     let mut bed = Bed::start(Limits::default());
     let mut clients: Vec<_> = (0..20).map(|it| bed.client(Version::V5, &it.to_string())).collect();

@@ -48,6 +48,12 @@ fn sys_comes_at_once() {
     let bed = Bed::start(Limits::default());
     let got = lines(&bed, &["-t", "$SYS/broker/version", "-C", "1"]);
     assert!(got[0].starts_with("$SYS/broker/version firehose version "), "{got:?}");
+    let got = lines(&bed, &["-t", "$SYS/broker/state/#", "-C", "6"]);
+    let names = ["commits", "commits/seconds", "lag", "rebuilds", "sessions", "wills"];
+    for name in names {
+        let topic = format!("$SYS/broker/state/{name} ");
+        assert!(got.iter().any(|line| line.starts_with(&topic)), "{topic}: {got:?}");
+    }
 }
 
 #[test]

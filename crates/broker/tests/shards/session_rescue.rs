@@ -1,0 +1,128 @@
+//! The state file is damaged while the bus runs: sessions of connected clients are saved anew, and outlive the next crash.
+
+use crate::client::{self, publish};
+use crate::session::{again, connect, short};
+use crate::world::World;
+use firehose_broker::state::StateNote;
+use firehose_log::DiskCall;
+use firehose_mqtt::{Packet, Version};
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// The file turns out to be damaged when it has to be opened again; a second later it has been made anew.
+fn lose_state(world: &mut World, bystander: usize) {
+    world.settle();
+    world.commit();
+    world.disk.set_bytes(Path::new("/state.redb"), b"rubbish");
+    world.disk.fail(DiskCall::Write, ErrorKind::StorageFull);
+    world.subscribe(bystander, &[("nothing", firehose_mqtt::SubscribeOptions::default())], &[]);
+    world.settle();
+    world.disk.heal();
+    world.pass(1_000);
+    world.settle();
+    let told = |note: &StateNote| matches!(note, StateNote::Bad(line) if line.contains("saved anew"));
+    assert_eq!(world.state.notes.iter().filter(|note| told(note)).count(), 1, "{:?}", world.state.notes);
+    world.take(bystander);
+}
+
+fn send2(world: &mut World, client: usize, payload: &str, id: u16, dup: bool) {
+    let mut packet = publish("t", payload, 2, id);
+    packet.dup = dup;
+    world.send_packet(client, &Packet::Publish(packet));
+}
+
+/// How many events with this payload the log has.
+fn stored(world: &mut World, payload: &str) -> usize {
+    let reader = world.client(Version::V311, "counter");
+    world.subscribed(reader, "$replay/earliest/t", 0);
+    let count = world.payloads(reader).iter().filter(|it| *it == payload).count();
+    world.hang_up(reader);
+    count
+}
+
+#[test]
+fn a_connected_session_outlives_the_loss_of_the_state_and_a_crash_after_it() {
+    for version in [Version::V311, Version::V5] {
+        let mut world = World::open();
+        let (bystander, _) = connect(&mut world, Version::V311, "bystander", &[]);
+        let (client, _) = connect(&mut world, version, "s", &[]);
+        assert!(!world.subscribed(client, "a/#", 1).is_error());
+        lose_state(&mut world, bystander);
+        world.commit();
+        world.crash(false);
+        let publisher = world.client(Version::V311, "publisher");
+        world.publish(publisher, "a/b", "1", 1, 1);
+        world.settle();
+        let client = again(&mut world, version, "s");
+        assert_eq!(world.payloads(client), ["1"]);
+    }
+}
+
+#[test]
+fn what_was_in_flight_to_it_is_sent_again_and_what_it_said_is_known() {
+    let mut world = World::open();
+    let (bystander, _) = connect(&mut world, Version::V311, "bystander", &[]);
+    let (client, _) = connect(&mut world, Version::V5, "s", &[]);
+    assert!(!world.subscribed(client, "a", 2).is_error());
+    let publisher = world.client(Version::V311, "publisher");
+    world.publish(publisher, "a", "1", 2, 1);
+    assert_eq!(short(&world.take(client)), ["2 11"]);
+    lose_state(&mut world, bystander);
+    world.crash(false);
+    let client = again(&mut world, Version::V5, "s");
+    assert_eq!(short(&world.take(client)), ["2+ 11"]);
+}
+
+#[test]
+fn an_event_that_it_published_at_qos_2_is_stored_once() {
+    for released in [false, true] {
+        let mut world = World::open();
+        let (bystander, _) = connect(&mut world, Version::V311, "bystander", &[]);
+        let (client, _) = connect(&mut world, Version::V5, "s", &[]);
+        send2(&mut world, client, "a", 5, false);
+        assert_eq!(short(&world.take(client)), ["PubRec 5"]);
+        if released {
+            let bytes = client::ack(Packet::PubRel, 5, Version::V5);
+            world.send(client, &bytes);
+            assert_eq!(short(&world.take(client)), ["PubComp 5"]);
+        }
+        lose_state(&mut world, bystander);
+        world.crash(false);
+        let client = again(&mut world, Version::V5, "s");
+        send2(&mut world, client, "a", 5, true);
+        assert_eq!(short(&world.take(client)), ["PubRec 5"]);
+        assert_eq!(stored(&mut world, "a"), if released { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn what_it_publishes_while_the_state_is_rebuilt_is_known_too() {
+    let mut world = World::open();
+    let (bystander, _) = connect(&mut world, Version::V311, "bystander", &[]);
+    let (client, _) = connect(&mut world, Version::V5, "s", &[]);
+    world.settle();
+    world.commit();
+    world.disk.set_bytes(Path::new("/state.redb"), b"rubbish");
+    world.disk.fail(DiskCall::Write, ErrorKind::StorageFull);
+    world.subscribe(bystander, &[("nothing", firehose_mqtt::SubscribeOptions::default())], &[]);
+    world.settle();
+    world.disk.heal();
+    // Published while nothing is saved, and while the view is behind.
+    send2(&mut world, client, "a", 5, false);
+    assert_eq!(short(&world.take(client)), ["PubRec 5"]);
+    world.state.waits = true;
+    world.pass(1_000);
+    world.state.waits = false;
+    world.turn_of_state();
+    send2(&mut world, client, "b", 6, false);
+    world.settle();
+    world.commit();
+    world.settle();
+    world.crash(false);
+    let client = again(&mut world, Version::V5, "s");
+    for (payload, id) in [("a", 5), ("b", 6)] {
+        send2(&mut world, client, payload, id, true);
+        assert_eq!(short(&world.take(client)), [format!("PubRec {id}")]);
+        assert_eq!(stored(&mut world, payload), 1, "{payload}");
+    }
+}
