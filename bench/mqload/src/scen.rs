@@ -1169,9 +1169,6 @@ impl Scen {
         self.connect(&e, 0, hi)?;
         self.subscribe(&e, 0, hi)?;
         self.connect(&e, hi, hi + 1)?;
-        e.cmd(Cmd::Pause { from: lo, to: hi });
-        std::thread::sleep(Duration::from_millis(50));
-        let m0 = subject.mem(false);
         let t0 = sys::now_ns() + 5_000_000;
         let w0 = t0 + ns(self.o.warmup);
         let w1 = w0 + ns(seconds);
@@ -1186,7 +1183,10 @@ impl Scen {
             pace: Pace::Rate(rate),
             count: u64::MAX,
         });
+        // all have read until now
         e.sleep_until(w0, || {})?;
+        e.cmd(Cmd::Pause { from: lo, to: hi });
+        let m0 = subject.mem(false);
         let a = subject.sample()?;
         let mut peak = 0;
         e.sleep_until(w1, || peak = peak.max(subject.mem(false).map_or(0, |m| m.rss_kb)))?;

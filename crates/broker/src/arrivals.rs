@@ -3,6 +3,8 @@
 //! One of a name is asked for at a time, and others stand in line behind it: when it has begun, the next one takes it
 //! over. Before the question goes to the state stands a mark in the order, so that what an earlier connection of the
 //! same client published has its place, and the state knows its packet ids.
+//!
+//! What they have sent is bounded, by `connecting_bytes_max` for all shards together: beyond it the largest are refused.
 
 use crate::arrival::Arrival;
 use crate::arrive::Entry;
@@ -10,23 +12,49 @@ use crate::limits::AddressKey;
 use crate::shard::{Action, Shard};
 use crate::state::{Open, OpenRefusal, Opened, Operation, Request, SessionName, WillFate};
 use firehose_mqtt::Reason;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A client whose CONNECT waits.
 struct Waiting {
     /// None: it was told that the bus is not available, and what the state opens for it is closed again.
-    arrival: Option<Arrival>,
+    arrival: Option<Parked>,
     name: Arc<SessionName>,
     clean: bool,
     expiry_secs: u32,
     since_secs: u32,
 }
 
+/// An arrival that waits, and what it counts for.
+struct Parked {
+    arrival: Arrival,
+    charge: Charge,
+}
+
+/// Bytes that count for all shards until this is dropped.
+struct Charge {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Charge {
+    fn new(bytes: usize, all: &Arc<AtomicUsize>) -> Charge {
+        all.fetch_add(bytes, Ordering::Relaxed);
+        Charge { bytes, all: all.clone() }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// All that wait, by the hash of their names, each in line.
 #[derive(Default)]
 pub(crate) struct Arrivals {
-    lines: HashMap<u64, VecDeque<Waiting>>,
+    lines: BTreeMap<u64, VecDeque<Waiting>>,
     /// Marks in the order that stand before a question.
     marks: HashMap<u64, u64>,
 }
@@ -54,14 +82,28 @@ impl Arrivals {
     fn take_late(&mut self, before_secs: u32) -> Vec<Arrival> {
         let mut late = Vec::new();
         for line in self.lines.values_mut() {
-            late.extend(
-                line.iter_mut().filter(|it| it.since_secs < before_secs).filter_map(|it| it.arrival.take()),
-            );
-            let mut is_first = true;
-            line.retain(|it| std::mem::replace(&mut is_first, false) || it.arrival.is_some());
+            let out = line.iter_mut().filter(|it| it.since_secs < before_secs);
+            late.extend(out.filter_map(|it| it.arrival.take()).map(|parked| parked.arrival));
+            close_up(line);
         }
         late
     }
+
+    /// Takes the one out that has sent the most.
+    fn take_largest(&mut self) -> Option<Arrival> {
+        let bytes = |it: &Waiting| it.arrival.as_ref().map(|parked| parked.charge.bytes);
+        let line = self.lines.values_mut().max_by_key(|line| line.iter().filter_map(bytes).max())?;
+        let largest = line.iter_mut().max_by_key(|it| bytes(it))?;
+        let parked = largest.arrival.take();
+        close_up(line);
+        parked.map(|parked| parked.arrival)
+    }
+}
+
+/// Those who were taken out leave the line, but for the first, whose question is under way.
+fn close_up(line: &mut VecDeque<Waiting>) {
+    let mut is_first = true;
+    line.retain(|it| std::mem::replace(&mut is_first, false) || it.arrival.is_some());
 }
 
 impl Shard {
@@ -75,12 +117,19 @@ impl Shard {
     ) {
         let hash = name.hash;
         let since_secs = self.now.secs();
-        let waiting =
-            Waiting { arrival: Some(arrival), name: Arc::new(name), clean, expiry_secs, since_secs };
+        let charge = Charge::new(arrival.input.capacity(), &self.shared.connecting_bytes);
+        let arrival = Some(Parked { arrival, charge });
+        let waiting = Waiting { arrival, name: Arc::new(name), clean, expiry_secs, since_secs };
         let line = self.arrivals.lines.entry(hash).or_default();
         line.push_back(waiting);
         if line.len() == 1 {
             self.open_next(hash);
+        }
+        while self.shared.connecting_bytes.load(Ordering::Relaxed) > self.shared.limits.connecting_bytes_max
+            && let Some(largest) = self.arrivals.take_largest()
+        {
+            tracing::debug!("refused with most of what waits for the state: limits.connecting_bytes_max");
+            self.enter(largest, Entry::Refused(Reason::ServerUnavailable));
         }
     }
 
@@ -97,13 +146,13 @@ impl Shard {
     pub(crate) fn ask_state(&mut self, token: u64) -> bool {
         let Some(hash) = self.arrivals.marks.remove(&token) else { return false };
         let Some(front) = self.arrivals.front(hash) else { return true };
-        let address = front.arrival.as_ref().and_then(|it| AddressKey::of(it.address));
+        let address = front.arrival.as_ref().and_then(|it| AddressKey::of(it.arrival.address));
         let open = Open {
             name: front.name.clone(),
             clean: front.clean,
             expiry_secs: front.expiry_secs,
             address,
-            will: front.arrival.as_ref().and_then(Arrival::stored_will),
+            will: front.arrival.as_ref().and_then(|it| it.arrival.stored_will()),
         };
         let operations = vec![Operation::Open(Box::new(open))];
         self.actions.push(Action::State(Request { token: question(hash), operations }));
@@ -115,7 +164,7 @@ impl Shard {
         let hash = if self.arrivals.contains(token) { token } else { 0 };
         let Some(first) = self.arrivals.pop(hash) else { return };
         let Waiting { arrival, name, expiry_secs, .. } = first;
-        match (arrival, outcome) {
+        match (arrival.map(|parked| parked.arrival), outcome) {
             (Some(arrival), Ok(opened)) => self.enter(arrival, Entry::Opened { name, expiry_secs, opened }),
             (Some(arrival), Err(refusal)) => {
                 tracing::debug!(client = %name.client_id, ?refusal, "no session");

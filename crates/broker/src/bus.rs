@@ -108,6 +108,7 @@ impl Bus {
             stored: state.names().clone(),
             stored_groups: state.group_names().clone(),
             shards,
+            connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: config.durability == Durability::Sync,

@@ -16,7 +16,8 @@ pub struct Limits {
     pub password_checks_max: usize,
     /// And so many of one address.
     pub password_checks_per_address_max: usize,
-    /// Sent by all clients whose CONNECT has not come whole; beyond it those who sent the most are closed.
+    /// Sent by all clients whose CONNECT has not come whole; beyond it those who sent the most are closed. The same again for
+    /// those that wait for the state.
     pub connecting_bytes_max: usize,
     /// The largest packet a user may send.
     pub packet_bytes_max: usize,

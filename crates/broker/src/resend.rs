@@ -373,7 +373,9 @@ impl Shard {
                 }
             });
             let Some(it) = self.sessions.get_mut(session as usize) else { return };
-            if let Some((_, Some(gap))) = &frame {
+            // Its client drops a QoS 2 message that it has already, and all that stands in it: the next one tells the gap too.
+            let is_heard = !dup || entry.state == StoredState::Sent1;
+            if let Some((_, Some(gap))) = frame.as_ref().filter(|_| is_heard) {
                 it.told_again(gap, entry.offset);
             }
             let (Some(persistence), Some(window)) =

@@ -38,6 +38,7 @@ use firehose_topic::{TopicFilter, Trie};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// A shard that runs looks every second for clients that were not heard.
 const SWEEP_SECS_MAX: u32 = 1;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub stored_groups: Arc<StoredNames>,
     /// How many shards there are.
     pub shards: usize,
+    /// Bytes of CONNECTs that wait for the state, of all shards.
+    pub connecting_bytes: Arc<AtomicUsize>,
     /// Names the log in cursors.
     pub log_id: u64,
     /// The log's present epoch.

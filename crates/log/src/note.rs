@@ -25,6 +25,13 @@ pub enum Note {
         /// Its name.
         file: String,
     },
+    /// One of the two copies of a segment's header was damaged, and was written anew by the other.
+    HeaderCopyDamaged {
+        /// Its name.
+        file: String,
+        /// Why it could not be written anew, if it could not.
+        failed: Option<String>,
+    },
     /// A segment that cannot be read: its events are declared as a gap, or, if `why` names the system's error, a read
     /// of them fails until it is mended.
     Unreadable {
@@ -85,6 +92,18 @@ impl std::fmt::Display for Note {
             Note::Unbegun { file } => write!(f, "segment {file} was never begun: it is removed"),
             Note::HeaderDamaged { file } => {
                 write!(f, "the header of segment {file} is damaged; it is read by what the others say")
+            }
+            Note::HeaderCopyDamaged { file, failed: None } => {
+                write!(
+                    f,
+                    "one of two copies of the header of segment {file} was damaged: it was written anew; look at the disk"
+                )
+            }
+            Note::HeaderCopyDamaged { file, failed: Some(why) } => {
+                write!(
+                    f,
+                    "one of two copies of the header of segment {file} is damaged, and cannot be written anew ({why}): look at the disk"
+                )
             }
             Note::Unreadable { file, why } => {
                 write!(

@@ -157,6 +157,9 @@ fn recover_last(folder: &mut Folder<'_>, report: &mut RecoveryReport) -> Result<
         let Some(header) = header_of_last(folder, &segment, identity)? else { continue };
         let io = |error| file_error(&segment.path, error);
         let file = folder.disk.open(&segment.path).map_err(io)?;
+        if let Some(header) = &header {
+            segment.mend_header(&*file, header, &mut folder.notes);
+        }
         let mut found = RecoveryReport::default();
         let point = stored_point(folder, &segment, header);
         let recovered =

@@ -12,6 +12,7 @@ use crate::index::Index;
 use crate::no_file::NoFile;
 use crate::note::Note;
 use crate::segment_header::{Decoded, SEGMENT_HEADER_BYTES, SegmentHeader, file_name};
+use crate::shared::write_fully;
 use crate::walk::{Step, Walk};
 use crate::window::read_fully;
 
@@ -175,6 +176,7 @@ impl Segment {
                     return Ok(self.unreadable(why, notes));
                 }
                 self.header.get_or_init(|| Some(header));
+                self.mend_header(&*file, &header, notes);
                 Some(header)
             }
             Decoded::Newer(version) => {
@@ -190,6 +192,20 @@ impl Segment {
         let index = self.index_of(&file, disk, (header, salt), notes)?;
         self.time_max_us.get_or_init(|| index.time_max_us);
         Ok(Opened { file, index: Arc::new(index) })
+    }
+
+    /// Writes a damaged copy of the header anew, by the other one. What is not mended now is met again.
+    pub(crate) fn mend_header(&self, file: &dyn File, header: &SegmentHeader, notes: &mut Vec<Note>) {
+        let mut page = vec![0; SEGMENT_HEADER_BYTES];
+        if read_fully(file, &mut page, 0).ok() != Some(SEGMENT_HEADER_BYTES) {
+            return;
+        }
+        // Only its own bytes are written: a power cut meanwhile leaves the other copy as it is.
+        if let Some((at, copy)) = header.lacks(&page) {
+            let written = write_fully(file, &[io::IoSlice::new(&copy)], at as u64);
+            let failed = written.and_then(|()| file.sync_data()).err().map(|error| error.to_string());
+            notes.push(Note::HeaderCopyDamaged { file: self.name(), failed });
+        }
     }
 
     /// Why a file with this header is not this segment, if it is not.

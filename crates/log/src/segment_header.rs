@@ -73,6 +73,13 @@ impl SegmentHeader {
         }
     }
 
+    /// What a page should have at a position and has not: the copy of this header that is damaged, if one is.
+    pub(crate) fn lacks(&self, page: &[u8]) -> Option<(usize, Vec<u8>)> {
+        let is_damaged = |at: &usize| page.get(*at..).and_then(decode_copy) == Some(Decoded::None);
+        let at = [0, COPY_AT].into_iter().find(is_damaged)?;
+        Some((at, self.encode()[at..at + HEADER_BYTES].to_vec()))
+    }
+
     /// The checksum that stands in it: no two segments have the same header.
     pub(crate) fn crc(&self) -> u32 {
         self.encode()[CRC_AT..].first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc))

@@ -209,6 +209,29 @@ fn an_older_segment_of_a_newer_version_is_a_gap_with_a_line() {
     assert!(matches!(&notes[..], [Note::Unreadable { why, .. }] if why.contains("format 2")), "{notes:?}");
 }
 
+#[test]
+fn a_damaged_copy_of_two_of_a_header_gets_a_line_once_and_is_mended() {
+    let (disk, events) = small_log();
+    let paths = segments(&disk);
+    for (path, at) in [(&paths[0], 20), (&paths[0], 2048 + 127), (&paths[paths.len() - 1], 3)] {
+        let whole = disk.bytes(path).expect("bytes");
+        let copy = disk.copy();
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        copy.set_bytes(path, &bytes);
+        let (lost, notes, log) = open_and_read(&copy, &events);
+        assert!(lost.is_empty());
+        assert!(
+            matches!(&notes[..], [Note::HeaderCopyDamaged { file, failed: None }] if path.ends_with(file)),
+            "{notes:?}"
+        );
+        assert_eq!(copy.bytes(path).expect("bytes")[..4096], whole[..4096]);
+        drop(log);
+        let (lost, notes, _) = open_and_read(&copy, &events);
+        assert!(lost.is_empty() && notes.is_empty(), "{notes:?}");
+    }
+}
+
 /// A log of a real disk, with its segments, in order.
 fn on_a_real_disk(dir: &Path) -> (impl Fn() -> Result<Log, OpenError>, Vec<PathBuf>) {
     let config = LogConfig { dir: dir.to_owned(), ..tiny() };

@@ -4,7 +4,7 @@
 use crate::state::record::{GroupRecord, Life, SessionRecord, SubscriptionsRecord, WillRecord};
 use crate::state::stored::Progress;
 use firehose_log::Offset;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// About what a retained entry costs while it waits, besides its topic.
 const ENTRY_BYTES: usize = 64;
@@ -23,7 +23,7 @@ pub struct WillKey {
 #[derive(Default)]
 pub(crate) struct Pending {
     /// Topics whose retained message is another one now, or none.
-    pub retained: HashMap<Box<str>, Option<Offset>>,
+    pub retained: BTreeMap<Box<str>, Option<Offset>>,
     /// Sessions by their hashes.
     pub sessions: BTreeMap<u64, SessionChange>,
     /// Wills that come or go.

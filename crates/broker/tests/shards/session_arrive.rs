@@ -155,3 +155,36 @@ fn what_follows_connect_is_looked_at_once_the_session_is_there() {
     let got: Vec<_> = world.take(client).into_iter().map(|it| it.kind).collect();
     assert_eq!(got, [PacketKind::ConnAck, PacketKind::Publish]);
 }
+
+#[test]
+fn what_waits_for_the_state_is_bounded_and_the_largest_are_refused() {
+    let limits = Limits { connecting_bytes_max: 10_000, ..Limits::default() };
+    let mut world = World::new(Setup { limits, ..Setup::default() });
+    world.state.waits = true;
+    let text = "x".repeat(4_000);
+    let large = [Property::UserProperty("a", &text), Property::SessionExpiry(3600)];
+    let send = |world: &mut World, id: &str, list: &[Property<'_>]| {
+        let packet = start_packet(Version::V5, false, id, list).into_boxed_slice().into_vec();
+        world.arrive(packet, Identity::anonymous(), id, None)
+    };
+    let larges: Vec<usize> = (0..2).map(|n| send(&mut world, &format!("large-{n}"), &large)).collect();
+    let smalls: Vec<usize> = (0..20).map(|n| send(&mut world, &format!("small-{n}"), &large[1..])).collect();
+    world.settle();
+    assert!(larges.iter().chain(&smalls).all(|client| !world.clients[*client].closed));
+    let third = send(&mut world, "large-2", &large);
+    world.settle();
+    let all: Vec<usize> = larges.into_iter().chain([third]).collect();
+    let refused: Vec<usize> = all.iter().copied().filter(|client| world.clients[*client].closed).collect();
+    assert_eq!(refused.len(), 1, "one of the large ones");
+    assert_eq!(world.heard(refused[0])[0].reason(), Reason::ServerUnavailable);
+    world.state.waits = false;
+    world.settle();
+    for client in smalls.into_iter().chain(all).filter(|client| *client != refused[0]) {
+        assert_eq!(world.heard(client)[0].reason(), Reason::Success);
+    }
+    // Nothing counts any more.
+    world.state.waits = true;
+    let again = send(&mut world, "large-3", &large);
+    world.settle();
+    assert!(!world.clients[again].closed);
+}

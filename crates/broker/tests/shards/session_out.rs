@@ -428,3 +428,31 @@ fn what_retention_deleted_on_its_way_is_declared_until_a_message_with_that_is_th
         assert_eq!((short(&got), got[0].user("firehose-gap")), (vec!["1 4newer".to_owned()], None));
     }
 }
+
+/// Found by the simulation: the client drops a QoS 2 message that it has already.
+#[test]
+fn a_gap_is_not_told_by_a_qos_2_message_alone_that_is_sent_again() {
+    let setup =
+        Setup { segment_bytes: 4_096, retention_bytes: Some(8_192), tail_bytes: 0, ..Setup::default() };
+    let mut world = World::new(setup);
+    let (client, _) = connect(&mut world, Version::V5, "s", &[]);
+    world.subscribed(client, "t", 2);
+    let publisher = world.client(Version::V311, "publisher");
+    world.publish(publisher, "t", "gone", 1, 1);
+    for _ in 0..50 {
+        world.publish(publisher, "other", &"x".repeat(1_000), 0, 0);
+        world.settle();
+    }
+    world.commit();
+    world.upkeep_keeping_nothing();
+    world.publish(publisher, "t", "a", 2, 2);
+    world.settle();
+    world.hang_up(client);
+    world.publish(publisher, "t", "new", 1, 3);
+    let client = again(&mut world, Version::V5, "s");
+    let got = world.take(client);
+    assert_eq!(short(&got), ["2+ 2a", "1 3new"]);
+    for it in &got {
+        assert!(it.user("firehose-gap").is_some_and(|gap| gap.starts_with("1..1 ")), "{it:?}");
+    }
+}

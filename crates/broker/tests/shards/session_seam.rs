@@ -213,7 +213,9 @@ impl Bed {
                 client.listen(&mut self.world);
             }
             self.world.settle();
-            let idle = self.clients.iter().all(SessionClient::is_through)
+            // What the last acknowledgements let go may have asked the log.
+            let idle = self.world.questions.is_empty()
+                && self.clients.iter().all(SessionClient::is_through)
                 && self.clients.iter().map(|it| it.got.len()).sum::<usize>() == before
                 && self
                     .clients

@@ -94,6 +94,7 @@ impl World {
             stored: state.state.names().clone(),
             stored_groups: state.state.group_names().clone(),
             shards: setup.shards,
+            connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: setup.durability == Durability::Sync,

@@ -92,6 +92,7 @@ impl Bus {
             stored: state.state.names().clone(),
             stored_groups: state.state.group_names().clone(),
             shards: plan.shards,
+            connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: plan.durability == Durability::Sync,
