@@ -100,7 +100,13 @@ fn saving(number: u64) -> Request {
         lane: 0,
         from: 1,
     };
-    let sent = |packet_id| StoredInflight { packet_id, state: StoredState::Sent1, offset: 7, retain: false };
+    let sent = |packet_id| StoredInflight {
+        packet_id,
+        state: StoredState::Sent1,
+        offset: 7,
+        retain: false,
+        shared: 0,
+    };
     let progress = Progress {
         lanes: vec![StoredLane { number: 0, next: number, gap: None }],
         next_id: 21,

@@ -1,6 +1,6 @@
 //! What a shard asks of whoever runs it, and the time it is told.
 
-use crate::message::{LaneKey, ScanKey};
+use crate::message::{LaneKey, Message, ScanKey};
 use crate::state::Request;
 use firehose_log::{Offset, Since};
 use firehose_topic::TopicFilter;
@@ -74,6 +74,13 @@ pub enum Action {
         session: (u32, u32),
         /// The offsets.
         offsets: Vec<Offset>,
+    },
+    /// Put this into the mailbox of a shard, which may be this one.
+    ToShard {
+        /// Which.
+        shard: usize,
+        /// The message.
+        message: Message,
     },
     /// Hand this to the state.
     State(Request),

@@ -85,7 +85,8 @@ impl Secret {
         &self.0[16..]
     }
 
-    fn hash_key(&self) -> [u8; 16] {
+    /// The half that keys the hashes of names.
+    pub(crate) fn hash_key(&self) -> [u8; 16] {
         let mut key = [0; 16];
         key.copy_from_slice(&self.0[..16]);
         key

@@ -188,6 +188,7 @@ impl Shard {
             main: Lane::default(),
             more_lanes: Vec::new(),
             scans: None,
+            shares: None,
             inflight: None,
             inflight_max: window,
             connection: Some(Box::new(connection)),

@@ -41,6 +41,7 @@ impl Shard {
 
     /// Drops what is queued; the lanes go on from the log, at the pace of the socket.
     pub(crate) fn fall_back(&mut self, session: u32) {
+        self.return_queued(session);
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let Some(connection) = it.connection.as_deref_mut() else { return };
         if let Some(persistence) = it.persistence.as_deref_mut() {

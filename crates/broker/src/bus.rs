@@ -106,6 +106,8 @@ impl Bus {
             secret: state.secret().clone(),
             sys: Arc::default(),
             stored: state.names().clone(),
+            stored_groups: state.group_names().clone(),
+            shards,
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
@@ -138,7 +140,7 @@ impl Bus {
 
     /// One of the shards, for whoever runs it.
     pub fn shard(&self, number: usize) -> Shard {
-        Shard::new(self.0.shared.clone(), self.0.sequencer.head(), self.0.stats[number].clone())
+        Shard::new(self.0.shared.clone(), number, self.0.sequencer.head(), self.0.stats[number].clone())
     }
 
     /// The sequencer.

@@ -42,7 +42,6 @@ pub(crate) fn write_connack(
             say(Property::AssignedClientId(&arrival.client_id));
         }
         say(Property::TopicAliasMaximum(granted.aliases_max));
-        say(Property::SharedAvailable(0));
         if granted.keep_alive_secs != connect.keep_alive_secs {
             say(Property::ServerKeepAlive(granted.keep_alive_secs));
         }

@@ -3,6 +3,7 @@
 //! Neighbours in a batch that have topic and flags in common are a *run*: matched once, and pushed as one range.
 
 use crate::frames::{Range, Recorded, Shape};
+use crate::groups::GROUP;
 use crate::lane::MAIN;
 use crate::session::{Interest, Session};
 use crate::shard::{Shard, mark_dirty};
@@ -10,12 +11,14 @@ use firehose_auth::Identity;
 use firehose_log::{Batch, Event, Kind, Offset};
 use firehose_mqtt::{Property, QoS, Version};
 use firehose_topic::TopicName;
+use std::sync::Arc;
 
 /// What one run needs again and again, kept between runs for its memory.
 #[derive(Default)]
 pub(crate) struct RunCache {
     matched: Vec<Interest>,
     special: Vec<Interest>,
+    groups: Vec<u32>,
     plain: [Option<(Range, u32)>; 6],
     keyed: Vec<(Key, Range, u32)>,
     verdicts: Vec<(Identity, bool)>,
@@ -70,7 +73,7 @@ struct Merged {
 
 impl Shard {
     /// Delivers a batch to the live lanes, and stands behind it.
-    pub(crate) fn deliver(&mut self, batch: &Batch) {
+    pub(crate) fn deliver(&mut self, batch: &Arc<Batch>) {
         if !self.trie.is_empty() {
             let mut runs = std::mem::take(&mut self.runs);
             let mut first = 0;
@@ -82,6 +85,9 @@ impl Shard {
                     let qos = QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce);
                     let run = Run { batch, records: first..end, event, qos, logged: batch.is_logged() };
                     self.deliver_run(&run, &mut runs);
+                    for slot in runs.groups.drain(..) {
+                        self.deliver_to_group(slot, batch, first..end);
+                    }
                 }
                 first = end;
             }
@@ -103,7 +109,12 @@ impl Shard {
         cache.plain = Default::default();
         let mut sent = 0;
         for interest in &cache.matched {
-            let Some(it) = self.sessions.get_mut(interest.session as usize) else { continue };
+            let Some(it) = self.sessions.get_mut(interest.session as usize) else {
+                if interest.session & GROUP != 0 {
+                    cache.groups.push(interest.session & !GROUP);
+                }
+                continue;
+            };
             if interest.special || it.many || it.cursors {
                 cache.special.push(*interest);
                 continue;
@@ -267,7 +278,7 @@ impl Shard {
             let range = self.frames.encode(&shape, run.recorded(), std::iter::once((offset, event)));
             let largest = self.frames.largest(&shape, &range);
             whole = match whole {
-                Some((so_far, max)) if std::sync::Arc::ptr_eq(&so_far.frames, &range.frames) => Some((
+                Some((so_far, max)) if Arc::ptr_eq(&so_far.frames, &range.frames) => Some((
                     Range { end: range.end, bytes: so_far.bytes + range.bytes, ..so_far },
                     max.max(largest),
                 )),

@@ -1,5 +1,6 @@
 //! How a client's connection ends, and what becomes of its session.
 
+use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::{Operation, Request, WillFate};
 
@@ -7,6 +8,12 @@ impl Shard {
     /// The session is left: what it got is saved, and the state says until when it may be resumed, and has the will. Its connection may
     /// still have a word to say, but nothing more happens to the session.
     pub(crate) fn leave_session(&mut self, session: u32) {
+        let lives_on = self.sessions.get(session as usize).is_some_and(Session::is_persistent);
+        self.save_left(session);
+        self.leave_groups(session, lives_on);
+    }
+
+    fn save_left(&mut self, session: u32) {
         // Only a sealed frame tells its offset.
         self.frames.seal();
         let (stand, now_secs) = (self.stand, self.now.secs());
@@ -48,9 +55,7 @@ impl Shard {
         self.stats.connections.sub(1);
         self.actions.push(Action::Close { session });
         self.feed();
-        if self.trie.is_empty() && self.pending.is_empty() {
-            self.outgoing.interest(false);
-        }
+        self.lose_interest();
     }
 
     pub(crate) fn forget_name(&mut self, session: u32) {

@@ -197,6 +197,9 @@ impl Shard {
 
     /// The state has saved what it was asked to: what waited for that leaves.
     pub(crate) fn saved(&mut self, token: u64) {
+        if self.group_saved(token) {
+            return;
+        }
         let (session, generation) = (token as u32, (token >> 32) as u32);
         let Some(it) = self.sessions.get_mut(session as usize).filter(|it| it.generation == generation)
         else {
@@ -219,6 +222,7 @@ impl Shard {
         if persistence.hold.listed {
             self.to_save.push((session, generation));
         }
+        self.shares_saved(session);
         self.dirty(session);
         self.limit_replies(session);
     }

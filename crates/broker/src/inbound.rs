@@ -160,6 +160,7 @@ impl Shard {
     fn acknowledged(&mut self, session: u32, kind: AckKind, ack: &Ack<'_>) -> Flow {
         let Some(it) = self.sessions.get_mut(session as usize) else { return Flow::Stop };
         let id = ack.packet_id.get();
+        let shared = it.shared_place(id);
         let outcome = match (it.inflight.as_deref_mut(), kind) {
             (None, _) => Acknowledged::Unknown,
             (Some(window), AckKind::PubAck) => window.puback(id),
@@ -175,6 +176,10 @@ impl Shard {
         if let Some(persistence) = it.persistence.as_deref_mut() {
             persistence.progress_changed |= outcome != Acknowledged::Unknown && persistence.expiry_secs > 0;
         }
+        if outcome == Acknowledged::Through && it.shares.is_some() {
+            self.window_opened(session, shared);
+        }
+        let Some(it) = self.sessions.get_mut(session as usize) else { return Flow::Stop };
         let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
         let version = connection.version;
         match (outcome, kind) {

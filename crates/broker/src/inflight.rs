@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 /// How many times the window's size the queue may grow while its oldest message waits for its acknowledgement.
 const STRAGGLER_FACTOR: usize = 4;
+/// Stands for the lane of a shared subscription that the session has left.
+const LEFT: u16 = u16::MAX;
 /// How many packet ids there are.
 const IDS: usize = u16::MAX as usize;
 
@@ -32,6 +34,8 @@ pub struct Place {
     pub offset: Offset,
     /// It was sent as a retained message.
     pub retain: bool,
+    /// The lane of the shared subscription that brought it; 0: none did.
+    pub shared: u16,
 }
 
 /// The window of one client.
@@ -88,7 +92,7 @@ impl Inflight {
                 StoredState::Sent2 => State::Sent2,
                 StoredState::Released => State::Released,
             };
-            window.push(state, Place { offset: it.offset, retain: it.retain });
+            window.push(state, Place { offset: it.offset, retain: it.retain, shared: it.shared });
         }
         let next = window.place_of(next_id);
         if next_id != 0 && next > window.entries.len() && !stored.is_empty() {
@@ -153,6 +157,24 @@ impl Inflight {
         }
     }
 
+    /// From now on it knows where its messages are; of those that it has it does not.
+    pub fn keep_places(&mut self) {
+        let entries = self.entries.len();
+        self.places.get_or_insert_with(|| std::iter::repeat_n(Place::default(), entries).collect());
+    }
+
+    /// Forgets which shared subscription brought messages; gives their offsets.
+    pub fn forget_shared(&mut self, lane: u16) -> Vec<Offset> {
+        let places = self.places.iter_mut().flatten().zip(&self.entries);
+        let of_lane = places.filter(|(place, state)| place.shared == lane && **state != State::Done);
+        of_lane
+            .map(|(place, _)| {
+                place.shared = LEFT;
+                place.offset
+            })
+            .collect()
+    }
+
     /// Whether nothing waits for an acknowledgement.
     pub fn is_empty(&self) -> bool {
         self.unacknowledged == 0
@@ -177,7 +199,13 @@ impl Inflight {
         };
         let place = self.places.as_ref().and_then(|places| places.get(at)).copied().unwrap_or_default();
         let packet_id = ((usize::from(self.front_id) - 1 + at) % IDS) as u16 + 1;
-        Some(StoredInflight { packet_id, state, offset: place.offset, retain: place.retain })
+        Some(StoredInflight {
+            packet_id,
+            state,
+            offset: place.offset,
+            retain: place.retain,
+            shared: place.shared,
+        })
     }
 
     fn push(&mut self, state: State, place: Place) {
@@ -282,7 +310,7 @@ mod tests {
     }
 
     fn stored(packet_id: u16, state: StoredState, offset: Offset) -> StoredInflight {
-        StoredInflight { packet_id, state, offset, retain: false }
+        StoredInflight { packet_id, state, offset, retain: false, shared: 0 }
     }
 
     #[test]
@@ -296,7 +324,7 @@ mod tests {
         assert_eq!(window.stored().collect::<Vec<_>>(), list);
         assert_eq!(window.packet_id(0), 6);
         assert_eq!(window.room(), 1);
-        window.sent(QoS::ExactlyOnce, || Place { offset: 11, retain: true });
+        window.sent(QoS::ExactlyOnce, || Place { offset: 11, retain: true, shared: 0 });
         assert_eq!(window.get(6).map(|it| (it.offset, it.retain)), Some((11, true)));
         assert_eq!(window.puback(u16::MAX), Acknowledged::Unknown, "it was acknowledged before");
         assert_eq!(window.puback(u16::MAX - 1), Acknowledged::Through);

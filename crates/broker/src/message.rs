@@ -1,6 +1,7 @@
 //! What lies in a shard's mailbox.
 
 use crate::arrival::Arrival;
+use crate::group_message::GroupMessage;
 use crate::retained_page::RetainedPage;
 use crate::state::Answer;
 use firehose_log::{Batch, Chunk, Offset, ReadError, Refusal, SinceError, Start};
@@ -70,6 +71,8 @@ pub enum Message {
         /// The events, each in the batch that holds it.
         events: Result<Vec<(Offset, Arc<Batch>)>, ReadError>,
     },
+    /// What a shard says to another one, or to itself, about a group of a shared subscription.
+    Group(Box<GroupMessage>),
     /// The state answers a request.
     State(Answer),
     /// The state lost its file: sessions of clients that are connected are to be saved anew.

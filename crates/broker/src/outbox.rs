@@ -6,11 +6,12 @@ mod expiry;
 use crate::aliases::Aliases;
 use crate::frames::{Frames, Range};
 use crate::gate::Gate;
-use crate::inflight::{Inflight, Place};
+use crate::inflight::Inflight;
+use crate::item::{Item, is_retained, topic_of};
 use crate::partial::Partial;
 use crate::scan::RETAINED;
 use firehose_log::Offset;
-use firehose_mqtt::{QoS, patch};
+use firehose_mqtt::QoS;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -28,15 +29,6 @@ const ALIASED_BYTES: usize = 16 << 10;
 pub trait Wire {
     /// Writes as much as it takes now; `WouldBlock` when it takes nothing.
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
-}
-
-/// Frames that go to one lane of the session.
-#[derive(Debug)]
-pub struct Item {
-    range: Range,
-    lane: u16,
-    qos: QoS,
-    logged: bool,
 }
 
 /// How a flush ended.
@@ -189,6 +181,22 @@ impl Outbox {
         lost
     }
 
+    /// How many messages of a lane are queued.
+    pub fn count(&self, lane: u16) -> usize {
+        let of_lane = self.items.iter().filter(|item| item.lane == lane);
+        of_lane.map(|item| (item.range.end - item.range.first) as usize).sum()
+    }
+
+    /// Drops what is queued for a lane.
+    pub fn drop_lane(&mut self, lane: u16) {
+        let bytes = &mut self.bytes;
+        self.items.retain(|item| {
+            let stays = item.lane != lane;
+            *bytes -= if stays { 0 } else { item.range.bytes as usize };
+            stays
+        });
+    }
+
     /// Gives each lane that has logged messages queued, with the offset of its first.
     pub fn first_offsets(&self) -> Vec<(u16, Offset)> {
         let mut firsts: Vec<(u16, Offset)> = Vec::new();
@@ -216,8 +224,8 @@ impl Outbox {
             let Some(at) = item.range.frames.get(item.range.first).copied() else { break };
             let packet_id = window.packet_id(0);
             let mut bytes = Vec::with_capacity(at.frame.len as usize);
-            taken += copy_patched(item, item.range.first, packet_id, &mut bytes);
-            window.sent(item.qos, || Place { offset: at.offset, retain: is_retained(&bytes) });
+            taken += item.copy_patched(item.range.first, packet_id, &mut bytes);
+            window.sent(item.qos, || item.place(at.offset, is_retained(&bytes)));
             out.push(OwnFrame { packet_id, bytes });
             self.pass_first(at.frame.len);
         }
@@ -318,9 +326,9 @@ impl Outbox {
             } else {
                 let Some(window) = window.as_deref_mut().filter(|window| window.room() > 0) else { break };
                 scratch.copies.clear();
-                copy_patched(item, item.range.first, window.packet_id(0), &mut scratch.copies);
+                item.copy_patched(item.range.first, window.packet_id(0), &mut scratch.copies);
                 let retain = is_retained(&scratch.copies);
-                window.sent(item.qos, || Place { offset: at.offset, retain });
+                window.sent(item.qos, || item.place(at.offset, retain));
                 aliases.append(&scratch.copies, &mut portion);
             }
             self.pass_first(at.frame.len);
@@ -364,7 +372,7 @@ impl Outbox {
                 if room == 0 || gathered >= GATHER_BYTES {
                     break;
                 }
-                gathered += copy_patched(item, frame, window.packet_id(ahead), &mut scratch.copies);
+                gathered += item.copy_patched(frame, window.packet_id(ahead), &mut scratch.copies);
                 (room, ahead) = (room - 1, ahead + 1);
             }
             if scratch.copies.len() > start {
@@ -421,7 +429,7 @@ impl Outbox {
             if item.qos != QoS::AtMostOnce {
                 if let Some(window) = window.as_deref_mut() {
                     let retain = || is_retained(item.range.frames.bytes_of(&at));
-                    window.sent(item.qos, || Place { offset: at.offset, retain: retain() });
+                    window.sent(item.qos, || item.place(at.offset, retain()));
                 }
                 if written < len {
                     let rest = scratch.copies.get(copied + written..copied + len).unwrap_or(&[]);
@@ -476,25 +484,4 @@ impl Outbox {
             self.items = VecDeque::new();
         }
     }
-}
-
-fn is_retained(frame_bytes: &[u8]) -> bool {
-    frame_bytes.first().is_some_and(|first| first & 1 != 0)
-}
-
-/// The topic in a PUBLISH frame: behind the fixed header, whose length ends with the first byte below 128.
-fn topic_of(frame: &[u8]) -> Option<&str> {
-    let header = 2 + frame.get(1..5)?.iter().position(|byte| *byte < 128)?;
-    let (len, rest) = frame.get(header..)?.split_first_chunk::<2>()?;
-    std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
-}
-
-fn copy_patched(item: &Item, index: u32, packet_id: u16, copies: &mut Vec<u8>) -> usize {
-    let Some(at) = item.range.frames.get(index) else { return 0 };
-    let start = copies.len();
-    copies.extend_from_slice(item.range.frames.bytes_of(at));
-    let id_at = (at.frame.packet_id_at - at.frame.start) as usize;
-    let retain = is_retained(&copies[start..]);
-    patch(&mut copies[start..], id_at, packet_id, item.qos, false, retain);
-    at.frame.len as usize
 }

@@ -97,6 +97,7 @@ impl Session {
     /// What saves it: its progress, and its subscriptions if they changed, since both name its lanes.
     pub(crate) fn save_operations(&mut self, stand: Offset, now_secs: u32) -> Vec<Operation> {
         let progress = self.progress(stand);
+        let mut taken = self.take_operations();
         let Some(persistence) = self.persistence.as_deref_mut() else { return Vec::new() };
         let name = persistence.name.clone();
         let changed = std::mem::take(&mut persistence.subscriptions_changed);
@@ -109,6 +110,7 @@ impl Session {
             operations.push(Operation::Subscriptions { name, cursors, subscriptions });
         }
         operations.push(Operation::Progress { name, progress });
+        operations.append(&mut taken);
         operations
     }
 }

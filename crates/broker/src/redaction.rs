@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// While the state does its part, how often is looked whether the bus stops.
 const LOOK: Duration = Duration::from_millis(200);
+/// A shard knows so many of the last ones.
+const LATELY: usize = 64;
 
 impl Bus {
     /// Takes an event back. When this returns the log has a tombstone in its place, durably; the state has nothing of it any
@@ -52,7 +54,15 @@ impl Shard {
     /// Drops what sessions have queued of events that were taken back: they read them, and find tombstones, in the log.
     /// A frame that is half out goes on.
     pub(crate) fn drop_redacted(&mut self) {
-        for offset in std::mem::take(&mut self.redacted) {
+        if self.redacted.is_empty() {
+            return;
+        }
+        let redacted = std::mem::take(&mut self.redacted);
+        self.redact_groups(&redacted);
+        self.redacted_lately.extend(&redacted);
+        let too_many = self.redacted_lately.len().saturating_sub(LATELY);
+        self.redacted_lately.drain(..too_many);
+        for offset in redacted {
             let queues = |it: &crate::session::Session| {
                 it.connection.as_ref().is_some_and(|connection| connection.outbox.queues(offset))
             };

@@ -18,7 +18,24 @@ impl Shard {
         for session in gone {
             self.disconnect(session, Reason::NotAuthorized, "the user is gone");
         }
+        if !self.auth.is_open() {
+            self.end_anonymous_members();
+        }
         self.recheck_subscriptions();
+        self.recheck_groups();
+    }
+
+    /// Nobody anonymous takes messages away from others any more.
+    fn end_anonymous_members(&mut self) {
+        let members =
+            self.sessions.iter().filter(|(_, it)| it.shares.is_some() && it.identity.is_anonymous());
+        for session in members.map(|(session, _)| session as u32).collect::<Vec<_>>() {
+            self.disconnect(
+                session,
+                Reason::NotAuthorized,
+                "the anonymous may not share subscriptions any more",
+            );
+        }
     }
 
     /// The access rules changed: what may no longer be read is checked topic by topic, and so delivers nothing.

@@ -2,6 +2,7 @@
 //! shard stands, and turn live exactly there.
 
 use crate::frames::{Recorded, Shape};
+use crate::groups::GROUP;
 use crate::lane::{Gap, Lane, MAIN, Reading};
 use crate::lane_filters::LaneFilters;
 use crate::message::LaneKey;
@@ -90,7 +91,9 @@ impl Shard {
         while self.may_read_log()
             && let Some(session) = self.starving.pop_front()
         {
-            if let Some(connection) = self.connection(session) {
+            if session & GROUP != 0 {
+                self.feed_group(session & !GROUP);
+            } else if let Some(connection) = self.connection(session) {
                 connection.starving = false;
                 self.pump(session);
             }
@@ -100,7 +103,10 @@ impl Shard {
     /// The log's answer to [`Action::Read`].
     pub fn answer(&mut self, key: LaneKey, chunk: Result<Chunk, ReadError>) {
         self.reads -= 1;
-        self.take_answer(key, chunk);
+        match key.session & GROUP {
+            0 => self.take_answer(key, chunk),
+            _ => self.group_answer(key, chunk),
+        }
         self.feed();
     }
 

@@ -2,19 +2,21 @@
 //! PUBREL for those that it had received; before anything new (MQTT 5.0 section 4.4). The log gives the messages, page by
 //! page, at the pace of the socket and of Receive Maximum.
 
+use crate::ended::Ended;
 use crate::frames::{Recorded, Shape, encode_event};
 use crate::gate::Gate;
+use crate::groups::GROUP;
 use crate::inflight::{Acknowledged, Inflight};
 use crate::lane::Gap;
+use crate::member::is_shared;
 use crate::outbox::{Flushed, Outbox, OwnFrame, Scratch, Wire};
-use crate::session::{Session, Subscription, filter_cost_bytes};
+use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::{StoredInflight, StoredState};
 use firehose_log::{Batch, Offset, ReadError};
 use firehose_mqtt::{AckKind, Property, QoS, Reason, Version, encode_ack, patch};
-use firehose_topic::{TopicFilter, TopicName};
+use firehose_topic::TopicName;
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Messages asked of the log at once.
@@ -37,17 +39,7 @@ pub(crate) struct Resend {
     ready: VecDeque<OwnFrame>,
     ready_bytes: usize,
     /// Subscriptions that ended while messages waited: what was begun for them still names them.
-    ended: Vec<Ended>,
-}
-
-/// A subscription with an identifier that the client has ended.
-#[derive(Debug)]
-struct Ended {
-    filter: TopicFilter,
-    id: u32,
-    no_local: bool,
-    /// The first offset that counted for it, and the first that it did not come to.
-    offsets: Range<Offset>,
+    pub(crate) ended: Vec<Ended>,
 }
 
 impl Resend {
@@ -81,16 +73,6 @@ impl Resend {
             self.waiting.push_front((frame.packet_id, is_dup(&frame.bytes)));
         }
         self.ready_bytes = 0;
-    }
-
-    /// Keeps what is needed to name a subscription that ends, unless all of them together would cost more than
-    /// `bytes_max`. `upto`: the first offset that its lane did not come to.
-    pub(crate) fn keep_ended(&mut self, it: Subscription, upto: Offset, bytes_max: usize) {
-        let kept: usize = self.ended.iter().map(|it| filter_cost_bytes(&it.filter, None)).sum();
-        if it.id != 0 && it.from < upto && kept + filter_cost_bytes(&it.filter, None) <= bytes_max {
-            let Subscription { filter, id, from, options, .. } = it;
-            self.ended.push(Ended { filter, id, no_local: options.no_local, offsets: from..upto });
-        }
     }
 
     fn push(&mut self, frame: OwnFrame) {
@@ -204,18 +186,6 @@ impl Session {
             {
                 lane.told_gap(offset);
             }
-        }
-    }
-
-    /// A subscription of it ended: messages that are begun and not out are completed as they were begun
-    /// [MQTT-3.10.4-3].
-    pub(crate) fn keep_ended(&mut self, subscription: Subscription, stand: Offset, bytes_max: usize) {
-        let Some(lane) = self.lane(subscription.lane) else { return };
-        let upto = lane.next(stand);
-        if let Some(persistence) = self.persistence.as_deref_mut()
-            && (persistence.resend.is_busy() || persistence.hold.has_messages())
-        {
-            persistence.resend.keep_ended(subscription, upto, bytes_max);
         }
     }
 
@@ -359,7 +329,9 @@ impl Shard {
         events: Result<Vec<(Offset, Arc<Batch>)>, ReadError>,
     ) {
         self.reads -= 1;
-        if self.sessions.get(session as usize).is_some_and(|it| it.generation == generation) {
+        if session & GROUP != 0 {
+            self.group_fetched((session, generation), events);
+        } else if self.sessions.get(session as usize).is_some_and(|it| it.generation == generation) {
             match events {
                 Ok(events) => self.take_fetched(session, &events),
                 Err(error) => {
@@ -459,8 +431,13 @@ impl Shard {
         let stand = self.stand;
         let matching = it.subscriptions.iter().flatten().filter(|subscription| {
             // One whose lane has not come so far gets it by that.
-            let is_past = it.lane(subscription.lane).is_some_and(|lane| lane.next(stand) > entry.offset);
-            let counts = entry.retain || (entry.offset >= subscription.from && is_past);
+            let is_past = || it.lane(subscription.lane).is_some_and(|lane| lane.next(stand) > entry.offset);
+            let counts = match is_shared(subscription.lane) {
+                true => subscription.lane == entry.shared,
+                // What a group gave has the identifier of that subscription alone.
+                false if entry.shared != 0 => false,
+                false => entry.retain || (entry.offset >= subscription.from && is_past()),
+            };
             let is_left_out = subscription.options.no_local && is_own;
             subscription.id != 0 && counts && !is_left_out && subscription.filter.matches(topic)
         });
@@ -468,7 +445,7 @@ impl Shard {
         let ended = it.persistence.iter().flat_map(|persistence| &persistence.resend.ended);
         let ended = ended.filter(|ended| {
             let counts = entry.retain || ended.offsets.contains(&entry.offset);
-            counts && !(ended.no_local && is_own) && ended.filter.matches(topic)
+            entry.shared == 0 && counts && !(ended.no_local && is_own) && ended.filter.matches(topic)
         });
         extra.extend(ended.map(|it| Property::SubscriptionId(it.id)));
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));

@@ -9,7 +9,7 @@ use crate::state::{Opened, Resumed, StoredLane, StoredSubscription};
 use firehose_auth::Verdict;
 use firehose_log::Offset;
 use firehose_mqtt::{SubscribeOptions, Version};
-use firehose_topic::TopicFilter;
+use firehose_topic::{TopicFilter, parse_share};
 
 impl Opened {
     /// What the client can go on with. MQTT 3.x has no way to say that events are gone: there a session that was overtaken
@@ -73,7 +73,10 @@ impl Shard {
         let Ok(options) = SubscribeOptions::from_u8(stored.options, Version::V5) else { return };
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let Ok(index) = u16::try_from(it.subscriptions.len()) else { return };
-        it.restore_lane(stored, resumed);
+        let shared = stored.written.as_deref().filter(|written| parse_share(written).is_some());
+        if shared.is_none() {
+            it.restore_lane(stored, resumed);
+        }
         let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &filter);
         let subscription = Subscription {
             filter,
@@ -84,11 +87,16 @@ impl Shard {
             checked: verdict != Verdict::All,
             written: stored.written.as_deref().map(Box::from),
         };
-        self.trie.insert(&subscription.filter, subscription.interest(session, index));
+        if shared.is_none() {
+            self.trie.insert(&subscription.filter, subscription.interest(session, index));
+        }
         it.subscription_bytes += filter_cost_bytes(&subscription.filter, subscription.written.as_deref());
         it.subscriptions.push(Some(subscription));
         it.many = it.many || it.subscriptions.len() > 1;
         self.stats.subscriptions.add(1);
+        if let Some(written) = shared {
+            self.join_again(session, written, stored.lane, stored.from);
+        }
     }
 
     /// The state has a session that the client cannot go on with: it becomes a new one.

@@ -4,6 +4,7 @@ use crate::arrival::Scope;
 use crate::connection::Connection;
 use crate::inflight::Inflight;
 use crate::lane::{Lane, MAIN};
+use crate::member::Shares;
 use crate::persistence::Persistence;
 use crate::scan::Scans;
 use firehose_auth::Identity;
@@ -26,7 +27,7 @@ pub struct Subscription {
     pub from: Offset,
     /// Some topics that the filter matches may not be read: each one is checked.
     pub checked: bool,
-    /// For `$replay`: the filter as the client wrote it.
+    /// For `$replay` and `$share`: the filter as the client wrote it.
     pub written: Option<Box<str>>,
 }
 
@@ -85,6 +86,8 @@ pub struct Session {
     pub more_lanes: Vec<Option<Lane>>,
     /// Retained messages that its subscriptions have still to get.
     pub scans: Option<Box<Scans>>,
+    /// Groups whose member it is.
+    pub shares: Option<Box<Shares>>,
     /// The size of its window.
     pub inflight_max: u16,
     /// QoS 1 and 2 messages on their way to the client.

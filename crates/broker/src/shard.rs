@@ -19,6 +19,7 @@ use crate::arrival::Secret;
 use crate::arrivals::Arrivals;
 use crate::deliver::RunCache;
 use crate::frames::TurnFrames;
+use crate::groups::Groups;
 use crate::inflight::Inflight;
 use crate::limits::Limits;
 use crate::message::Message;
@@ -59,6 +60,10 @@ pub struct Shared {
     pub sys: Arc<LatestSys>,
     /// Which sessions the state has.
     pub stored: Arc<StoredNames>,
+    /// And which groups of shared subscriptions.
+    pub stored_groups: Arc<StoredNames>,
+    /// How many shards there are.
+    pub shards: usize,
     /// Bytes of CONNECTs that wait for the state, of all shards.
     pub connecting_bytes: Arc<AtomicUsize>,
     /// Names the log in cursors.
@@ -71,6 +76,8 @@ pub struct Shared {
 
 /// See the module.
 pub struct Shard {
+    /// Which of the shards it is.
+    pub(crate) number: usize,
     pub(crate) shared: Shared,
     pub(crate) auth: Arc<Auth>,
     pub(crate) auth_generation: u64,
@@ -98,6 +105,10 @@ pub struct Shard {
     pub(crate) held_bytes: usize,
     /// Sessions that wish something to be saved, with their generations.
     pub(crate) to_save: Vec<(u32, u32)>,
+    /// Groups of shared subscriptions whose home it is.
+    pub(crate) groups: Groups,
+    /// Sessions that have something to tell their groups, with their generations.
+    pub(crate) to_settle: Vec<(u32, u32)>,
     /// Clients that wait for the state.
     pub(crate) arrivals: Arrivals,
     /// The mark behind which the sessions are saved anew, since the state lost its file.
@@ -112,6 +123,8 @@ pub struct Shard {
     pub(crate) attributes: firehose_log::AttributesBuf,
     /// Events that were taken back, until the turn's frames are sealed.
     pub(crate) redacted: Vec<Offset>,
+    /// The last ones: another shard may still hand us one.
+    pub(crate) redacted_lately: VecDeque<Offset>,
     pub(crate) swept_secs: u32,
     pub(crate) stopping: bool,
     /// Counters; read by others through [`ShardStats`].
@@ -135,11 +148,12 @@ impl std::hash::Hasher for IdentityHasher {
 }
 
 impl Shard {
-    /// A shard that stands at `head`.
-    pub fn new(shared: Shared, head: Offset, stats: Arc<ShardStats>) -> Shard {
+    /// The shard of that number, which stands at `head`.
+    pub fn new(shared: Shared, number: usize, head: Offset, stats: Arc<ShardStats>) -> Shard {
         let auth = shared.access.current();
         let auth_generation = shared.access.generation();
         Shard {
+            number,
             auth,
             auth_generation,
             shared,
@@ -164,6 +178,8 @@ impl Shard {
             parked_bytes: 0,
             held_bytes: 0,
             to_save: Vec::new(),
+            groups: Groups::default(),
+            to_settle: Vec::new(),
             arrivals: Arrivals::default(),
             rescue_mark: None,
             fresh_bytes: 0,
@@ -172,6 +188,7 @@ impl Shard {
             scratch: Scratch::default(),
             attributes: firehose_log::AttributesBuf::default(),
             redacted: Vec::new(),
+            redacted_lately: VecDeque::new(),
             swept_secs: 0,
             stopping: false,
             stats,
@@ -201,7 +218,9 @@ impl Shard {
 
     /// What is asked of whoever runs the shard, in order.
     pub fn take_actions(&mut self) -> std::vec::Drain<'_, Action> {
+        self.settle_all();
         self.save_all();
+        self.send_assigned();
         self.actions.drain(..)
     }
 
@@ -212,7 +231,10 @@ impl Shard {
 
     /// Whether actions wait to be taken.
     pub fn has_actions(&self) -> bool {
-        !self.actions.is_empty() || !self.to_save.is_empty()
+        !self.actions.is_empty()
+            || !self.to_save.is_empty()
+            || !self.to_settle.is_empty()
+            || self.groups.has_something()
     }
 
     /// The next connection to flush.
@@ -261,7 +283,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let (behind, has_more_lanes) = (it.is_behind(), !it.more_lanes.is_empty());
         let is_stored = it.persistence.is_some();
-        let scans = it.scans.is_some();
+        let (scans, is_member) = (it.scans.is_some(), it.shares.is_some());
         let Some(connection) = it.connection.as_deref_mut() else { return };
         connection.dirty = false;
         self.fresh_bytes -= std::mem::take(&mut connection.fresh_bytes);
@@ -272,9 +294,9 @@ impl Shard {
             return self.park(session);
         }
         if it.inflight.is_none() && connection.outbox.wants_window() {
-            it.inflight = Some(Box::new(match it.persistence {
-                None => Inflight::new(it.inflight_max),
-                Some(_) => Inflight::resumed(it.inflight_max, &[], 1),
+            it.inflight = Some(Box::new(match it.keeps_places() {
+                false => Inflight::new(it.inflight_max),
+                true => Inflight::resumed(it.inflight_max, &[], 1),
             }));
         }
         let flushed = it.write(&mut self.scratch, wire);
@@ -295,6 +317,9 @@ impl Shard {
         }
         if is_stored {
             self.go_on_sending(session);
+        }
+        if is_member {
+            self.settle_soon(session);
         }
         self.park(session);
         if has_more_lanes {
@@ -347,7 +372,10 @@ impl Shard {
             Message::Read { lane, chunk } => self.answer(lane, chunk),
             Message::Resolved { token, start } => self.resolved(token, start),
             Message::Fetched { session, events } => self.fetched(session, events),
+            Message::Group(message) => self.group_message(*message),
             Message::State(Answer::Saved { token }) => self.saved(token),
+            Message::State(Answer::Orphaned { hash, offsets }) => self.orphaned(hash, &offsets),
+            Message::State(Answer::Group { token, stored }) => self.group_opened(token, stored),
             Message::StateLost => self.state_lost(),
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
             Message::Retained { scan, page } => self.retained(scan, page),
@@ -374,6 +402,7 @@ impl Shard {
             }
             self.pump(session);
         }
+        self.groups_missed(first);
     }
 
     /// Disconnects who was not heard for too long. What time this shard did not run, because its thread was kept by a
@@ -406,6 +435,7 @@ impl Shard {
         }
         self.resume_paused();
         self.sweep_persistent();
+        self.sweep_groups();
         self.sweep_arrivals();
         self.sweep_expiring();
     }

@@ -4,35 +4,18 @@
 use crate::connection::Pause;
 use crate::inbound::Flow;
 use crate::lane::{Gap, Lane, MAIN};
+use crate::member::is_shared;
+use crate::plan::{Plan, is_malformed};
 use crate::retained::brings_retained;
 use crate::scan::RETAINED;
 use crate::session::{Subscription, filter_cost_bytes};
 use crate::shard::{Action, Shard};
-use firehose_auth::Verdict;
 use firehose_log::{Offset, Since, SinceError, Start};
-use firehose_mqtt::{
-    PacketId, QoS, Reason, ReasonsBuf, Subscribe, SubscribeItem, SubscribeOptions, Unsubscribe, Version,
-};
-use firehose_topic::{TopicError, TopicFilter, parse_share};
+use firehose_mqtt::{PacketId, QoS, Reason, ReasonsBuf, Subscribe, SubscribeItem, Unsubscribe, Version};
+use firehose_topic::parse_share;
 
-/// Begins a filter that replays: `$replay/<from>/<filter>`.
-const REPLAY: &str = "$replay/";
 /// As many subscriptions as a session can number, whatever the configuration says.
 const SUBSCRIPTIONS_MAX: usize = RETAINED as usize;
-
-/// What one filter of a SUBSCRIBE asks for, if it may.
-struct Plan {
-    filter: TopicFilter,
-    options: SubscribeOptions,
-    checked: bool,
-    /// Where it begins; none: at the head.
-    since: Option<Since>,
-    start: Option<Start>,
-    /// `$replay`: as the client wrote it.
-    written: Option<Box<str>>,
-    /// 3.1 cannot be told that a filter is denied: it is granted, and nothing comes.
-    mute: bool,
-}
 
 /// A SUBSCRIBE or UNSUBSCRIBE on its way to its place in the order.
 pub struct PendingSubscribe {
@@ -63,6 +46,11 @@ impl Shard {
         let Some(version) = it.connection.as_deref().map(|connection| connection.version) else {
             return Flow::Stop;
         };
+        let no_local = |item: SubscribeItem<'_>| item.options.no_local && parse_share(item.filter).is_some();
+        if packet.filters.into_iter().any(no_local) {
+            let why = "no-local with a shared subscription [MQTT-3.8.3-4]";
+            return self.violate(session, Reason::ProtocolError, why);
+        }
         let generation = it.generation;
         let user = |wanted: &str| packet.properties.user_properties().find(|(name, _)| *name == wanted);
         let since = match user("since").map(|(_, from)| Since::parse(from)) {
@@ -82,7 +70,7 @@ impl Shard {
         let id = packet.properties.subscription_id().unwrap_or(0);
         let cursors = user("firehose-cursor").is_some_and(|(_, value)| value == "on");
         let token = self.next_token();
-        let resolving = self.ask_where(token, &mut plans);
+        let resolving = self.ask_where(token, &mut plans) + self.ask_groups(session, token, &mut plans);
         let what = What::Subscribe { plans, id, cursors, resolving };
         let pending = PendingSubscribe { session, generation, packet_id: packet.packet_id, what };
         if resolving == 0 {
@@ -121,7 +109,7 @@ impl Shard {
         // Answers may overtake each other: each question says which filter it is about.
         let Some((token, index)) = self.questions.remove(&question) else { return };
         let Some(mut pending) = self.pending.remove(&token) else { return };
-        let What::Subscribe { plans, resolving, .. } = &mut pending.what else { return };
+        let What::Subscribe { plans, .. } = &mut pending.what else { return };
         let start = start.map_err(|error| {
             tracing::debug!(%error, "replay refused");
             match error {
@@ -137,6 +125,23 @@ impl Shard {
                 _ => {}
             }
         }
+        self.resolved_one(token, pending);
+    }
+
+    /// A group has let a session in that subscribes to it.
+    pub(crate) fn group_joined(&mut self, question: u64, from: Offset) {
+        let Some((token, index)) = self.questions.remove(&question) else { return };
+        let Some(mut pending) = self.pending.remove(&token) else { return };
+        let What::Subscribe { plans, .. } = &mut pending.what else { return };
+        if let Some(Ok(plan)) = plans.get_mut(index) {
+            plan.shared_from = Some(from);
+        }
+        self.resolved_one(token, pending);
+    }
+
+    /// One of the answers has come that a SUBSCRIBE waits for; with the last one it gets its place in the order.
+    fn resolved_one(&mut self, token: u64, mut pending: PendingSubscribe) {
+        let What::Subscribe { resolving, .. } = &mut pending.what else { return };
         *resolving -= 1;
         if *resolving > 0 {
             self.pending.insert(token, pending);
@@ -155,7 +160,7 @@ impl Shard {
 
     /// The mark has its place in the order: everything up to `head` came before.
     pub(crate) fn sequenced(&mut self, token: u64, head: Offset) {
-        if self.ask_state(token) || self.rescue(token, head) {
+        if self.ask_state(token) || self.rescue(token, head) || self.group_marked(token, head) {
             return;
         }
         let Some(pending) = self.pending.remove(&token) else { return };
@@ -171,9 +176,7 @@ impl Shard {
             What::Resume => self.begin_lanes(session),
         }
         self.pump(session);
-        if self.trie.is_empty() && self.pending.is_empty() {
-            self.outgoing.interest(false);
-        }
+        self.lose_interest();
     }
 
     /// A session goes on: its lanes read once the shard's place in the log is known.
@@ -182,73 +185,6 @@ impl Shard {
         let token = self.next_token();
         let packet_id = PacketId::MIN;
         self.sequence(token, PendingSubscribe { session, generation, packet_id, what: What::Resume });
-    }
-
-    fn plan(
-        &self,
-        session: u32,
-        version: Version,
-        written: &str,
-        options: SubscribeOptions,
-        since: &Option<Result<Since, Reason>>,
-    ) -> Result<Plan, Reason> {
-        if parse_share(written).is_some() {
-            return Err(Reason::SharedSubscriptionsNotSupported);
-        }
-        let (filter, mut from) = match written.strip_prefix(REPLAY) {
-            Some(rest) => {
-                let (from, filter) = rest.split_once('/').ok_or(Reason::TopicFilterInvalid)?;
-                (filter, Some(Since::parse(from).map_err(|_| Reason::TopicFilterInvalid)?))
-            }
-            None => (written, None),
-        };
-        let replayed = from.is_some();
-        if replayed && parse_share(filter).is_some() {
-            return Err(Reason::SharedSubscriptionsNotSupported);
-        }
-        if from.is_none() {
-            from = since.transpose()?;
-        }
-        // "Topic Filter invalid" is for those that are well formed (MQTT 5.0, 3.9.3).
-        let filter = TopicFilter::new(filter).map_err(|_| match is_malformed(written) {
-            true => Reason::MalformedPacket,
-            false => Reason::TopicFilterInvalid,
-        })?;
-        let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
-        let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &filter);
-        if verdict == Verdict::Denied && version != Version::V31 {
-            return Err(Reason::NotAuthorized);
-        }
-        Ok(Plan {
-            filter,
-            options,
-            checked: verdict == Verdict::PerTopic,
-            since: from,
-            start: None,
-            written: replayed.then(|| written.into()),
-            mute: verdict == Verdict::Denied,
-        })
-    }
-
-    /// Asks the log where the filters begin, once for all that begin at the same place, and for no more places than
-    /// replays may run; gives how many answers there will be.
-    fn ask_where(&mut self, token: u64, plans: &mut [Result<Plan, Reason>]) -> usize {
-        let mut asked: Vec<Since> = Vec::new();
-        for (index, plan) in plans.iter_mut().enumerate() {
-            let Some(since) = plan.as_ref().ok().and_then(|plan| plan.since) else { continue };
-            if asked.contains(&since) {
-                continue;
-            }
-            if asked.len() >= self.shared.limits.replays_max {
-                *plan = Err(Reason::QuotaExceeded);
-                continue;
-            }
-            asked.push(since);
-            let question = self.next_token();
-            self.questions.insert(question, (token, index));
-            self.actions.push(Action::Resolve { token: question, since });
-        }
-        asked.len()
     }
 
     fn sequence(&mut self, token: u64, pending: PendingSubscribe) {
@@ -297,6 +233,9 @@ impl Shard {
         if plan.mute {
             return Ok(granted);
         }
+        if plan.share.is_some() {
+            return self.grant_shared(session, plan, id, head).map(|()| granted);
+        }
         // A replay brings what is retained as the events that they are.
         let retained = |is_new| plan.since.is_none() && brings_retained(plan.options.retain_handling, is_new);
         let (again, anew) = (retained(false), retained(true));
@@ -306,17 +245,10 @@ impl Shard {
             }
             return Ok(granted);
         }
-        let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
-        let count_max = self.shared.limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX);
-        let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
-        if it.subscription_count() >= count_max
-            || it.subscription_bytes + cost_bytes > self.shared.limits.subscription_bytes_per_client_max
-        {
-            return Err(Reason::QuotaExceeded);
-        }
+        self.has_room_for(session, &plan)?;
         let (lane, from) = match plan.start {
             // 3.x has no way to hear of a gap.
-            Some(Start { gap: Some(_), .. }) if !v5 && is_cursor(&plan) => {
+            Some(Start { gap: Some(_), .. }) if !v5 && plan.is_cursor() => {
                 return Err(Reason::UnspecifiedError);
             }
             Some(start) if start.next <= head => {
@@ -327,8 +259,45 @@ impl Shard {
                 (MAIN, head + 1)
             }
         };
-        let Some(it) = self.sessions.get_mut(session as usize) else { return Err(Reason::UnspecifiedError) };
+        let Some(free) = self.subscribe_one(session, plan, id, lane, from) else {
+            return Err(Reason::UnspecifiedError);
+        };
+        if anew {
+            self.begin_scan(session, free, head);
+        }
+        Ok(granted)
+    }
+
+    /// Enters a subscription that a group fills.
+    fn grant_shared(&mut self, session: u32, plan: Plan, id: u32, head: Offset) -> Result<(), Reason> {
+        let Some(key) = plan.share.clone() else { return Err(Reason::UnspecifiedError) };
+        if self.replace(session, &plan, id).is_some() {
+            return Ok(());
+        }
+        if let Err(reason) = self.has_room_for(session, &plan) {
+            self.give_share_up(session, &key);
+            return Err(reason);
+        }
+        let lane = self.enter_share(session, &key).ok_or(Reason::QuotaExceeded)?;
+        let from = plan.shared_from.unwrap_or(head + 1);
+        self.subscribe_one(session, plan, id, lane, from).map(drop).ok_or(Reason::UnspecifiedError)
+    }
+
+    /// Whether the session may have one more subscription.
+    fn has_room_for(&self, session: u32, plan: &Plan) -> Result<(), Reason> {
+        let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
+        let limits = &self.shared.limits;
+        let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
+        let is_full = it.subscription_count() >= limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX)
+            || it.subscription_bytes + cost_bytes > limits.subscription_bytes_per_client_max;
+        if is_full { Err(Reason::QuotaExceeded) } else { Ok(()) }
+    }
+
+    /// Enters a new subscription; gives its place in the session.
+    fn subscribe_one(&mut self, session: u32, plan: Plan, id: u32, lane: u16, from: Offset) -> Option<usize> {
+        let it = self.sessions.get_mut(session as usize)?;
         let free = it.subscriptions.iter().position(Option::is_none).unwrap_or(it.subscriptions.len());
+        let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
         let subscription = Subscription {
             filter: plan.filter,
             options: plan.options,
@@ -338,7 +307,10 @@ impl Shard {
             checked: plan.checked,
             written: plan.written,
         };
-        self.trie.insert(&subscription.filter, subscription.interest(session, free as u16));
+        // One that a group fills stands in the trie of the group's home.
+        if !is_shared(lane) {
+            self.trie.insert(&subscription.filter, subscription.interest(session, free as u16));
+        }
         if free == it.subscriptions.len() {
             if free == 0 {
                 it.subscriptions.reserve_exact(1);
@@ -349,10 +321,7 @@ impl Shard {
         it.subscription_bytes += cost_bytes;
         it.many = it.many || it.subscriptions.len() > 1;
         self.stats.subscriptions.add(1);
-        if anew {
-            self.begin_scan(session, free, head);
-        }
-        Ok(granted)
+        Some(free)
     }
 
     /// The same filter again: its options change, and it goes on where it is [MQTT-3.8.4-3]. Gives its place.
@@ -409,7 +378,7 @@ impl Shard {
 
     /// What a cursor stood for and is gone is declared with the lane's next message.
     fn declare(&mut self, session: u32, lane: u16, plan: &Plan, start: Option<Start>) {
-        let Some(start) = start.filter(|_| is_cursor(plan)) else { return };
+        let Some(start) = start.filter(|_| plan.is_cursor()) else { return };
         let Some((from, to)) = start.gap else { return };
         let why = if start.foreign { "the cursor is of another log" } else { "older than the retention" };
         self.stats.gaps_declared.add(1);
@@ -454,7 +423,9 @@ impl Shard {
         }
         let lane = subscription.lane;
         it.keep_ended(subscription, self.stand, self.shared.limits.subscription_bytes_per_client_max);
-        if lane != MAIN && it.of_lane(lane).next().is_none() {
+        if is_shared(lane) {
+            self.leave_group(session, lane);
+        } else if lane != MAIN && it.of_lane(lane).next().is_none() {
             self.replay_ended(session, lane);
             if let Some(it) = self.sessions.get_mut(session as usize) {
                 it.more_lanes[usize::from(lane) - 1] = None;
@@ -466,13 +437,4 @@ impl Shard {
         self.next_token += 1;
         self.next_token
     }
-}
-
-/// Whether the standard forbids such a filter, so that its packet is malformed.
-fn is_malformed(filter: &str) -> bool {
-    TopicFilter::new(filter).is_err_and(TopicError::is_malformed)
-}
-
-fn is_cursor(plan: &Plan) -> bool {
-    matches!(plan.since, Some(Since::After(_)))
 }

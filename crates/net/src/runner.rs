@@ -5,6 +5,7 @@ use crate::readers::{Question, Readers};
 use crate::socket::Socket;
 use firehose_broker::Bus;
 use firehose_broker::bus::wall_us;
+use firehose_broker::handoff::Reader;
 use firehose_broker::message::Message;
 use firehose_broker::sequencer::Sleepers;
 use firehose_broker::shard::{Action, Appetite, Now, Shard};
@@ -278,6 +279,11 @@ impl Runner {
             Action::Retained { as_of, .. } => self.ask_retained(as_of, Question::Retained(action)),
             Action::Fetch { session, offsets } => {
                 self.readers.ask(self.number, Question::Fetch { session, offsets });
+            }
+            Action::ToShard { shard, message } => {
+                if self.bus.sequencer().send(shard, message) == Reader::Asleep {
+                    self.sleepers.insert(shard);
+                }
             }
             Action::State(request) => {
                 self.bus.state().submit(self.number, request, self.bus.sequencer().head());

@@ -1,7 +1,7 @@
 //! What the next transaction writes. Changes are folded into each other while they wait, so that what waits is bounded
 //! by the sessions and topics there are, however long the disk is full.
 
-use crate::state::record::{Life, SessionRecord, SubscriptionsRecord, WillRecord};
+use crate::state::record::{GroupRecord, Life, SessionRecord, SubscriptionsRecord, WillRecord};
 use crate::state::stored::Progress;
 use firehose_log::Offset;
 use std::collections::BTreeMap;
@@ -28,6 +28,8 @@ pub(crate) struct Pending {
     pub sessions: BTreeMap<u64, SessionChange>,
     /// Wills that come or go.
     pub wills: BTreeMap<WillKey, Option<WillRecord>>,
+    /// Groups of shared subscriptions that went on, or ended.
+    pub groups: BTreeMap<u64, Option<GroupRecord>>,
     /// About the bytes of what the log brought.
     pub view_bytes: usize,
 }
@@ -61,7 +63,10 @@ pub(crate) enum Received {
 impl Pending {
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.retained.is_empty() && self.sessions.is_empty() && self.wills.is_empty()
+        self.retained.is_empty()
+            && self.sessions.is_empty()
+            && self.wills.is_empty()
+            && self.groups.is_empty()
     }
 
     /// Whether there is no new session and no new will in it.
@@ -85,7 +90,9 @@ impl Pending {
         });
         let wills =
             self.wills.values().map(|will| 64 + will.as_ref().map_or(0, |will| will.will.payload.len()));
-        self.view_bytes + sessions.sum::<usize>() + wills.sum::<usize>()
+        let offsets = |record: &GroupRecord| record.group.pending.len() + record.taken.len();
+        let groups = self.groups.values().map(|record| 256 + record.as_ref().map_or(0, offsets) * 8);
+        self.view_bytes + sessions.sum::<usize>() + wills.sum::<usize>() + groups.sum::<usize>()
     }
 
     /// The event of this offset was taken back.

@@ -7,6 +7,7 @@ use crate::limits::Limits;
 use crate::message::Message;
 use crate::state::change::{Pending, WillKey};
 use crate::state::file::StateFile;
+use crate::state::groups::KnownGroups;
 use crate::state::known::KnownSessions;
 use crate::state::names::StoredNames;
 use crate::state::queue::{Asked, Job, Queue, Redacted};
@@ -44,6 +45,7 @@ pub struct State {
     pub(super) pending: Pending,
     pub(super) known: KnownSessions,
     pub(super) wills: Wills,
+    pub(super) groups: KnownGroups,
     pub(super) rescued: Rescued,
     /// Everything up to here is in the file or in `pending`.
     pub(super) view_at: Offset,
@@ -137,6 +139,7 @@ impl State {
             pending: Pending::default(),
             known: KnownSessions::default(),
             wills: Wills::default(),
+            groups: KnownGroups::default(),
             rescued: Rescued::default(),
             view_at: 0,
             stored_applied: 0,
@@ -263,7 +266,9 @@ impl State {
                 turn.answers.push((asked.shard, answer));
                 continue;
             }
-            if blocked & bit != 0 || asked.head > self.view_at || follows {
+            // What a group does not call its own any more may stand in a member's progress, of another shard.
+            let is_group = matches!(asked.request.operations[..], [Operation::SaveGroup { .. }]);
+            if blocked & bit != 0 || (is_group && blocked != 0) || asked.head > self.view_at || follows {
                 blocked |= bit;
                 turn.again |= follows;
                 self.waiting.push(asked);

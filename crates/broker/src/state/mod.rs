@@ -9,6 +9,7 @@ mod checked;
 mod core;
 mod file;
 mod fire;
+mod groups;
 mod known;
 mod names;
 mod open;
@@ -37,7 +38,7 @@ pub use reader::{RetainedEntries, StateKeep, StateReader};
 pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Rescue, Resumed, WillFate};
 pub use stats::StateStats;
 pub use stored::{
-    Progress, SessionName, StoredInflight, StoredLane, StoredScan, StoredState, StoredSubscription,
-    StoredWill,
+    Progress, SessionName, StoredGroup, StoredInflight, StoredLane, StoredScan, StoredState,
+    StoredSubscription, StoredWill,
 };
 pub use wills::{DueWill, WillOutcome};

@@ -165,8 +165,9 @@ impl State {
             }
             return self.make();
         };
-        self.index(&store, now)?;
+        // Groups are found by their keyed hashes.
         self.secret = meta.secret;
+        self.index(&store, now)?;
         self.stored_applied = meta.applied;
         self.view_at = meta.applied;
         self.shelf.set_applied(meta.applied);
@@ -185,8 +186,10 @@ impl State {
     /// Gathers what is known of all sessions and wills. Nobody is connected any more.
     fn index(&mut self, store: &Store, now: Now) -> Result<(), StoreError> {
         let mut unreadable = Vec::new();
+        let mut users = Vec::new();
         store.sessions(|hash, found| {
             let Some((record, life)) = found else { return unreadable.push(hash) };
+            users.push((hash, record.user.clone()));
             let known = Known { anonymous: record.user.is_none(), address: record.address, life };
             self.known.insert(hash, known);
         })?;
@@ -202,6 +205,7 @@ impl State {
             }
         }
         unreadable.into_iter().for_each(|hash| self.pending.wipe(hash));
+        self.index_groups(store, &users)?;
         let mut unreadable = Vec::new();
         store.wills(|key: WillKey, found| match found {
             Some(record) => {

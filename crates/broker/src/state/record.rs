@@ -1,7 +1,8 @@
 //! The records of the state file: postcard behind a version byte.
 
 use crate::limits::AddressKey;
-use crate::state::stored::{SessionName, StoredSubscription, StoredWill};
+use crate::state::stored::{SessionName, StoredGroup, StoredSubscription, StoredWill};
+use firehose_log::Offset;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,19 @@ pub(crate) struct SubscriptionsRecord {
     pub subscriptions: Vec<StoredSubscription>,
 }
 
+/// A group of a shared subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupRecord {
+    /// Whose it is; none: of the anonymous.
+    pub user: Option<Box<str>>,
+    /// `$share/<name>/<filter>`.
+    pub written: Box<str>,
+    /// How far it is, as it says itself.
+    pub group: StoredGroup,
+    /// What stands in the progress of members, as far as the group has not heard of it, ascending.
+    pub taken: Vec<Offset>,
+}
+
 /// A will and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WillRecord {
@@ -128,6 +142,7 @@ mod tests {
             decode::<SessionRecord>(&bytes);
             decode::<SubscriptionsRecord>(&bytes);
             decode::<WillRecord>(&bytes);
+            decode::<GroupRecord>(&bytes);
             decode::<crate::state::Progress>(&bytes);
         }
     }

@@ -1,6 +1,7 @@
 //! What a shard asks of the state, and what it is answered.
 
-use crate::state::stored::{Progress, SessionName, StoredSubscription, StoredWill};
+use crate::group::GroupKey;
+use crate::state::stored::{Progress, SessionName, StoredGroup, StoredSubscription, StoredWill};
 use firehose_log::Offset;
 use std::sync::Arc;
 
@@ -58,10 +59,36 @@ pub enum Operation {
         /// What becomes of its will.
         will: WillFate,
     },
+    /// A group of a shared subscription comes to life. It stands alone in its request, and is answered with
+    /// [`Answer::Group`].
+    OpenGroup {
+        /// [`GroupKey::hash_with`].
+        hash: u64,
+    },
+    /// How far a group is. It is kept as long as a stored session subscribes to it.
+    SaveGroup {
+        /// Which.
+        key: Arc<GroupKey>,
+        /// [`GroupKey::hash_with`].
+        hash: u64,
+        /// How far.
+        group: StoredGroup,
+        /// Stored sessions that are about to subscribe. If neither these nor others do, nothing is kept.
+        joining: Vec<u64>,
+        /// Those that do already: they tell so themselves, but for a state that had to begin anew.
+        members: Vec<u64>,
+    },
+    /// What stands, with the same request, in the progress of a session that is a member of the group: nobody else gets it.
+    Taken {
+        /// The group.
+        hash: u64,
+        /// The offsets.
+        offsets: Vec<Offset>,
+    },
 }
 
 impl Operation {
-    /// The hash of the session that it is about.
+    /// The hash of the session, or of the group, that it is about.
     pub fn hash(&self) -> u64 {
         match self {
             Operation::Open(open) => open.name.hash,
@@ -71,6 +98,9 @@ impl Operation {
             | Operation::Forget { name, .. }
             | Operation::Entered { name }
             | Operation::Gone { name, .. } => name.hash,
+            Operation::OpenGroup { hash }
+            | Operation::SaveGroup { hash, .. }
+            | Operation::Taken { hash, .. } => *hash,
         }
     }
 }
@@ -138,13 +168,28 @@ pub enum Answer {
         /// The session, or why there is none.
         outcome: Result<Opened, OpenRefusal>,
     },
+    /// The answer to [`Operation::OpenGroup`].
+    Group {
+        /// Which request.
+        token: u64,
+        /// How far it was; none: there is no such group.
+        stored: Option<StoredGroup>,
+    },
+    /// Sessions ended while their clients were away: these messages of a group stood with them at QoS 1.
+    Orphaned {
+        /// The group.
+        hash: u64,
+        /// The messages.
+        offsets: Vec<Offset>,
+    },
 }
 
 impl Answer {
-    /// Which request it answers.
+    /// Which request it answers; 0: none.
     pub fn token(&self) -> u64 {
         match self {
-            Answer::Saved { token } | Answer::Opened { token, .. } => *token,
+            Answer::Orphaned { .. } => 0,
+            Answer::Saved { token } | Answer::Opened { token, .. } | Answer::Group { token, .. } => *token,
         }
     }
 }

@@ -51,6 +51,7 @@ impl State {
         for hash in self.known.hashes().chain(self.wills.sessions()) {
             self.names.remove(hash);
         }
+        self.forget_groups();
         self.known = Default::default();
         self.wills = Default::default();
         self.pending = Default::default();

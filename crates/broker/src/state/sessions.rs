@@ -38,6 +38,7 @@ impl State {
             Operation::Rescue(rescue) => self.rescue(*rescue),
             Operation::Subscriptions { name, cursors, subscriptions } => {
                 if self.known.contains(name.hash) {
+                    self.session_subscribes(name.hash, name.scope.user.as_deref(), &subscriptions);
                     self.pending.session(name.hash).subscriptions =
                         Some(SubscriptionsRecord { cursors, subscriptions });
                 }
@@ -55,6 +56,19 @@ impl State {
             }
             Operation::Entered { name } => self.entered(name.hash),
             Operation::Gone { name, expiry_secs, will } => self.left(name.hash, expiry_secs, will, now),
+            Operation::OpenGroup { hash } => {
+                turn.answers.push((shard, Answer::Group { token, stored: self.groups.open(hash) }));
+                return true;
+            }
+            Operation::SaveGroup { key, hash, group, joining, members } => {
+                let sessions = if self.groups.knows(hash) { joining } else { [joining, members].concat() };
+                self.save_group(&key, hash, group, &sessions);
+                let offsets = self.groups.orphans_to_tell(hash);
+                if !offsets.is_empty() {
+                    turn.answers.push((shard, Answer::Orphaned { hash, offsets }));
+                }
+            }
+            Operation::Taken { hash, offsets } => self.take_for_member(hash, &offsets),
         }
         false
     }
@@ -229,9 +243,14 @@ impl State {
     }
 
     fn forget(&mut self, hash: u64) {
-        if self.known.contains(hash) {
+        if let Some(known) = self.known.get(hash) {
+            // Else its shard tells the groups what stood with it.
+            if known.life.left_us.is_some() {
+                self.give_back(hash);
+            }
             self.known.remove(hash);
             self.pending.wipe(hash);
+            self.session_subscribes(hash, None, &[]);
         }
     }
 

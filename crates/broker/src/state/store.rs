@@ -4,7 +4,9 @@ use crate::arrival::Secret;
 use crate::state::backend::{Backend, Doubt};
 use crate::state::change::{Pending, Received, SessionChange, WillKey, without_offset};
 use crate::state::overlay::Overlay;
-use crate::state::record::{Life, SessionRecord, SubscriptionsRecord, WillRecord, decode, encode};
+use crate::state::record::{
+    GroupRecord, Life, SessionRecord, SubscriptionsRecord, WillRecord, decode, encode,
+};
 use crate::state::request::Resumed;
 use crate::state::stored::Progress;
 use firehose_log::{File, Offset};
@@ -27,6 +29,8 @@ const SUBSCRIPTIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sub
 pub(crate) const PROGRESS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("progress");
 const RECEIVED: TableDefinition<'_, (u64, u16), u64> = TableDefinition::new("received");
 pub(crate) const WILLS: TableDefinition<'_, (u64, u16), &[u8]> = TableDefinition::new("wills");
+
+const GROUPS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("groups");
 
 /// What went wrong with the state file.
 #[derive(Clone, Debug)]
@@ -110,6 +114,7 @@ impl Store {
         txn.open_table(PROGRESS)?;
         txn.open_table(RECEIVED)?;
         txn.open_table(WILLS)?;
+        txn.open_table(GROUPS)?;
         Ok(txn.commit()?)
     }
 
@@ -126,7 +131,7 @@ impl Store {
         if format > FORMAT {
             return Err(damaged(format!("its format {format} is newer than this version's ({FORMAT})")));
         }
-        for table in [SUBSCRIPTIONS, PROGRESS, SESSIONS] {
+        for table in [SUBSCRIPTIONS, PROGRESS, SESSIONS, GROUPS] {
             txn.open_table(table)?;
         }
         txn.open_table(LIFE)?;
@@ -157,6 +162,10 @@ impl Store {
             for (key, will) in &pending.wills {
                 put(&mut table, (key.session, key.serial), will.as_ref())?;
             }
+            let mut table = txn.open_table(GROUPS)?;
+            for (&hash, group) in &pending.groups {
+                put(&mut table, hash, group.as_ref())?;
+            }
             txn.open_table(META)?.insert("applied", &applied.to_le_bytes()[..])?;
         }
         Ok(txn.commit()?)
@@ -186,6 +195,21 @@ impl Store {
             each(WillKey { session, serial }, decode(bytes.value()));
         }
         Ok(())
+    }
+
+    /// All groups of shared subscriptions; none instead of what cannot be read.
+    pub(crate) fn groups(&self, mut each: impl FnMut(u64, Option<GroupRecord>)) -> Result<(), StoreError> {
+        let table = self.database.begin_read()?.open_table(GROUPS)?;
+        for entry in table.iter()? {
+            let (hash, bytes) = entry?;
+            each(hash.value(), decode(bytes.value()));
+        }
+        Ok(())
+    }
+
+    /// The subscriptions of a session, as they stand in the file.
+    pub(crate) fn subscriptions(&self, hash: u64) -> Result<Option<SubscriptionsRecord>, StoreError> {
+        Ok(read(&self.database.begin_read()?, SUBSCRIPTIONS, hash)?.flatten())
     }
 
     /// A will.
@@ -232,6 +256,7 @@ impl Store {
         copy(&from, &to, META, |_, value| Some(value.to_vec()))?;
         copy(&from, &to, SESSIONS, |_, value| Some(value.to_vec()))?;
         copy(&from, &to, SUBSCRIPTIONS, |_, value| Some(value.to_vec()))?;
+        copy(&from, &to, GROUPS, |_, value| Some(value.to_vec()))?;
         copy(&from, &to, WILLS, |_, value| Some(value.to_vec()))?;
         copy(&from, &to, PROGRESS, |_, value| redacted(value, without))?;
         {

@@ -22,7 +22,7 @@ pub struct SessionName {
 pub struct StoredSubscription {
     /// The filter as the trie has it (without `$replay/<from>/`).
     pub filter: String,
-    /// For `$replay`: the filter as the client wrote it.
+    /// For `$replay` and `$share`: the filter as the client wrote it.
     pub written: Option<String>,
     /// Its options, as the byte of a SUBSCRIBE: QoS, no-local, retain-as-published, retain handling.
     pub options: u8,
@@ -69,6 +69,8 @@ pub struct StoredInflight {
     pub offset: Offset,
     /// It was sent as a retained message.
     pub retain: bool,
+    /// The lane of the shared subscription that brought it; 0: none did.
+    pub shared: u16,
 }
 
 /// How far the exchange of a message got.
@@ -80,6 +82,17 @@ pub enum StoredState {
     Sent2,
     /// PUBREL: waits for PUBCOMP.
     Released,
+}
+
+/// How far a group of a shared subscription is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredGroup {
+    /// The first offset that it has not looked at.
+    pub next: Offset,
+    /// Earlier ones that are to be given to somebody, as far as is known, ascending.
+    pub pending: Vec<Offset>,
+    /// Those from `next` on that some member's session has already.
+    pub skipped: Vec<Offset>,
 }
 
 /// Retained messages that a subscription has still to get.

@@ -12,9 +12,9 @@ const V3: [Version; 2] = [Version::V31, Version::V311];
 #[test]
 fn filters_are_refused_with_the_reason_of_the_version() {
     let cases = [
-        ("$share/group/t", Reason::SharedSubscriptionsNotSupported),
-        ("$share/", Reason::SharedSubscriptionsNotSupported),
-        ("$replay/earliest/$share/g/t", Reason::SharedSubscriptionsNotSupported),
+        ("$share/group/t", Reason::Success),
+        ("$share/", Reason::TopicFilterInvalid),
+        ("$replay/earliest/$share/g/t", Reason::TopicFilterInvalid),
         ("$replay", Reason::Success),
         ("$replay/", Reason::TopicFilterInvalid),
         ("$replay/earliest", Reason::TopicFilterInvalid),
@@ -34,7 +34,7 @@ fn filters_are_refused_with_the_reason_of_the_version() {
 
 #[test]
 fn a_malformed_filter_is_a_malformed_packet() {
-    for filter in ["", "a/#/b", "a#", "a+", "ab/+c", "$replay/earliest/a+"] {
+    for filter in ["", "a/#/b", "a#", "a+", "ab/+c", "$replay/earliest/a+", "$share/a+/t", "$share/g/a#"] {
         for version in [Version::V31, Version::V311, Version::V5] {
             let filters = [("fine", options(0)), (filter, options(0))];
             let packets = [

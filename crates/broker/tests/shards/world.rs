@@ -92,15 +92,17 @@ impl World {
             secret: state.state.secret().clone(),
             sys: Arc::default(),
             stored: state.state.names().clone(),
+            stored_groups: state.state.group_names().clone(),
+            shards: setup.shards,
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
             acks_wait_for_sync: setup.durability == Durability::Sync,
         };
-        let host = |_| {
+        let host = |number| {
             let stats = Arc::<ShardStats>::default();
             Host {
-                shard: Shard::new(shared.clone(), sequencer.head(), stats.clone()),
+                shard: Shard::new(shared.clone(), number, sequencer.head(), stats.clone()),
                 stats,
                 clients: HashMap::new(),
             }
@@ -238,11 +240,16 @@ impl World {
     }
 
     pub fn hang_up(&mut self, client: usize) {
+        self.cut(client);
+        self.settle();
+    }
+
+    /// The same, without a turn of any shard.
+    pub fn cut(&mut self, client: usize) {
         let Client { host, session, .. } = self.clients[client];
         if let Some(session) = session {
             self.hosts[host].shard.hang_up(session, "the test closed the wire");
         }
-        self.settle();
     }
 
     /// Lets the wire take so many bytes more.
@@ -415,6 +422,7 @@ impl World {
                 self.questions.push_back((host, question));
                 self.answer(self.questions.len() - 1);
             }
+            Action::ToShard { shard, message } => drop(self.sequencer.send(shard, message)),
             Action::State(request) => {
                 self.state.state.queue().submit(host, request, self.sequencer.head());
             }

@@ -90,6 +90,8 @@ impl Bus {
             secret: state.state.secret().clone(),
             sys: Arc::default(),
             stored: state.state.names().clone(),
+            stored_groups: state.state.group_names().clone(),
+            shards: plan.shards,
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
@@ -107,9 +109,9 @@ impl Bus {
             wall_us,
         );
         sequencer.set_state(state.state.queue().clone());
-        let host = |_| {
+        let host = |number| {
             let stats = Arc::<ShardStats>::default();
-            Host { shard: Shard::new(shared.clone(), head, stats), connections: BTreeMap::new() }
+            Host { shard: Shard::new(shared.clone(), number, head, stats), connections: BTreeMap::new() }
         };
         Ok(Bus {
             sequencer,
@@ -296,6 +298,7 @@ impl Bus {
                     net[*number].paused = appetite == Appetite::Paused;
                 }
             }
+            Action::ToShard { shard, message } => drop(self.sequencer.send(shard, message)),
             Action::State(request) => {
                 self.state.state.queue().submit(host, request, self.sequencer.head());
             }

@@ -244,7 +244,7 @@ pub fn progress(next: Offset) -> Progress {
 
 /// The same with a message in flight.
 pub fn progress_with(next: Offset, offset: Offset) -> Progress {
-    let sent = StoredInflight { packet_id: 1, state: StoredState::Sent2, offset, retain: false };
+    let sent = StoredInflight { packet_id: 1, state: StoredState::Sent2, offset, retain: false, shared: 0 };
     Progress { inflight: vec![sent], ..progress(next) }
 }
 

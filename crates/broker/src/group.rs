@@ -1,0 +1,405 @@
+//! A group of a shared subscription: `$share/<name>/<filter>` of one user. It has a place in the log of its own, and gives
+//! each message that matches to one of its members.
+//!
+//! A member says how many messages it takes at present (its *credit*), and of each one how it ended. What no member can
+//! take waits in the log. What a member gave back is given to another one, before anything new if that waits too.
+
+use crate::action::Now;
+use crate::arrival::Secret;
+use crate::group_message::{Join, MemberKey, Piece, Settled};
+use crate::replay::{age_secs, expired};
+use crate::state::StoredGroup;
+use firehose_auth::{Auth, Identity, Verdict};
+use firehose_log::{Batch, Kind, Offset};
+use firehose_topic::{TopicFilter, TopicName, parse_share};
+use siphasher::sip::SipHasher13;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hasher;
+use std::sync::Arc;
+
+/// Names a group: members of different users never share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupKey {
+    /// Whose it is; none: of the anonymous (with `anonymous = "full"`).
+    pub user: Option<Box<str>>,
+    /// `$share/<name>/<filter>`.
+    pub written: Box<str>,
+}
+
+impl GroupKey {
+    /// The group of an identity; none: that is no shared subscription.
+    pub fn new(identity: &Identity, written: &str) -> Option<GroupKey> {
+        GroupKey::of_user(identity.name(), written)
+    }
+
+    /// The group of a user, or of the anonymous.
+    pub fn of_user(user: Option<&str>, written: &str) -> Option<GroupKey> {
+        parse_share(written)?.ok()?;
+        Some(GroupKey { user: user.map(Box::from), written: written.into() })
+    }
+
+    /// The filter behind the name.
+    pub fn filter(&self) -> Option<TopicFilter> {
+        Some(parse_share(&self.written)?.ok()?.1)
+    }
+
+    /// Names the home shard, and the group in the state. The same in every run with the same secret.
+    pub fn hash_with(&self, secret: &Secret) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&secret.hash_key());
+        // Sessions have 0 and 1 here.
+        hasher.write_u8(2 + u8::from(self.user.is_some()));
+        let user = self.user.as_deref().unwrap_or_default();
+        hasher.write_u64(user.len() as u64);
+        hasher.write(user.as_bytes());
+        hasher.write(self.written.as_bytes());
+        hasher.finish()
+    }
+}
+
+/// Where the group reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The state was asked, or the mark has not come: it does not read.
+    Beginning,
+    /// It gets what the mailbox brings.
+    Live,
+    /// It reads the log, as fast as its members take it.
+    Replay { next: Offset, asked: bool },
+}
+
+struct Member {
+    key: MemberKey,
+    client_id: Box<str>,
+    /// [`Join::stored`].
+    stored: Option<u64>,
+    v5: bool,
+    /// Not everything that the filter matches may be read.
+    checked: bool,
+    credit: u32,
+    /// Bytes of what it was given and has not settled.
+    bytes: usize,
+    /// Given in this turn.
+    pieces: Vec<Piece>,
+}
+
+struct Given {
+    member: MemberKey,
+    bytes: usize,
+    /// It stands in the member's stored session.
+    taken: bool,
+}
+
+/// What became of a message that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offered {
+    /// A member has it.
+    Given,
+    /// No member can take it now.
+    Waits,
+    /// It is not for them.
+    Skipped,
+}
+
+/// See the module.
+pub(crate) struct Group {
+    pub(crate) key: Arc<GroupKey>,
+    pub(crate) hash: u64,
+    pub(crate) generation: u32,
+    pub(crate) filter: TopicFilter,
+    pub(crate) phase: Phase,
+    /// Where it begins, as the state had it; none: at the mark.
+    pub(crate) resumes_at: Option<Offset>,
+    /// Members that are not let in yet.
+    pub(crate) waiting: Vec<Join>,
+    /// What the log gave and nobody could take.
+    pub(crate) ahead: VecDeque<Arc<Batch>>,
+    pub(crate) ahead_bytes: usize,
+    /// Offsets that the log was asked for.
+    pub(crate) fetching: Vec<Offset>,
+    /// A gap that nobody was told of.
+    pub(crate) gap: Option<Box<str>>,
+    /// It stands in the list of groups that have something to send.
+    pub(crate) listed: bool,
+    /// It waits for its turn to read the log.
+    pub(crate) starving: bool,
+    /// It is kept while nobody is connected.
+    pub(crate) is_stored: bool,
+    /// So many of those that wait are let in when the save that is under way is answered.
+    pub(crate) saving: usize,
+    /// What the state has of it is old.
+    pub(crate) changed: bool,
+    pub(crate) saved_secs: u32,
+    identity: Identity,
+    members: Vec<Member>,
+    /// Whose turn it is.
+    turn: usize,
+    given: BTreeMap<Offset, Given>,
+    returned: BTreeSet<Offset>,
+    /// Somebody's already, although the group has not come so far.
+    skipped: BTreeSet<Offset>,
+}
+
+impl Group {
+    /// A group that begins with somebody who comes.
+    pub(crate) fn new(join: &Join, filter: TopicFilter, generation: u32) -> Group {
+        Group {
+            key: join.key.clone(),
+            hash: join.hash,
+            generation,
+            filter,
+            phase: Phase::Beginning,
+            resumes_at: None,
+            waiting: Vec::new(),
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            fetching: Vec::new(),
+            gap: None,
+            listed: false,
+            starving: false,
+            is_stored: false,
+            saving: 0,
+            changed: false,
+            saved_secs: 0,
+            identity: join.identity.clone(),
+            members: Vec::new(),
+            turn: 0,
+            given: BTreeMap::new(),
+            returned: BTreeSet::new(),
+            skipped: BTreeSet::new(),
+        }
+    }
+
+    /// Goes on where it was, once the shard's place in the log is known.
+    pub(crate) fn restore(&mut self, stored: StoredGroup) {
+        self.resumes_at = Some(stored.next);
+        self.returned.extend(stored.pending);
+        self.skipped.extend(stored.skipped);
+        self.is_stored = true;
+    }
+
+    /// How far it is, for the state, in a shard that stands at `stand`.
+    pub(crate) fn stored(&self, stand: Offset) -> StoredGroup {
+        let given = self.given.iter().filter(|(_, given)| !given.taken).map(|(offset, _)| *offset);
+        let pending: BTreeSet<Offset> = given.chain(self.returned.iter().copied()).collect();
+        StoredGroup {
+            next: self.next(stand),
+            pending: pending.into_iter().collect(),
+            skipped: self.skipped.iter().copied().collect(),
+        }
+    }
+
+    /// The first offset that it has not looked at.
+    pub(crate) fn next(&self, stand: Offset) -> Offset {
+        match self.phase {
+            Phase::Replay { next, .. } => next,
+            Phase::Live => stand + 1,
+            Phase::Beginning => self.resumes_at.unwrap_or(stand + 1),
+        }
+    }
+
+    /// Whether nobody is connected.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Lets a member in. It is given nothing before it gave credit.
+    pub(crate) fn enroll(&mut self, join: &Join, auth: &Auth) {
+        self.is_stored |= join.stored.is_some();
+        self.members.push(Member {
+            key: join.member,
+            client_id: join.client_id.clone(),
+            stored: join.stored,
+            v5: join.v5,
+            checked: auth.read_verdict(&self.identity, &join.client_id, &self.filter) != Verdict::All,
+            credit: 0,
+            bytes: 0,
+            pieces: Vec::new(),
+        });
+    }
+
+    /// The access rules are others now.
+    pub(crate) fn recheck(&mut self, auth: &Auth) {
+        for member in &mut self.members {
+            let verdict = auth.read_verdict(&self.identity, &member.client_id, &self.filter);
+            member.checked = verdict != Verdict::All;
+        }
+    }
+
+    /// A member is gone: what it had, and did not keep, is to be given to others.
+    pub(crate) fn leave(&mut self, left: &Settled) {
+        let Some(at) = self.members.iter().position(|member| member.key == left.member) else { return };
+        self.members.remove(at);
+        self.turn -= usize::from(self.turn > at);
+        self.changed = true;
+        self.returned.extend(&left.returned);
+        let returned = &mut self.returned;
+        self.given.retain(|offset, given| {
+            let is_its = given.member == left.member;
+            if is_its && !given.taken && !left.done.contains(offset) {
+                returned.insert(*offset);
+            }
+            !is_its
+        });
+    }
+
+    /// Messages that nobody has any more.
+    pub(crate) fn give_back(&mut self, offsets: &[Offset]) {
+        self.returned.extend(offsets);
+    }
+
+    /// What became of messages.
+    pub(crate) fn settle(&mut self, settled: &Settled) {
+        let Some(member) = self.members.iter_mut().find(|member| member.key == settled.member) else {
+            return;
+        };
+        member.credit = member.credit.saturating_add(settled.credit);
+        for offset in settled.done.iter().chain(&settled.returned) {
+            if self.given.get(offset).is_some_and(|given| given.member == settled.member)
+                && let Some(given) = self.given.remove(offset)
+            {
+                member.bytes -= given.bytes;
+                self.changed = true;
+                if settled.returned.contains(offset) {
+                    self.returned.insert(*offset);
+                }
+            }
+        }
+        for offset in &settled.taken {
+            let given = self.given.get_mut(offset).filter(|given| given.member == settled.member);
+            if let Some(given) = given {
+                member.bytes -= std::mem::take(&mut given.bytes);
+                given.taken = true;
+                self.changed = true;
+            }
+        }
+    }
+
+    /// How many messages members take now.
+    pub(crate) fn credit(&self, bytes_max: usize) -> usize {
+        let takes = self.members.iter().filter(|member| member.bytes < bytes_max);
+        takes.map(|member| member.credit as usize).sum()
+    }
+
+    /// The sessions of its members that outlive their connections.
+    pub(crate) fn stored_members(&self) -> Vec<u64> {
+        self.members.iter().filter_map(|member| member.stored).collect()
+    }
+
+    /// The first offsets that were given back, at most so many.
+    pub(crate) fn first_returned(&self, count: usize) -> Vec<Offset> {
+        self.returned.iter().take(count).copied().collect()
+    }
+
+    /// What was given back has found somebody, or is gone.
+    pub(crate) fn forget_returned(&mut self, offset: Offset) {
+        self.returned.remove(&offset);
+        self.changed = true;
+    }
+
+    /// Gives a message to a member, if it is for them and one can take it.
+    pub(crate) fn offer(
+        &mut self,
+        auth: &Auth,
+        now: Now,
+        bytes_max: usize,
+        batch: &Arc<Batch>,
+        index: usize,
+    ) -> Offered {
+        let record = batch.record(index);
+        if record.kind() != Kind::Event {
+            return Offered::Skipped;
+        }
+        let event = record.event();
+        let topic = TopicName::trusted(event.topic);
+        let offset = if batch.is_logged() { batch.base() + index as Offset } else { 0 };
+        if !self.filter.matches(topic)
+            || expired(&event, age_secs(batch.time_us(), now))
+            || (offset != 0 && self.skipped.remove(&offset))
+        {
+            return Offered::Skipped;
+        }
+        let at = match self.choose(auth, topic, bytes_max) {
+            Ok(at) => at,
+            Err(offered) => return offered,
+        };
+        let member = &mut self.members[at];
+        member.credit -= 1;
+        let bytes = event.payload.len() + event.topic.len();
+        if offset != 0 {
+            member.bytes += bytes;
+            self.given.insert(offset, Given { member: member.key, bytes, taken: false });
+            self.changed = true;
+        }
+        let gap = if member.v5 { self.gap.take() } else { None };
+        member.pieces.push(Piece { batch: batch.clone(), index, gap });
+        Offered::Given
+    }
+
+    /// Looks through what was read ahead, from `next` up to `stand`; gives the first offset that was not looked at.
+    pub(crate) fn offer_ahead(
+        &mut self,
+        auth: &Auth,
+        now: Now,
+        bytes_max: usize,
+        mut next: Offset,
+        stand: Offset,
+    ) -> Offset {
+        while let Some(batch) = self.ahead.front().cloned() {
+            if batch.base() > next {
+                // It fell back further while this was read.
+                self.drop_ahead();
+                break;
+            }
+            let first = (next - batch.base()) as usize;
+            for index in first..batch.len() {
+                if batch.base() + index as Offset > stand
+                    || self.offer(auth, now, bytes_max, &batch, index) == Offered::Waits
+                {
+                    return next;
+                }
+                next = batch.base() + index as Offset + 1;
+            }
+            self.ahead.pop_front();
+            self.ahead_bytes -= batch.bytes_len();
+        }
+        next
+    }
+
+    /// Forgets what was read ahead: it is read again.
+    pub(crate) fn drop_ahead(&mut self) {
+        self.ahead = VecDeque::new();
+        self.ahead_bytes = 0;
+    }
+
+    /// An event was taken back: it is not sent to anybody any more.
+    pub(crate) fn redact(&mut self, redacted: &[Offset]) {
+        self.drop_ahead();
+        for member in &mut self.members {
+            member.pieces.retain(|piece| !redacted.contains(&piece.offset()));
+        }
+    }
+
+    /// What members were given in this turn.
+    pub(crate) fn take_pieces(&mut self) -> impl Iterator<Item = (MemberKey, Vec<Piece>)> + '_ {
+        let having = self.members.iter_mut().filter(|member| !member.pieces.is_empty());
+        having.map(|member| (member.key, std::mem::take(&mut member.pieces)))
+    }
+
+    /// The next member in turn that may read the topic and takes something.
+    fn choose(&mut self, auth: &Auth, topic: TopicName<'_>, bytes_max: usize) -> Result<usize, Offered> {
+        let mut anybody = self.members.is_empty();
+        for step in 0..self.members.len() {
+            let at = (self.turn + step) % self.members.len();
+            let member = &self.members[at];
+            if member.checked && !auth.may_read(&self.identity, &member.client_id, topic) {
+                continue;
+            }
+            anybody = true;
+            if member.credit > 0 && member.bytes < bytes_max {
+                self.turn = at + 1;
+                return Ok(at);
+            }
+        }
+        Err(if anybody { Offered::Waits } else { Offered::Skipped })
+    }
+}

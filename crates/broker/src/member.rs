@@ -1,0 +1,481 @@
+//! A session as a member of groups: what it was given lies in its outbox and its window like anything else, under a lane
+//! of its own, and the group's home is told how each message ended, and how many more are welcome.
+
+use crate::frames::{Recorded, Shape};
+use crate::group::GroupKey;
+use crate::group_message::{GroupMessage, Join, MemberKey, Piece, Settled};
+use crate::replay::{age_secs, expired};
+use crate::scan::RETAINED;
+use crate::session::Session;
+use crate::shard::{Action, Shard};
+use crate::state::{Operation, Request, StoredState};
+use firehose_log::Offset;
+use firehose_mqtt::{Property, QoS, Version};
+use firehose_topic::TopicName;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Set in the number of a lane that a group fills; it reads nothing itself.
+const SHARED: u16 = 1 << 15;
+/// Messages that a member has from a group and has not settled, at most: others shall have some too.
+const CREDIT_MAX: usize = 64;
+
+/// Whether a group fills this lane.
+pub(crate) fn is_shared(lane: u16) -> bool {
+    lane & SHARED != 0 && lane != RETAINED
+}
+
+/// A session's place in one group.
+#[derive(Debug)]
+struct Share {
+    key: Arc<GroupKey>,
+    hash: u64,
+    lane: u16,
+    /// [`MemberKey::serial`].
+    serial: u64,
+    /// The group has let it in.
+    joined: bool,
+    /// The subscription is entered.
+    granted: bool,
+    /// Messages that the group may send without being told more.
+    lent: usize,
+    /// What lies in the outbox, in order, and whether it will wait for an acknowledgement.
+    queued: VecDeque<(Offset, bool)>,
+    /// Of the window: what the state has, or is being told of.
+    safe: BTreeSet<Offset>,
+    /// Of those, what the save under way tells it.
+    saving: Vec<Offset>,
+    done: Vec<Offset>,
+    returned: Vec<Offset>,
+    taken: Vec<Offset>,
+}
+
+/// A session's places in groups.
+#[derive(Debug, Default)]
+pub struct Shares {
+    list: Vec<Share>,
+    /// The session stands in the shard's list of those who have something to tell.
+    listed: bool,
+}
+
+impl Share {
+    fn member(&self, shard: usize, session: u32, generation: u32) -> MemberKey {
+        MemberKey { shard, session, generation, lane: self.lane, serial: self.serial }
+    }
+}
+
+impl Shares {
+    fn of_lane(&mut self, lane: u16) -> Option<&mut Share> {
+        self.list.iter_mut().find(|share| share.lane == lane)
+    }
+
+    fn of_key(&mut self, key: &GroupKey) -> Option<&mut Share> {
+        self.list.iter_mut().find(|share| *share.key == *key)
+    }
+}
+
+impl Session {
+    /// Whether what it was sent has to be known by its place in the log.
+    pub(crate) fn keeps_places(&self) -> bool {
+        self.persistence.is_some() || self.shares.is_some()
+    }
+
+    /// A message of this packet id, if a group gave it.
+    pub(crate) fn shared_place(&self, packet_id: u16) -> Option<(u16, Offset)> {
+        self.shares.as_ref()?;
+        let place = self.inflight.as_deref()?.get(packet_id)?;
+        (place.shared != 0).then_some((place.shared, place.offset))
+    }
+
+    /// Notes what has left the outbox since this was last looked at.
+    fn follow_outbox(&mut self) {
+        let (Some(shares), Some(connection)) = (self.shares.as_deref_mut(), self.connection.as_deref())
+        else {
+            return;
+        };
+        for share in shares.list.iter_mut().filter(|share| !share.queued.is_empty()) {
+            let still = connection.outbox.count(share.lane);
+            while share.queued.len() > still {
+                match share.queued.pop_front() {
+                    Some((offset, false)) if offset != 0 => share.done.push(offset),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Whether messages of a group's stand in the window of which the state has not been told.
+    fn has_unsafe(&mut self, lane: u16) -> bool {
+        let (Some(shares), Some(window)) = (self.shares.as_deref_mut(), self.inflight.as_deref()) else {
+            return false;
+        };
+        let Some(share) = shares.of_lane(lane) else { return false };
+        let mut of_share = window.stored().filter(|it| it.shared == lane && it.offset != 0);
+        of_share.any(|it| !share.safe.contains(&it.offset))
+    }
+
+    /// Tells the state, with the session's progress, which messages of groups stay with the session.
+    pub(crate) fn take_operations(&mut self) -> Vec<Operation> {
+        let (Some(shares), Some(window)) = (self.shares.as_deref_mut(), self.inflight.as_deref()) else {
+            return Vec::new();
+        };
+        let mut operations = Vec::new();
+        for share in &mut shares.list {
+            let of_share = window.stored().filter(|it| it.shared == share.lane && it.offset != 0);
+            let now: BTreeSet<Offset> = of_share.map(|it| it.offset).collect();
+            let new: Vec<Offset> = now.difference(&share.safe).copied().collect();
+            share.safe = now;
+            if !new.is_empty() {
+                share.saving.extend(&new);
+                operations.push(Operation::Taken { hash: share.hash, offsets: new });
+            }
+        }
+        operations
+    }
+
+    /// How many messages it takes from a group, besides those that it has.
+    fn room(&self, share: &Share, bytes_max: usize) -> usize {
+        let Some(connection) = self.connection.as_deref() else { return 0 };
+        let waits = connection.closing || connection.blocked || self.is_resending();
+        if !share.joined || !share.granted || waits || connection.outbox.bytes() >= bytes_max {
+            return 0;
+        }
+        let has = share.lent + share.queued.len();
+        let free = self.inflight.as_deref().map_or(usize::from(self.inflight_max), |window| window.room());
+        if has >= CREDIT_MAX || free >= CREDIT_MAX {
+            return CREDIT_MAX.saturating_sub(has);
+        }
+        // Only QoS 0 needs no room in the window.
+        match self.subscriptions.iter().flatten().find(|it| it.lane == share.lane) {
+            Some(subscription) if subscription.options.qos == QoS::AtMostOnce => CREDIT_MAX - has,
+            Some(_) => free.saturating_sub(has),
+            None => 0,
+        }
+    }
+
+    /// A lane number that nothing uses.
+    fn free_shared_lane(&self) -> Option<u16> {
+        let used = |lane: u16| {
+            let shares = self.shares.as_deref().is_some_and(|it| it.list.iter().any(|it| it.lane == lane));
+            shares
+                || self.subscriptions.iter().flatten().any(|it| it.lane == lane)
+                || self.inflight.as_deref().is_some_and(|it| it.stored().any(|it| it.shared == lane))
+        };
+        (SHARED..RETAINED).find(|lane| !used(*lane))
+    }
+
+    fn add_share(&mut self, key: Arc<GroupKey>, hash: u64, lane: u16, serial: u64) -> &mut Share {
+        let shares = self.shares.get_or_insert_default();
+        shares.list.push(Share {
+            key,
+            hash,
+            lane,
+            serial,
+            joined: false,
+            granted: false,
+            lent: 0,
+            queued: VecDeque::new(),
+            safe: BTreeSet::new(),
+            saving: Vec::new(),
+            done: Vec::new(),
+            returned: Vec::new(),
+            taken: Vec::new(),
+        });
+        let last = shares.list.len() - 1;
+        &mut shares.list[last]
+    }
+}
+
+impl Shard {
+    /// Asks a group to let the session in, unless it has asked already: whether there will be an answer under `question`.
+    pub(crate) fn ask_group(&mut self, session: u32, key: &Arc<GroupKey>, question: u64) -> bool {
+        let (hash, serial) = (self.home_of(key).0, self.next_token());
+        let Some(it) = self.sessions.get_mut(session as usize) else { return false };
+        if it.shares.as_deref_mut().is_some_and(|shares| shares.of_key(key).is_some()) {
+            return false;
+        }
+        let Some(lane) = it.free_shared_lane() else { return false };
+        it.add_share(key.clone(), hash, lane, serial);
+        self.send_join(session, lane, question, None);
+        true
+    }
+
+    /// A session goes on that was a member: its place is as it was.
+    pub(crate) fn join_again(&mut self, session: u32, written: &str, lane: u16, from: Offset) {
+        let Some(it) = self.sessions.get_mut(session as usize).filter(|_| is_shared(lane)) else { return };
+        if it.identity.is_anonymous() && !self.auth.is_open() {
+            return;
+        }
+        let Some(key) = GroupKey::new(&it.identity, written).map(Arc::new) else { return };
+        let (hash, serial) = (self.home_of(&key).0, self.next_token());
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let safe = it.inflight.as_deref().map(|window| {
+            window.stored().filter(|entry| entry.shared == lane).map(|entry| entry.offset).collect()
+        });
+        let share = it.add_share(key, hash, lane, serial);
+        share.granted = true;
+        share.safe = safe.unwrap_or_default();
+        self.send_join(session, lane, 0, Some(from));
+    }
+
+    fn send_join(&mut self, session: u32, lane: u16, question: u64, from: Option<Offset>) {
+        let number = self.number;
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
+        let stored = it.is_persistent().then_some(it.hash);
+        let (identity, client_id) = (it.identity.clone(), it.client_id.clone());
+        let Some(share) = it.shares.as_deref_mut().and_then(|shares| shares.of_lane(lane)) else { return };
+        let (key, hash) = (share.key.clone(), share.hash);
+        let member = share.member(number, session, it.generation);
+        let join = Join { member, question, key, hash, identity, client_id, v5, stored, from };
+        self.tell(crate::arrival::home_shard(hash, self.shared.shards), GroupMessage::Join(join));
+    }
+
+    /// The group has let the session in.
+    pub(crate) fn joined(&mut self, member: MemberKey, question: u64, from: Offset) {
+        let share = self.share(member);
+        if let Some(share) = share {
+            share.joined = true;
+            self.settle_soon(member.session);
+        }
+        self.group_joined(question, from);
+    }
+
+    fn share(&mut self, member: MemberKey) -> Option<&mut Share> {
+        let it = self.sessions.get_mut(member.session as usize)?;
+        if it.generation != member.generation {
+            return None;
+        }
+        it.shares.as_deref_mut()?.of_lane(member.lane).filter(|share| share.serial == member.serial)
+    }
+
+    /// The subscription is to be entered: gives its lane. It is asked for again if the session has left the group since.
+    pub(crate) fn enter_share(&mut self, session: u32, key: &Arc<GroupKey>) -> Option<u16> {
+        self.ask_group(session, key, 0);
+        let it = self.sessions.get_mut(session as usize)?;
+        if let Some(window) = it.inflight.as_deref_mut() {
+            window.keep_places();
+        }
+        let share = it.shares.as_deref_mut()?.of_key(key)?;
+        share.granted = true;
+        let lane = share.lane;
+        self.settle_soon(session);
+        Some(lane)
+    }
+
+    /// The subscription is refused after all.
+    pub(crate) fn give_share_up(&mut self, session: u32, key: &GroupKey) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let share = it.shares.as_deref_mut().and_then(|shares| shares.of_key(key));
+        if let Some(lane) = share.filter(|share| !share.granted).map(|share| share.lane) {
+            self.leave_group(session, lane);
+        }
+    }
+
+    /// Messages for the session, from a group.
+    pub(crate) fn assigned(&mut self, member: MemberKey, pieces: &[Piece]) {
+        if self.share(member).is_none() {
+            // It has left, and told the group so: they are given to another one.
+            return;
+        }
+        for piece in pieces {
+            let queued = self.queue_assigned(member.session, member.lane, piece);
+            let Some(share) = self.share(member) else { return };
+            share.lent = share.lent.saturating_sub(1);
+            match (queued, piece.offset()) {
+                (Some(qos), offset) => share.queued.push_back((offset, qos != QoS::AtMostOnce)),
+                (None, 0) => {}
+                (None, offset) => share.done.push(offset),
+            }
+        }
+        self.settle_soon(member.session);
+    }
+
+    /// Queues a message; none if the client may not have it, or cannot. Gives the QoS.
+    fn queue_assigned(&mut self, session: u32, lane: u16, piece: &Piece) -> Option<QoS> {
+        let it = self.sessions.get(session as usize)?;
+        let connection = it.connection.as_deref().filter(|connection| !connection.closing)?;
+        let subscription = it.subscriptions.iter().flatten().find(|it| it.lane == lane)?;
+        let (batch, offset) = (&piece.batch, piece.offset());
+        let event = batch.record(piece.index).event();
+        let age_secs = age_secs(batch.time_us(), self.now);
+        let topic = TopicName::trusted(event.topic);
+        let denied = subscription.checked && !self.auth.may_read(&it.identity, &it.client_id, topic);
+        if denied || expired(&event, age_secs) || self.redacted_lately.contains(&offset) {
+            return None;
+        }
+        let v5 = connection.version == Version::V5;
+        let cursor = (it.cursors && v5 && offset != 0).then(|| self.cursor_in(batch, offset));
+        let id = (subscription.id != 0).then_some(Property::SubscriptionId(subscription.id));
+        let cursor = cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor));
+        let gap = piece.gap.as_deref().map(|gap| Property::UserProperty("firehose-gap", gap));
+        let extra: Vec<Property<'_>> = id.into_iter().chain(cursor).chain(gap).filter(|_| v5).collect();
+        let qos = subscription.options.qos.min(QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce));
+        let retain = subscription.options.retain_as_published && event.flags.retain();
+        let shape = Shape { v5, qos, retain, extra: &extra };
+        let recorded = Recorded { time_us: batch.time_us(), age_secs };
+        let packet_bytes_max = connection.packet_bytes_max;
+        let range = self.frames.encode(&shape, recorded, std::iter::once((offset, event)));
+        if range.first == range.end || self.frames.largest(&shape, &range) > packet_bytes_max {
+            return None;
+        }
+        let is_logged = batch.is_logged();
+        self.connection(session)?.outbox.push(&range, lane, qos, is_logged);
+        self.dirty(session);
+        self.stats.messages_sent.add(1);
+        Some(qos)
+    }
+
+    /// A message is acknowledged to the end; `shared`: a group gave it, to this lane.
+    pub(crate) fn window_opened(&mut self, session: u32, shared: Option<(u16, Offset)>) {
+        let shares = self.sessions.get_mut(session as usize).and_then(|it| it.shares.as_deref_mut());
+        let Some(shares) = shares else { return };
+        if let Some((lane, offset)) = shared
+            && let Some(share) = shares.of_lane(lane)
+        {
+            share.done.push(offset);
+        }
+        self.settle_soon(session);
+    }
+
+    /// The state has saved what it was asked to.
+    pub(crate) fn shares_saved(&mut self, session: u32) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let Some(shares) = it.shares.as_deref_mut() else { return };
+        for share in &mut shares.list {
+            let saved = std::mem::take(&mut share.saving);
+            share.taken.extend(saved);
+        }
+        self.settle_soon(session);
+    }
+
+    /// What was queued and not sent is dropped from the outbox: others may have it.
+    pub(crate) fn return_queued(&mut self, session: u32) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        it.follow_outbox();
+        let Some(shares) = it.shares.as_deref_mut() else { return };
+        for share in &mut shares.list {
+            share
+                .returned
+                .extend(share.queued.drain(..).map(|(offset, _)| offset).filter(|offset| *offset != 0));
+        }
+        self.settle_soon(session);
+    }
+
+    /// Has the session's groups told, at the end of the turn, what became of their messages.
+    pub(crate) fn settle_soon(&mut self, session: u32) {
+        if let Some(it) = self.sessions.get_mut(session as usize)
+            && let Some(shares) = it.shares.as_deref_mut()
+            && !std::mem::replace(&mut shares.listed, true)
+        {
+            self.to_settle.push((session, it.generation));
+        }
+    }
+
+    /// Tells groups what became of messages in this turn, and how many more are welcome.
+    pub(crate) fn settle_all(&mut self) {
+        let bytes_max = self.shared.limits.outbox_bytes_max;
+        for (session, generation) in std::mem::take(&mut self.to_settle) {
+            let Some(it) = self.sessions.get_mut(session as usize).filter(|it| it.generation == generation)
+            else {
+                continue;
+            };
+            it.follow_outbox();
+            let Some(mut shares) = it.shares.take() else { continue };
+            shares.listed = false;
+            for share in &mut shares.list {
+                let Some(it) = self.sessions.get(session as usize) else { break };
+                let credit = it.room(share, bytes_max);
+                share.lent += credit;
+                let member = share.member(self.number, session, generation);
+                let settled = Settled {
+                    hash: share.hash,
+                    member,
+                    done: std::mem::take(&mut share.done),
+                    returned: std::mem::take(&mut share.returned),
+                    taken: std::mem::take(&mut share.taken),
+                    credit: u32::try_from(credit).unwrap_or(u32::MAX),
+                };
+                if !settled.is_empty() {
+                    let home = crate::arrival::home_shard(share.hash, self.shared.shards);
+                    self.tell(home, GroupMessage::Settled(settled));
+                }
+            }
+            if let Some(it) = self.sessions.get_mut(session as usize) {
+                it.shares = Some(shares);
+            }
+        }
+    }
+
+    /// The session unsubscribes: what it was not sent goes to others, what it was sent is its own.
+    pub(crate) fn leave_group(&mut self, session: u32, lane: u16) {
+        self.save_before_leaving(session, lane);
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        it.follow_outbox();
+        let Some(share) = it.remove_share(lane) else { return };
+        let mut done = share.done.clone();
+        if let Some(connection) = it.connection.as_deref_mut() {
+            connection.outbox.drop_lane(lane);
+        }
+        if let Some(window) = it.inflight.as_deref_mut() {
+            done.extend(window.forget_shared(lane));
+        }
+        self.tell_left(session, &share, done, Vec::new());
+    }
+
+    /// What the session has from a group, and the state does not know of, is saved before the group is told: else both
+    /// would have it after a crash.
+    fn save_before_leaving(&mut self, session: u32, lane: u16) {
+        let (stand, now_secs) = (self.stand, self.now.secs());
+        let Some(it) = self.sessions.get_mut(session as usize).filter(|it| it.is_persistent()) else {
+            return;
+        };
+        if it.has_unsafe(lane) {
+            // Only a sealed frame tells its offset.
+            self.frames.seal();
+            let operations = it.save_operations(stand, now_secs);
+            self.actions.push(Action::State(Request { token: 0, operations }));
+        }
+    }
+
+    /// The session's connection ends. What it was sent and did not acknowledge stays with it if it lives on; else QoS 1 goes
+    /// to another member, and QoS 2 to nobody [MQTT-4.8.2-5].
+    pub(crate) fn leave_groups(&mut self, session: u32, lives_on: bool) {
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        it.follow_outbox();
+        let Some(shares) = it.shares.take() else { return };
+        for share in shares.list {
+            let Some(it) = self.sessions.get_mut(session as usize) else { return };
+            if let Some(connection) = it.connection.as_deref_mut() {
+                connection.outbox.drop_lane(share.lane);
+            }
+            let window = it.inflight.as_deref();
+            let window = window.into_iter().flat_map(|window| window.stored());
+            let of_share = window.filter(|entry| entry.shared == share.lane && entry.offset != 0);
+            let (kept, given_up): (Vec<_>, Vec<_>) =
+                of_share.partition(|entry| lives_on || entry.state != StoredState::Sent1);
+            let done = share.done.iter().copied().chain(kept.iter().map(|entry| entry.offset)).collect();
+            let returned = given_up.iter().map(|entry| entry.offset).collect();
+            self.tell_left(session, &share, done, returned);
+        }
+    }
+
+    fn tell_left(&mut self, session: u32, share: &Share, done: Vec<Offset>, returned: Vec<Offset>) {
+        let Some(it) = self.sessions.get(session as usize) else { return };
+        let member = share.member(self.number, session, it.generation);
+        let left = Settled { hash: share.hash, member, done, returned, taken: Vec::new(), credit: 0 };
+        self.tell(crate::arrival::home_shard(share.hash, self.shared.shards), GroupMessage::Leave(left));
+    }
+}
+
+impl Session {
+    fn remove_share(&mut self, lane: u16) -> Option<Share> {
+        let shares = self.shares.as_deref_mut()?;
+        let at = shares.list.iter().position(|share| share.lane == lane)?;
+        let share = shares.list.remove(at);
+        if shares.list.is_empty() {
+            self.shares = None;
+        }
+        Some(share)
+    }
+}
