@@ -5,6 +5,7 @@ mod client;
 mod conform_answers;
 mod conform_delivery;
 mod conform_in;
+mod conform_shared;
 mod conform_subscriptions;
 mod conform_wills;
 mod connect;
