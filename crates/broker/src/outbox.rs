@@ -2,7 +2,7 @@
 //! goes on from the log. An idle connection's outbox holds no memory.
 
 use crate::aliases::Aliases;
-use crate::frames::{Frames, Range};
+use crate::frames::{Frames, Range, topic_of};
 use crate::gate::Gate;
 use crate::inflight::{Inflight, Place};
 use crate::partial::Partial;
@@ -171,6 +171,12 @@ impl Outbox {
         })
     }
 
+    /// Whether bytes that wait for the socket may be those of the event at `offset`, rewritten with a topic alias.
+    pub fn has_rewritten(&self, offset: Offset) -> bool {
+        let aliases = self.aliases.as_ref().filter(|_| self.partial.is_some());
+        aliases.is_some_and(|aliases| aliases.portion.contains(&offset))
+    }
+
     /// Drops all queued messages. For each lane that lost logged ones `from` gets the offset of the first; returns how
     /// many messages that are in no log were lost. A frame that is half out stays.
     pub fn drop_messages(&mut self, mut from: impl FnMut(u16, Offset)) -> u64 {
@@ -307,10 +313,12 @@ impl Outbox {
         }
         let Some(mut aliases) = self.aliases.take() else { return };
         let mut portion = Vec::new();
+        aliases.portion.clear();
         while portion.len() < ALIASED_BYTES
             && let Some(item) = self.items.front().filter(|item| !gate.stops(item.qos))
             && let Some(at) = item.range.frames.get(item.range.first).copied()
         {
+            aliases.portion.extend(item.logged.then_some(at.offset));
             if item.qos == QoS::AtMostOnce {
                 aliases.append(item.range.frames.bytes_of(&at), &mut portion);
             } else {
@@ -478,13 +486,6 @@ impl Outbox {
 
 fn is_retained(frame_bytes: &[u8]) -> bool {
     frame_bytes.first().is_some_and(|first| first & 1 != 0)
-}
-
-/// The topic in a PUBLISH frame: behind the fixed header, whose length ends with the first byte below 128.
-fn topic_of(frame: &[u8]) -> Option<&str> {
-    let header = 2 + frame.get(1..5)?.iter().position(|byte| *byte < 128)?;
-    let (len, rest) = frame.get(header..)?.split_first_chunk::<2>()?;
-    std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
 }
 
 fn copy_patched(item: &Item, index: u32, packet_id: u16, copies: &mut Vec<u8>) -> usize {

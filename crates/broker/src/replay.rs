@@ -101,6 +101,7 @@ impl Shard {
     pub fn answer(&mut self, key: LaneKey, chunk: Result<Chunk, ReadError>) {
         self.reads -= 1;
         self.take_answer(key, chunk);
+        self.answered();
         self.feed();
     }
 
@@ -169,6 +170,7 @@ impl Shard {
                 }
                 let record = batch.record(index);
                 if record.kind() == Kind::Event
+                    && !self.taken_back.contains(&offset)
                     && !self.replay_one(key, batch, offset, &record.event(), age_secs, &mut filters)
                 {
                     break 'full;
