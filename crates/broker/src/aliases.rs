@@ -2,6 +2,7 @@
 //! each, for as long as its connection lives. Frames are shared by all subscribers, so they are rewritten in a copy; only
 //! who asked for aliases pays for that.
 
+use firehose_log::Offset;
 use firehose_mqtt::{
     Decoded, Frame, Layout, Packet, Property, Publish, QoS, Version, decode, encode_publish, patch,
 };
@@ -13,12 +14,14 @@ pub struct Aliases {
     topics: HashMap<Box<str>, u16>,
     count_max: u16,
     packet_bytes_max: u32,
+    /// Offsets of the events that were rewritten last and may wait for the socket.
+    pub(crate) portion: Vec<Offset>,
 }
 
 impl Aliases {
     /// None set yet, and at most `count_max` (at least 1) to come, for a client that takes packets of `packet_bytes_max`.
     pub fn new(count_max: u16, packet_bytes_max: u32) -> Aliases {
-        Aliases { topics: HashMap::new(), count_max, packet_bytes_max }
+        Aliases { topics: HashMap::new(), count_max, packet_bytes_max, portion: Vec::new() }
     }
 
     /// Appends a PUBLISH to `out`, with an alias if its topic has one or can be given one.

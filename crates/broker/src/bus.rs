@@ -198,6 +198,11 @@ impl Bus {
         self.0.sequencer.shards()
     }
 
+    /// Whether anyone runs the shards.
+    pub(crate) fn has_rouse(&self) -> bool {
+        self.0.rouse.get().is_some()
+    }
+
     /// Says how shards that sleep are run or woken.
     pub fn set_rouse(&self, rouse: Rouse) {
         let _ = self.0.rouse.set(rouse);

@@ -233,6 +233,13 @@ fn property_of(attribute: Attribute<'_>, age_secs: u32) -> Option<Property<'_>> 
     })
 }
 
+/// The topic in a PUBLISH frame: behind the fixed header, whose length ends with the first byte below 128.
+pub(crate) fn topic_of(frame: &[u8]) -> Option<&str> {
+    let header = 2 + frame.get(1..5)?.iter().position(|byte| *byte < 128)?;
+    let (len, rest) = frame.get(header..)?.split_first_chunk::<2>()?;
+    std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,10 +37,3 @@ impl Item {
 pub(crate) fn is_retained(frame_bytes: &[u8]) -> bool {
     frame_bytes.first().is_some_and(|first| first & 1 != 0)
 }
-
-/// The topic in a PUBLISH frame: behind the fixed header, whose length ends with the first byte below 128.
-pub(crate) fn topic_of(frame: &[u8]) -> Option<&str> {
-    let header = 2 + frame.get(1..5)?.iter().position(|byte| *byte < 128)?;
-    let (len, rest) = frame.get(header..)?.split_first_chunk::<2>()?;
-    std::str::from_utf8(rest.get(..usize::from(u16::from_be_bytes(*len)))?).ok()
-}

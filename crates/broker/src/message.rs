@@ -5,7 +5,9 @@ use crate::group_message::GroupMessage;
 use crate::retained_page::RetainedPage;
 use crate::state::Answer;
 use firehose_log::{Batch, Chunk, Offset, ReadError, Refusal, SinceError, Start};
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 /// One thing for a shard to look at.
 pub enum Message {
@@ -81,6 +83,8 @@ pub enum Message {
     Redacted {
         /// Which.
         offset: Offset,
+        /// Is dropped once the shard has nothing of it left.
+        seen: Option<Sender<Infallible>>,
     },
     /// The access rules have a new generation.
     Reload,

@@ -4,10 +4,10 @@
 mod expiry;
 
 use crate::aliases::Aliases;
-use crate::frames::{Frames, Range};
+use crate::frames::{Frames, Range, topic_of};
 use crate::gate::Gate;
 use crate::inflight::Inflight;
-use crate::item::{Item, is_retained, topic_of};
+use crate::item::{Item, is_retained};
 use crate::partial::Partial;
 use crate::scan::RETAINED;
 use firehose_log::Offset;
@@ -165,6 +165,12 @@ impl Outbox {
         })
     }
 
+    /// Whether bytes that wait for the socket may be those of the event at `offset`, rewritten with a topic alias.
+    pub fn has_rewritten(&self, offset: Offset) -> bool {
+        let aliases = self.aliases.as_ref().filter(|_| self.partial.is_some());
+        aliases.is_some_and(|aliases| aliases.portion.contains(&offset))
+    }
+
     /// Drops all queued messages. For each lane that lost logged ones `from` gets the offset of the first; returns how
     /// many messages that are in no log were lost. A frame that is half out stays.
     pub fn drop_messages(&mut self, mut from: impl FnMut(u16, Offset)) -> u64 {
@@ -317,10 +323,12 @@ impl Outbox {
         }
         let Some(mut aliases) = self.aliases.take() else { return };
         let mut portion = Vec::new();
+        aliases.portion.clear();
         while portion.len() < ALIASED_BYTES
             && let Some(item) = self.items.front().filter(|item| !gate.stops(item.qos))
             && let Some(at) = item.range.frames.get(item.range.first).copied()
         {
+            aliases.portion.extend(item.logged.then_some(at.offset));
             if item.qos == QoS::AtMostOnce {
                 aliases.append(item.range.frames.bytes_of(&at), &mut portion);
             } else {

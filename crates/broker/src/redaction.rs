@@ -14,7 +14,7 @@ const LATELY: usize = 64;
 
 impl Bus {
     /// Takes an event back. When this returns the log has a tombstone in its place, durably; the state has nothing of it any
-    /// more; and the shards were told to drop what they have queued of it. Waits for the disk. An event that was taken
+    /// more; and the shards have dropped what they had queued of it. Waits for the disk. An event that was taken
     /// back before is made sure of again, and refused.
     ///
     /// # Errors
@@ -25,10 +25,22 @@ impl Bus {
         if matches!(done, Ok(_) | Err(RedactError::Already { .. })) {
             // The shards come last: what they ask the state from then on has nothing of it.
             let state = self.redact_state(offset);
-            self.tell_all(|| Message::Redacted { offset });
+            self.tell_shards(offset);
             state?;
         }
         done
+    }
+
+    /// Waits until each shard has dropped what it had of the event; not on a bus of which nobody runs the shards.
+    fn tell_shards(&self, offset: Offset) {
+        let (seen, seen_by_all) = mpsc::channel();
+        self.tell_all(|| Message::Redacted { offset, seen: Some(seen.clone()) });
+        drop(seen);
+        while self.has_rouse() && !self.is_stopping() {
+            if seen_by_all.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Disconnected) {
+                break;
+            }
+        }
     }
 
     fn redact_state(&self, offset: Offset) -> Result<(), RedactError> {
@@ -58,11 +70,17 @@ impl Shard {
             return;
         }
         let redacted = std::mem::take(&mut self.redacted);
-        self.redact_groups(&redacted);
-        self.redacted_lately.extend(&redacted);
+        let offsets: Vec<Offset> = redacted.iter().map(|(offset, _seen)| *offset).collect();
+        self.redact_groups(&offsets);
+        self.redacted_lately.extend(&offsets);
         let too_many = self.redacted_lately.len().saturating_sub(LATELY);
         self.redacted_lately.drain(..too_many);
-        for offset in redacted {
+        for (offset, _seen) in redacted {
+            self.cut_rewritten(offset);
+            self.answered();
+            if self.reads > 0 {
+                self.taken_back.push(offset);
+            }
             let queues = |it: &crate::session::Session| {
                 it.connection.as_ref().is_some_and(|connection| connection.outbox.queues(offset))
             };
@@ -81,6 +99,23 @@ impl Shard {
                 }
             }
             on_their_way.into_iter().for_each(|session| self.dirty(session));
+        }
+    }
+
+    /// Who takes topic aliases may have it in bytes of its own, which count as sent: its connection ends instead.
+    fn cut_rewritten(&mut self, offset: Offset) {
+        let holds = |it: &crate::session::Session| {
+            it.connection.as_ref().is_some_and(|connection| connection.outbox.has_rewritten(offset))
+        };
+        let all = self.sessions.iter().filter(|(_, it)| holds(it));
+        let all: Vec<u32> = all.map(|(session, _)| session as u32).collect();
+        all.into_iter().for_each(|session| self.hang_up(session, "what it was being sent was taken back"));
+    }
+
+    /// With no answer of the log under way none brings what was taken back.
+    pub(crate) fn answered(&mut self) {
+        if self.reads == 0 {
+            self.taken_back.clear();
         }
     }
 

@@ -107,6 +107,7 @@ impl Shard {
             0 => self.take_answer(key, chunk),
             _ => self.group_answer(key, chunk),
         }
+        self.answered();
         self.feed();
     }
 
@@ -175,6 +176,7 @@ impl Shard {
                 }
                 let record = batch.record(index);
                 if record.kind() == Kind::Event
+                    && !self.taken_back.contains(&offset)
                     && !self.replay_one(key, batch, offset, &record.event(), age_secs, &mut filters)
                 {
                     break 'full;

@@ -37,8 +37,10 @@ use firehose_mqtt::Reason;
 use firehose_topic::{TopicFilter, Trie};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::Sender;
 
 /// A shard that runs looks every second for clients that were not heard.
 const SWEEP_SECS_MAX: u32 = 1;
@@ -122,9 +124,11 @@ pub struct Shard {
     pub(crate) scratch: Scratch,
     pub(crate) attributes: firehose_log::AttributesBuf,
     /// Events that were taken back, until the turn's frames are sealed.
-    pub(crate) redacted: Vec<Offset>,
+    pub(crate) redacted: Vec<(Offset, Option<Sender<Infallible>>)>,
     /// The last ones: another shard may still hand us one.
     pub(crate) redacted_lately: VecDeque<Offset>,
+    /// Such events that answers of the log which are under way may still have.
+    pub(crate) taken_back: Vec<Offset>,
     pub(crate) swept_secs: u32,
     pub(crate) stopping: bool,
     /// Counters; read by others through [`ShardStats`].
@@ -189,6 +193,7 @@ impl Shard {
             attributes: firehose_log::AttributesBuf::default(),
             redacted: Vec::new(),
             redacted_lately: VecDeque::new(),
+            taken_back: Vec::new(),
             swept_secs: 0,
             stopping: false,
             stats,
@@ -379,7 +384,7 @@ impl Shard {
             Message::StateLost => self.state_lost(),
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
             Message::Retained { scan, page } => self.retained(scan, page),
-            Message::Redacted { offset } => self.redacted.push(offset),
+            Message::Redacted { offset, seen } => self.redacted.push((offset, seen)),
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }

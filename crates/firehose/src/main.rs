@@ -15,6 +15,7 @@ mod format;
 mod logging;
 mod operator;
 mod output;
+mod redaction_note;
 mod serve;
 mod signals;
 mod sources;

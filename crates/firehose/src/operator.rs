@@ -1,16 +1,19 @@
 //! What the operator has done: by the socket on a running bus, or by the command itself on one that is stopped.
 
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use firehose_broker::bus::wall_us;
 use firehose_broker::{Bus, PortEvent};
 use firehose_http::{Operator, OperatorError};
-use firehose_log::{Cursor, Offset, Read, RedactError, Refusal, Since, SinceError, format_time};
+use firehose_log::{
+    Batch, Cursor, Fetched, Offset, Read, RedactError, Refusal, Since, SinceError, Wait, format_time,
+};
 use firehose_topic::encode_name;
 use serde_json::{Value, json};
 
 use crate::diagnosis::{Diagnosis, Found};
+use crate::redaction_note::RedactionNote;
 
 /// The longest reason of a redaction.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -27,6 +30,67 @@ impl BusOperator {
     /// Of this bus, with its data there; `found` is what its start found amiss.
     pub fn new(bus: Bus, data: PathBuf, reserve_bytes: u64, found: Found) -> Self {
         BusOperator { bus, data, reserve_bytes, found }
+    }
+
+    /// Finishes what was cut off. Waits for the disk.
+    pub fn finish_redactions(&self) {
+        let offsets = RedactionNote::offsets(&self.data).unwrap_or_else(|error| {
+            tracing::error!(%error, "whether a redaction was cut off cannot be seen");
+            Vec::new()
+        });
+        for offset in offsets {
+            let noted = match RedactionNote::load(&self.data, offset) {
+                Ok(Some(note)) => self.redact(&note.cursor, &note.reason).map_err(|error| match error {
+                    OperatorError::NotThere(why) => {
+                        self.forget_note(offset);
+                        why
+                    }
+                    OperatorError::Malformed(why) | OperatorError::Failed(why) => why,
+                }),
+                Ok(None) => continue,
+                Err(error) => Err(format!("its note cannot be read: {error}")),
+            };
+            match noted {
+                Ok(_) => tracing::warn!(offset, "a redaction that was cut off was finished"),
+                Err(why) => tracing::error!(offset, why, "a redaction was cut off: do it again"),
+            }
+        }
+    }
+
+    /// Notes that the event is to go. Gives who published it, who is not known any more once it has gone; empty: nobody
+    /// knows.
+    fn note(&self, offset: Offset, cursor: &Cursor, reason: &str) -> Result<String, String> {
+        let earlier = RedactionNote::load(&self.data, offset).ok().flatten();
+        let earlier = earlier.filter(|note| note.cursor == *cursor).map(|note| note.principal);
+        let principal = match earlier {
+            Some(principal) => principal,
+            None => self.publisher(offset)?,
+        };
+        let note = RedactionNote { cursor: *cursor, principal, reason: reason.to_owned() };
+        note.store(&self.data).map_err(|error| {
+            format!("nothing was done: that event {offset} is to be redacted could not be noted: {error}")
+        })?;
+        Ok(note.principal)
+    }
+
+    /// One that stays does no harm: everyone is told again.
+    fn forget_note(&self, offset: Offset) {
+        if let Err(error) = RedactionNote::remove(&self.data, offset) {
+            tracing::error!(offset, %error, "the note of a redaction that is done stays");
+        }
+    }
+
+    fn publisher(&self, offset: Offset) -> Result<String, String> {
+        let Fetched::Events(events) =
+            self.bus.read().fetch(&[offset], Wait::Yes).map_err(|error| error.to_string())?
+        else {
+            return Ok(String::new());
+        };
+        let of = |(offset, batch): (Offset, Arc<Batch>)| {
+            let index = usize::try_from(offset - batch.base()).ok()?;
+            Some(batch.record(index).origin().principal.to_owned())
+        };
+        Ok(events.into_iter().next().and_then(of).unwrap_or_default())
     }
 
     /// Tells mirrors, by an event, which one was taken back. Says neither its topic nor anything else of it.
@@ -58,17 +122,21 @@ impl Operator for BusOperator {
         check_reason(reason)?;
         let read = self.bus.read();
         let offset = place_of(read.as_ref(), cursor)?;
+        let principal = self.note(offset, cursor, reason).map_err(OperatorError::Failed)?;
         let (redacted, before) = match self.bus.redact(offset) {
             Ok(redacted) => (Some(redacted), false),
             // Whether everyone was told is not known, and to be told twice does no harm.
             Err(RedactError::Already { .. }) => (None, true),
             Err(error @ (RedactError::NeverWas { .. } | RedactError::Gone { .. })) => {
+                self.forget_note(offset);
                 return Err(OperatorError::NotThere(error.to_string()));
             }
             Err(error) => return Err(OperatorError::Failed(error.to_string())),
         };
-        let principal = redacted.as_ref().map_or("", |redacted| &redacted.principal);
-        let told = self.tell(cursor, principal, reason);
+        let told = self.tell(cursor, &principal, reason);
+        if told.is_ok() {
+            self.forget_note(offset);
+        }
         tracing::warn!(offset, reason, "an event was redacted");
         Ok(json!({
             "cursor": cursor.encode(),

@@ -23,6 +23,7 @@ use crate::config::{self, Config};
 use crate::diagnosis::Found;
 use crate::exit::Failure;
 use crate::operator::BusOperator;
+use crate::redaction_note::RedactionNote;
 use crate::sources::Sources;
 
 /// How long clients get to hear that the bus stops.
@@ -224,12 +225,24 @@ fn log_config(config: &Config, folder: PathBuf) -> LogConfig {
 /// By the socket in the data folder. A bus that cannot make it serves all the same.
 fn listen_to_operator(config: &Config, data: &Path, bus: &Bus, http: &Service, found: Found) {
     let reserve_bytes = config.log.disk_reserve_bytes.0;
-    let operator = BusOperator::new(bus.clone(), data.to_owned(), reserve_bytes, found);
-    let listening =
-        admin_socket::bind(data).and_then(|listener| http.listen_to_operator(listener, Arc::new(operator)));
+    let operator = Arc::new(BusOperator::new(bus.clone(), data.to_owned(), reserve_bytes, found));
+    finish_redactions(data, &operator);
+    let listening = admin_socket::bind(data).and_then(|listener| http.listen_to_operator(listener, operator));
     if let Err(error) = listening {
         let socket = admin_socket::path(data);
         tracing::error!(%error, socket = %socket.display(), "redact and doctor cannot reach this bus");
+    }
+}
+
+/// What was cut off before everyone was told; nobody has to wait for it.
+fn finish_redactions(data: &Path, operator: &Arc<BusOperator>) {
+    if RedactionNote::offsets(data).is_ok_and(|offsets| offsets.is_empty()) {
+        return;
+    }
+    let operator = Arc::clone(operator);
+    let named = std::thread::Builder::new().name("redactions".into());
+    if let Err(error) = named.spawn(move || operator.finish_redactions()) {
+        tracing::error!(%error, "a redaction that was cut off is not finished");
     }
 }
 

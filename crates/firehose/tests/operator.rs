@@ -188,6 +188,59 @@ fn on_a_stopped_bus_redact_works_by_itself() {
     assert_eq!(events(&serve, "firehose/redaction/#").remove(0)["data"]["offset"], 2);
 }
 
+/// What stands in the data folder while a redaction is under way.
+fn leave_a_note(bed: &Bed, event: &Value) -> PathBuf {
+    let note = bed.data().join("redaction.2.json");
+    let text = serde_json::json!({ "cursor": event["cursor"], "principal": "ann", "reason": "a token" });
+    fs::write(&note, text.to_string()).expect("it can be written");
+    note
+}
+
+/// Waits until so many notices were published.
+fn notices(serve: &Serve, count: usize) -> Vec<Value> {
+    let count = count.to_string();
+    let read = run([
+        "sub",
+        &serve.mqtt,
+        "-t",
+        "firehose/redaction/#",
+        "--since",
+        "earliest",
+        "-n",
+        &count,
+        "--json",
+    ]);
+    assert_eq!(read.code, Some(0), "{}", read.err);
+    read.out.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect()
+}
+
+#[test]
+fn a_redaction_that_was_cut_off_is_finished_and_told_at_the_next_start() {
+    for is_gone in [false, true] {
+        let bed = Bed::new();
+        let mut serve = bed.serve();
+        publish(&serve, "ann/n", &["1", SECRET, "3"], false);
+        let secret = events(&serve, "ann/n").remove(1);
+        if is_gone {
+            assert_eq!(bed.redact(cursor(&secret)).code, Some(0));
+        }
+        assert!(!bed.data().join("redaction.2.json").exists());
+        serve.kill();
+        let note = leave_a_note(&bed, &secret);
+        let serve = bed.serve();
+        let told = notices(&serve, if is_gone { 2 } else { 1 }).pop().expect("a notice");
+        assert_eq!(told["topic"], "firehose/redaction/ann");
+        assert_eq!(
+            (&told["data"]["cursor"], &told["data"]["reason"]),
+            (&secret["cursor"], &"a token".into())
+        );
+        assert_eq!(bed.holding(SECRET), Vec::<PathBuf>::new());
+        assert_eq!(events(&serve, "ann/n").len(), 2);
+        assert_eq!(serve.terminate(), Some(0));
+        assert!(!note.exists());
+    }
+}
+
 #[test]
 fn the_socket_is_the_operators_alone_and_replaces_that_of_a_killed_bus_but_not_of_a_running_one() {
     let bed = Bed::new();

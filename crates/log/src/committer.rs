@@ -85,6 +85,7 @@ impl Commit for Committer {
     }
 
     fn close(&mut self) -> Result<Offset, CommitError> {
+        let _ = lock(&self.shared.writer).cut_again();
         self.points.step_bytes = Some(1);
         let durable = self.commit()?;
         // A start without it has more to look through.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
 
 /// A disk: folders, files by name, free space, and what else must be the same in each run of a simulation.
@@ -114,6 +114,10 @@ pub trait File: Send + Sync {
     fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
         Ok(Some(position))
     }
+
+    /// Whether the system is to read more than it is asked for, as it does at first. What was preallocated and read so
+    /// counts as data for [`File::next_data`].
+    fn set_read_ahead(&self, _on: bool) {}
 
     /// Makes the bytes that were written durable.
     ///
@@ -308,6 +312,12 @@ impl File for RealFile {
             Err(rustix::io::Errno::NXIO) => Ok(None),
             Err(_) => Ok(Some(position)),
         }
+    }
+
+    fn set_read_ahead(&self, on: bool) {
+        let advice = if on { Advice::Normal } else { Advice::Random };
+        // Without it a start takes longer, and nothing else is wrong.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, advice);
     }
 
     fn sync_data(&self) -> io::Result<()> {

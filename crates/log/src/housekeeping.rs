@@ -39,6 +39,7 @@ impl Housekeeping {
                 done.push(Upkeep::Failed { what, why: error.to_string() });
             }
         };
+        attempt("cut off what a failed write left", lock(&shared.writer).cut_again());
         attempt("make the next segment ahead", prepare(shared));
         attempt("write a segment's index", seal(shared));
         let waiting = &mut self.waiting;

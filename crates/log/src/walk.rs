@@ -10,7 +10,6 @@ use crate::window::Window;
 
 /// A record takes more bytes than this, so a damaged range cannot have held more records than its length over it.
 pub(crate) const RECORD_BYTES_MIN: u64 = 9;
-const SEARCH_BYTES: usize = 1 << 20;
 
 /// Walks from batch to batch.
 pub(crate) struct Walk {
@@ -70,18 +69,24 @@ impl Walk {
         let damaged_from = self.position;
         let mut at = self.position;
         while at + (BATCH_HEADER_BYTES as u64) <= self.end {
-            let Some(data) = self.window.next_data(at)? else { break };
-            at = at.max(data);
-            let bytes = self.window.get(at, SEARCH_BYTES)?;
+            let bytes = self.window.rest(at, BATCH_HEADER_BYTES)?;
+            if bytes.len() < BATCH_HEADER_BYTES {
+                break;
+            }
             let Some(found) = BatchHeader::find_magic(bytes, 0) else {
-                if bytes.len() < SEARCH_BYTES {
-                    break;
-                }
-                // A magic may begin in the last three bytes.
-                at += bytes.len() as u64 - 3;
+                let behind = at + bytes.len() as u64;
+                at = match self.window.next_data(behind)? {
+                    // A magic may begin in the last three bytes.
+                    Some(data) if data <= behind => behind - 3,
+                    Some(data) => data,
+                    None => break,
+                };
                 continue;
             };
             at += found as u64;
+            if at + BATCH_HEADER_BYTES as u64 > self.end {
+                break;
+            }
             let header = BatchHeader::decode(self.window.get(at, BATCH_HEADER_BYTES)?, self.salt);
             let lost_max = (at - damaged_from) / RECORD_BYTES_MIN;
             let fits = |header: &BatchHeader| {
@@ -101,5 +106,69 @@ impl Walk {
         }
         self.position = self.end;
         Ok(Step::End)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::IoSlice;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const LEN: u64 = 128 << 20;
+
+    /// A file that was preallocated and never written. What was read counts as data, as on a real disk.
+    #[derive(Default)]
+    struct Preallocated {
+        read_to: AtomicU64,
+    }
+
+    impl File for Preallocated {
+        fn len(&self) -> io::Result<u64> {
+            Ok(LEN)
+        }
+
+        fn write_at(&self, _: &[IoSlice<'_>], _: u64) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+            let read = buf.len().min(usize::try_from(LEN - position.min(LEN)).unwrap_or(0));
+            buf[..read].fill(0);
+            self.read_to.fetch_max(position + read as u64, Ordering::Relaxed);
+            Ok(read)
+        }
+
+        fn read_at_nowait(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+            self.read_at(buf, position)
+        }
+
+        fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
+            Ok((position < self.read_to.load(Ordering::Relaxed)).then_some(position))
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn truncate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn preallocate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_preallocated_is_not_read_to_its_end() {
+        let file = Arc::new(Preallocated::default());
+        let mut walk = Walk::new(Arc::clone(&file) as Arc<dyn File>, 0, 4096, 1, LEN);
+        assert_eq!(walk.step().expect("reads"), Step::End);
+        assert!(
+            file.read_to.load(Ordering::Relaxed) <= 2 << 20,
+            "{file_read} bytes",
+            file_read = file.read_to.load(Ordering::Relaxed)
+        );
     }
 }

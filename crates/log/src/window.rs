@@ -16,6 +16,8 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn new(file: Arc<dyn File>) -> Window {
+        // It reads ahead itself, and looks for what was preallocated and never written.
+        file.set_read_ahead(false);
         Window { file, start: 0, bytes: Vec::new() }
     }
 
@@ -23,6 +25,13 @@ impl Window {
     pub(crate) fn next_data(&self, position: u64) -> io::Result<Option<u64>> {
         let ahead = position >= self.start + self.bytes.len() as u64;
         if ahead { self.file.next_data(position) } else { Ok(Some(position)) }
+    }
+
+    /// What is in memory from `position` on, which is `least` bytes or more; fewer only where the file ends.
+    pub(crate) fn rest(&mut self, position: u64, least: usize) -> io::Result<&[u8]> {
+        self.get(position, least)?;
+        let from = usize::try_from(position - self.start).unwrap_or(usize::MAX);
+        Ok(self.bytes.get(from..).unwrap_or(&[]))
     }
 
     /// `len` bytes at `position`; fewer where the file ends.
@@ -37,6 +46,12 @@ impl Window {
         let from = (position - self.start) as usize;
         let to = (from + len).min(self.bytes.len());
         Ok(&self.bytes[from..to])
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.file.set_read_ahead(true);
     }
 }
 

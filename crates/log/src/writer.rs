@@ -36,6 +36,8 @@ pub(crate) struct Writer {
     /// Whether the folder has names that are not durable.
     pub dir_dirty: bool,
     pub refusing: Option<Refusal>,
+    /// Whether bytes of a write that failed stand behind the end, and nothing says that they do not count.
+    pub uncut: bool,
 }
 
 /// A turn's answers.
@@ -111,6 +113,7 @@ impl Writer {
             dirty_bytes: 0,
             dir_dirty: false,
             refusing: None,
+            uncut: false,
         }
     }
 
@@ -196,9 +199,20 @@ impl Writer {
                 );
                 let _ = shared.read_only.set(why.clone());
                 self.refusing = Some(Refusal::ReadOnly(why));
+                self.uncut = true;
             }
         }
         refusal
+    }
+
+    /// Tries again to cut off what a failed write left, so that the next start does not find it. The log stays read-only
+    /// until then.
+    pub(crate) fn cut_again(&mut self) -> io::Result<()> {
+        if self.uncut {
+            self.file.truncate(self.position)?;
+            self.uncut = false;
+        }
+        Ok(())
     }
 
     /// Goes on in a new segment whose header, durable at once, says where the present one ends; so what stands

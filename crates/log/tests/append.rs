@@ -179,6 +179,29 @@ fn a_write_that_can_neither_be_cut_back_nor_left_behind_makes_the_log_read_only(
 }
 
 #[test]
+fn what_such_a_write_left_is_cut_off_as_soon_as_the_disk_lets_it() {
+    for by_close in [false, true] {
+        let disk = MemDisk::new();
+        let mut log = open_on(&disk);
+        append(&mut log, &["a"]);
+        disk.write_short(150);
+        disk.fail(DiskCall::Truncate, ErrorKind::Other);
+        disk.fail(DiskCall::Create, ErrorKind::Other);
+        let answers = append_at(&mut log, NOW_US, &[&["refused, and whole"], &["refused too"]]);
+        assert!(answers.iter().all(|answer| matches!(answer, Err(Refusal::WriteFailed(_)))));
+        let found = open_on(&disk.copy()).read.head();
+        assert_eq!(found, 2, "it stands there, and nothing says that it does not count");
+        match by_close {
+            true => drop(log.commit.close()),
+            false => drop(log.commit.upkeep(NOW_US, &mut KeepNothing)),
+        }
+        assert!(matches!(append_at(&mut log, NOW_US, &[&["c"]])[0], Err(Refusal::ReadOnly(_))));
+        drop(log);
+        assert_eq!(all(&open_on(&disk)), events(&["a"]));
+    }
+}
+
+#[test]
 fn after_a_failed_sync_what_was_not_durable_stands_in_a_new_segment() {
     for committed in [0, 2] {
         let disk = MemDisk::new();

@@ -153,3 +153,24 @@ fn what_a_failed_sync_left_in_memory_only_is_written_again_by_the_next_start() {
     disk.lose_power();
     assert_eq!(all(&open_on(&disk)), events(&["a", "b"]));
 }
+
+#[test]
+fn an_event_is_not_half_redacted_while_the_epoch_waits_for_room() {
+    for torn in [false, true] {
+        let disk = disk_with_log(torn);
+        disk.fail_after(0, ErrorKind::StorageFull);
+        let mut log = open_on(&disk);
+        assert!(!log.recovery.begun);
+        let before = all(&log);
+        for (offset, _) in &before {
+            let why = log.commit.redact(*offset, NOW_US).expect_err("there is no room").to_string();
+            assert!(why.contains("no room"), "{why}");
+        }
+        assert_eq!(all(&log), before);
+        disk.heal();
+        log.commit.upkeep(NOW_US, &mut KeepNothing);
+        log.commit.redact(2, NOW_US).expect("there is room");
+        let tombstone = |(offset, text)| if offset == 2 { (2, String::new()) } else { (offset, text) };
+        assert_eq!(all(&log), before.into_iter().map(tombstone).collect::<Vec<_>>());
+    }
+}

@@ -418,7 +418,7 @@ fn a_page_that_was_asked_for_before_an_event_was_taken_back_is_asked_for_again()
     world.state.waits = true;
     world.subscribe(reader, &[("t", options(0))], &[]);
     world.settle();
-    world.sequencer.send(0, Message::Redacted { offset: 5 });
+    world.sequencer.send(0, Message::Redacted { offset: 5, seen: None });
     world.settle();
     world.state.waits = false;
     assert_eq!(payloads(&mut world, reader), ["x"], "the answer to the first question is not taken");

@@ -335,7 +335,7 @@ fn what_was_taken_back_is_not_sent_whether_it_waits_for_the_state_the_log_or_the
         };
         world.commit();
         let redacted = world.commit.redact(1, world.now.wall_us).expect("redacts");
-        world.sequencer.send(0, Message::Redacted { offset: redacted.offset });
+        world.sequencer.send(0, Message::Redacted { offset: redacted.offset, seen: None });
         world.settle();
         world.delays_reads = false;
         world.state.waits = false;

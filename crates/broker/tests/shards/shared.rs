@@ -395,7 +395,7 @@ fn a_redacted_event_that_waits_for_a_member_is_given_to_nobody() {
     world.commit();
     world.commit.redact(4, world.now.wall_us).expect("redacts");
     for shard in 0..3 {
-        world.sequencer.send(shard, Message::Redacted { offset: 4 });
+        world.sequencer.send(shard, Message::Redacted { offset: 4, seen: None });
     }
     world.let_go();
     assert_eq!(numbers(&mut world, client), [3, 5, 6]);
