@@ -56,7 +56,7 @@ pub struct Published {
     /// Refused at its first and only transmission.
     pub refused: bool,
     pub attempts: u32,
-    /// A transmission of it was stored, and a bit that turned damaged it since: the session still knows its packet id.
+    /// It was stored, and a bit that turned has damaged it since.
     pub is_damaged: bool,
     /// Its session may have been replaced by a new one, which knows nothing of it.
     pub is_doubtful: bool,
