@@ -7,6 +7,7 @@
 use crate::action::Now;
 use crate::arrival::Secret;
 use crate::group_message::{Join, MemberKey, Piece, Settled};
+use crate::lane::Gap;
 use crate::replay::{age_secs, expired};
 use crate::state::StoredGroup;
 use firehose_auth::{Auth, Identity, Verdict};
@@ -117,7 +118,7 @@ pub(crate) struct Group {
     /// Offsets that the log was asked for.
     pub(crate) fetching: Vec<Offset>,
     /// A gap that nobody was told of.
-    pub(crate) gap: Option<Box<str>>,
+    pub(crate) gap: Option<Gap>,
     /// It stands in the list of groups that have something to send.
     pub(crate) listed: bool,
     /// It waits for its turn to read the log.

@@ -1,6 +1,7 @@
 //! What shards tell each other about groups of shared subscriptions. A group lives at one shard, its members at any.
 
 use crate::group::GroupKey;
+use crate::lane::Gap;
 use firehose_auth::Identity;
 use firehose_log::{Batch, Offset};
 use std::sync::Arc;
@@ -77,8 +78,8 @@ pub struct Piece {
     pub batch: Arc<Batch>,
     /// Its place there.
     pub index: usize,
-    /// A range that is gone before it, as `<from>..<to> <why>`.
-    pub gap: Option<Box<str>>,
+    /// Ranges that are gone before it.
+    pub gap: Option<Gap>,
 }
 
 impl Piece {

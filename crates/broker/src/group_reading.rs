@@ -3,6 +3,7 @@
 
 use crate::group::{Offered, Phase};
 use crate::groups::GROUP;
+use crate::lane::Gap;
 use crate::message::LaneKey;
 use crate::shard::{Action, Shard};
 use firehose_log::{Batch, Chunk, Offset, ReadError};
@@ -92,7 +93,11 @@ impl Shard {
             // The answer to an older question.
             Ok(Chunk::Gap { next: behind, .. }) if behind <= next => {}
             Ok(Chunk::Gap { next: behind, why }) => {
-                group.gap = Some(format!("{next}..{} {why}", behind - 1).into());
+                let to = behind.saturating_sub(1);
+                group.gap = Some(match group.gap.take() {
+                    Some(gap) => gap.and_then(next, to, why),
+                    None => Gap::new(format!("{next}..{to} {why}")),
+                });
                 group.phase = Phase::Replay { next: behind, asked: false };
                 tracing::warn!(group = %group.key.written, next, behind, "a shared subscription was overtaken by the retention");
                 self.stats.gaps_declared.add(1);

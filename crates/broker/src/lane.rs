@@ -37,12 +37,10 @@ impl Gap {
         Gap { text: text.into(), told_at: None }
     }
 
-    /// Another range behind it is gone before it was told: both are told at once. `next`: where the other begins. What
-    /// stands between them is there, so that they are one only if they meet.
+    /// Another range behind it is gone before it was told, or while the message that tells it may have to be sent again:
+    /// both are told at once. `next`: where the other begins. What stands between them is there, so that they are one
+    /// only if they meet.
     pub fn and_then(self, next: Offset, to: Offset, why: &str) -> Gap {
-        if self.told_at.is_some_and(|told_at| told_at < next) {
-            return Gap::new(format!("{next}..{to} {why}"));
-        }
         let (before, last) = match self.text.rsplit_once('\n') {
             Some((before, last)) => (Some(before), last),
             None => (None, &*self.text),
@@ -63,15 +61,11 @@ impl Gap {
         })
     }
 
-    /// That of another lane that goes on as one with this one's.
+    /// That of another lane that goes on as one with this one's. Each may have to be told again as long as it is there.
     pub fn and(self, other: Option<Gap>) -> Gap {
-        match other {
-            Some(other) if self.told_at.is_none() && other.told_at.is_none() => {
-                Gap::new(format!("{}\n{}", self.text, other.text))
-            }
-            Some(other) if other.told_at.is_none() => other,
-            _ => self,
-        }
+        let Some(other) = other else { return self };
+        let told_at = self.told_at.zip(other.told_at).map(|(one, another)| one.max(another));
+        Gap { text: format!("{}\n{}", self.text, other.text).into(), told_at }
     }
 
     /// Another range is gone beside what a lane has to declare: a message that is still to come tells them all.
@@ -235,10 +229,18 @@ mod tests {
     fn a_gap_that_was_not_told_grows_by_the_next_one() {
         let untold = Gap::new("2..4 gone".into());
         assert_eq!(untold.clone().and_then(5, 9, "gone too").text(), "2..9 gone too");
-        let told = Gap { told_at: Some(5), ..untold.clone() };
-        assert_eq!(told.and_then(8, 9, "gone too").text(), "8..9 gone too");
         let to_be_read_again = Gap { told_at: Some(5), ..untold };
         assert_eq!(to_be_read_again.and_then(5, 9, "gone too").text(), "2..9 gone too");
+    }
+
+    #[test]
+    fn a_gap_whose_message_is_on_its_way_is_told_again_with_the_next_one() {
+        let on_its_way = Gap { told_at: Some(5), ..Gap::new("2..4 gone".into()) };
+        let both = Gap::new("2..4 gone\n8..9 gone too".into());
+        assert_eq!(on_its_way.clone().and_then(8, 9, "gone too"), both);
+        assert_eq!(on_its_way.clone().and(Some(Gap::new("8..9 gone too".into()))), both);
+        let other = Gap { told_at: Some(7), ..Gap::new("8..9 gone too".into()) };
+        assert_eq!(on_its_way.and(Some(other)), Gap { told_at: Some(7), ..both });
     }
 
     #[test]

@@ -308,7 +308,8 @@ impl Shard {
         let cursor = (it.cursors && v5 && offset != 0).then(|| self.cursor_in(batch, offset));
         let id = (subscription.id != 0).then_some(Property::SubscriptionId(subscription.id));
         let cursor = cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor));
-        let gap = piece.gap.as_deref().map(|gap| Property::UserProperty("firehose-gap", gap));
+        let gap = piece.gap.iter().flat_map(|gap| gap.ranges());
+        let gap = gap.map(|range| Property::UserProperty("firehose-gap", range));
         let extra: Vec<Property<'_>> = id.into_iter().chain(cursor).chain(gap).filter(|_| v5).collect();
         let qos = subscription.options.qos.min(QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce));
         let retain = subscription.options.retain_as_published && event.flags.retain();

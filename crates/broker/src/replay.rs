@@ -118,6 +118,10 @@ impl Shard {
             return;
         };
         let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
+        if matches!(chunk, Ok(Chunk::Gap { .. })) {
+            // It asked when nothing was queued, and gets nothing but by this.
+            it.gap_is_out(key.lane);
+        }
         let Some(lane) = it.lane_mut(key.lane) else { return };
         let Reading::Replay { next, .. } = lane.reading else { return };
         lane.reading = Reading::Replay { next, asked: false };
@@ -288,6 +292,7 @@ impl Shard {
     /// A replay's lane and the main one stand at the same place: its subscriptions go on there.
     fn merge_into_main(&mut self, session: u32, lane: u16) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        it.gaps_are_out();
         let gap = it.lane_mut(lane).and_then(|lane| lane.gap.take());
         it.main.gap = match it.main.gap.take() {
             Some(of_main) => Some(of_main.and(gap)),

@@ -449,7 +449,8 @@ impl Shard {
         });
         extra.extend(ended.map(|it| Property::SubscriptionId(it.id)));
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
-        extra.extend(gap.map(|gap| Property::UserProperty("firehose-gap", gap.text())));
+        let ranges = gap.iter().flat_map(|gap| gap.ranges());
+        extra.extend(ranges.map(|range| Property::UserProperty("firehose-gap", range)));
         let qos = match entry.state {
             StoredState::Sent1 => QoS::AtLeastOnce,
             StoredState::Sent2 | StoredState::Released => QoS::ExactlyOnce,

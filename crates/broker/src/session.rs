@@ -145,15 +145,20 @@ impl Session {
         if self.main.gap.is_none() && self.more_lanes.is_empty() {
             return;
         }
+        self.lanes().for_each(|lane| self.gap_is_out(lane));
+    }
+
+    /// Nothing is queued for a lane: its gap is told, unless its message may have to be sent again.
+    pub fn gap_is_out(&mut self, lane: u16) {
+        let told_at = self.lane(lane).and_then(|lane| lane.gap.as_ref()?.told_at());
         let window = self.inflight.as_deref();
-        for lane in std::iter::once(&mut self.main).chain(self.more_lanes.iter_mut().flatten()) {
-            let told_at = lane.gap.as_ref().and_then(crate::lane::Gap::told_at);
-            let is_out = |told_at: Offset| {
-                window.is_none_or(|window| window.stored().all(|entry| entry.offset != told_at))
-            };
-            if told_at.is_some_and(is_out) {
-                lane.gap = None;
-            }
+        let is_out = |told_at: Offset| {
+            window.is_none_or(|window| window.stored().all(|entry| entry.offset != told_at))
+        };
+        if told_at.is_some_and(is_out)
+            && let Some(lane) = self.lane_mut(lane)
+        {
+            lane.gap = None;
         }
     }
 

@@ -385,7 +385,11 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         it.many = true;
         if let Some(lane) = it.lane_mut(lane) {
-            lane.gap = Some(Gap::new(format!("{from}..{to} {why}")));
+            let gap = Gap::new(format!("{from}..{to} {why}"));
+            lane.gap = Some(match lane.gap.take() {
+                Some(before) => before.and(Some(gap)),
+                None => gap,
+            });
         }
     }
 

@@ -432,6 +432,43 @@ fn a_range_that_retention_took_is_told_to_a_member_that_can_hear_of_it() {
     assert_eq!(got.last().map(|it| it.payload.trim()), Some("60"));
 }
 
+/// Found beside what the simulation found: the second gap took the place of the first.
+#[test]
+fn two_ranges_that_are_gone_are_both_told_to_the_first_member_that_can_hear_of_them() {
+    let limits = Limits { inflight_max: 1, ..Limits::default() };
+    let mut world = World::new(Setup {
+        shards: 3,
+        segment_bytes: 1 << 10,
+        tail_bytes: 0,
+        retention_bytes: Some(2 << 10),
+        limits,
+        ..Setup::default()
+    });
+    let publisher = world.client(Version::V311, "p");
+    let deaf = world.client(Version::V311, "a");
+    world.clients[deaf].acknowledges = true;
+    world.subscribed(deaf, GROUP, 1);
+    let filler = " ".repeat(100);
+    for round in 0..2u16 {
+        world.clients[deaf].holds_acks = true;
+        for number in 1..=60 {
+            world.publish(publisher, "t/x", &format!("{number}{filler}"), 1, round * 60 + number);
+            world.settle();
+            world.commit();
+        }
+        world.upkeep_keeping_nothing();
+        world.let_go();
+        assert_eq!(publishes(&mut world, deaf).last().map(|it| it.payload.trim()), Some("60"));
+    }
+    let client = world.client(Version::V5, "b");
+    world.subscribed(client, GROUP, 0);
+    world.hang_up(deaf);
+    publish(&mut world, publisher, 200..=200, 0);
+    let got = publishes(&mut world, client);
+    let gaps = got[0].user.iter().filter(|(name, _)| name == "firehose-gap");
+    assert_eq!(gaps.count(), 2, "{got:?}");
+}
+
 #[test]
 fn a_session_may_be_a_member_of_many_groups_and_no_more_than_its_limit() {
     let limits = Limits { subscriptions_per_client_max: 3, ..Limits::default() };

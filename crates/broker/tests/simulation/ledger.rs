@@ -56,6 +56,8 @@ pub struct Published {
     /// Refused at its first and only transmission.
     pub refused: bool,
     pub attempts: u32,
+    /// It was stored, and a bit that turned has damaged it since.
+    pub is_damaged: bool,
     /// Its session may have been replaced by a new one, which knows nothing of it.
     pub is_doubtful: bool,
 }
@@ -181,6 +183,9 @@ impl Ledger {
             self.by_key.remove(&key);
             if let Some(all) = self.by_message.get_mut(&key.message()) {
                 all.retain(|known| *known != offset);
+            }
+            if let Some(published) = self.published.get_mut(&key.message()) {
+                published.is_damaged |= self.is_flipped;
             }
         }
     }

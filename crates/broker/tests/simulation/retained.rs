@@ -82,14 +82,16 @@ impl Scan {
         let least = self.required?;
         let mut newest: BTreeMap<&str, Offset> = BTreeMap::new();
         for (offset, entry) in ledger.range(1, ledger.head()) {
-            if entry.retain && !ledger.is_damaged(offset) {
+            if entry.retain {
                 newest.insert(&entry.topic, offset);
             }
         }
         let missing = newest.into_iter().find(|(topic, offset)| {
             let entry = ledger.get(*offset).expect("it is there");
             let own = entry.key.is_some_and(|key| key.publisher == wanted.client);
+            // Of a damaged one nobody can say whether it had taken the place of the one before.
             *offset <= self.as_of.0
+                && !ledger.is_damaged(*offset)
                 && !entry.payload.is_empty()
                 && entry.qos.min(wanted.qos) >= least
                 && wanted.filter.matches(TopicName::trusted(topic))

@@ -247,6 +247,7 @@ fn subscribe(world: &mut World, client: usize, rng: &mut Rng) {
     };
     let bytes = it.subscribe(&written, options, begins, &ledger);
     drop(ledger);
+    world.note(|| format!("client {client} subscribes to {written:?}, {options:?}"));
     world.send(client, &bytes);
 }
 
@@ -276,6 +277,7 @@ fn unsubscribe(world: &mut World, client: usize, rng: &mut Rng) {
         return;
     }
     let bytes = it.unsubscribe(&written);
+    world.note(|| format!("client {client} unsubscribes from {written:?}"));
     world.send(client, &bytes);
 }
 
