@@ -27,9 +27,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Seeds that every run of the tests takes.
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 12_000;
 /// New seeds that every run of the tests takes.
-const NEW_SEEDS: u64 = 3_000;
+const NEW_SEEDS: u64 = 500;
 /// Threads: each runs seeds of its own.
 const THREADS: u64 = 2;
 
