@@ -2,20 +2,51 @@
 
 use crate::state::checked::Checked;
 use crate::sync::{Mutex, lock};
-use firehose_log::File;
+use firehose_log::{Disk, File};
 use redb::StorageBackend;
 use std::io::{self, ErrorKind, IoSlice};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Whether a sync or a write of a file has failed: what is on the disk is not what is read, whatever a later sync says.
+///
+/// redb also writes and syncs when it is dropped, where nobody hears of a failure. So it is the doubt itself that leaves
+/// its mark for the next start.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Doubt(Arc<AtomicBool>);
+pub(crate) struct Doubt(Arc<Cast>);
+
+#[derive(Default)]
+struct Cast {
+    is_cast: AtomicBool,
+    mark: OnceLock<(Arc<dyn Disk>, PathBuf)>,
+}
+
+impl std::fmt::Debug for Cast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cast").field(&self.is_cast).finish()
+    }
+}
 
 impl Doubt {
+    /// From now on an empty file of this name is made when there is doubt.
+    pub(crate) fn leave_mark(&self, disk: Arc<dyn Disk>, path: PathBuf) {
+        let _ = self.0.mark.set((disk, path));
+    }
+
     /// See the type.
     pub(crate) fn is_cast(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is_cast.load(Ordering::Acquire)
+    }
+
+    /// From now on there is doubt.
+    pub(crate) fn cast(&self) {
+        self.0.is_cast.store(true, Ordering::Release);
+        let Some((disk, mark)) = self.0.mark.get() else { return };
+        // Once more, since nothing else stands between this and a file that a power cut damages after the next start.
+        if disk.open(mark).is_err() && disk.create(mark).is_err() {
+            let _ = disk.create(mark);
+        }
     }
 
     /// Nothing is written any more once there is doubt: the last good state is not to be written over.
@@ -28,7 +59,7 @@ impl Doubt {
 
     fn judge<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
         if outcome.is_err() {
-            self.0.store(true, Ordering::Release);
+            self.cast();
         }
         outcome
     }

@@ -414,9 +414,6 @@ impl State {
         // After a failed call redb wants the file opened anew. If nothing was tried, reading goes on.
         if !matches!(error, StoreError::NotTried(_)) {
             let failed = self.shelf.put(None);
-            if failed.as_ref().is_some_and(|store| store.is_in_doubt()) {
-                self.file.doubt();
-            }
             self.closing = failed.or(self.closing.take());
         }
     }

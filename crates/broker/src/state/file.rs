@@ -26,14 +26,15 @@ const DOUBT: &str = "in-doubt";
 pub(crate) struct StateFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    is_in_doubt: bool,
+    /// Whether nobody knows any more what the disk has of it.
+    doubt: Doubt,
     /// With too little room on the disk it has had no free page of its own either.
     is_used_up: bool,
 }
 
 impl StateFile {
     pub(crate) fn new(disk: Arc<dyn Disk>, path: &Path) -> StateFile {
-        StateFile { disk, path: path.to_owned(), is_in_doubt: false, is_used_up: false }
+        StateFile { disk, path: path.to_owned(), doubt: Doubt::default(), is_used_up: false }
     }
 
     /// Its path, as it is told.
@@ -56,8 +57,8 @@ impl StateFile {
             Err(StoreError::Full(_)) => return self.view(file, log_id, head).map(Some),
             Err(error) => return Err(error),
         }
-        if self.is_in_doubt || self.disk.open(&self.beside(DOUBT)).is_ok() {
-            self.is_in_doubt = true;
+        if self.doubt.is_cast() || self.disk.open(&self.beside(DOUBT)).is_ok() {
+            self.doubt.cast();
             return self.view(file, log_id, head).map(Some);
         }
         let len = self.len(&*file)?;
@@ -65,21 +66,15 @@ impl StateFile {
             // The power failed while it grew or shrank: every page that counts is there.
             file.truncate(len).map_err(|error| unavailable(&error))?;
         }
-        let doubt = Doubt::default();
-        match Store::open(file.clone(), doubt.clone()) {
+        self.doubt = Doubt::default();
+        self.doubt.leave_mark(self.disk.clone(), self.beside(DOUBT));
+        match Store::open(file.clone(), self.doubt.clone()) {
             Ok(store) => {
                 let meta = check(&store, log_id, head)?;
                 Ok(Some((store, meta)))
             }
-            Err(error) => {
-                if doubt.is_cast() {
-                    self.doubt();
-                }
-                match error {
-                    StoreError::Full(_) => self.view(file, log_id, head).map(Some),
-                    error => Err(error),
-                }
-            }
+            Err(StoreError::Full(_)) => self.view(file, log_id, head).map(Some),
+            Err(error) => Err(error),
         }
     }
 
@@ -95,16 +90,6 @@ impl StateFile {
         match file.len().map_err(|error| unavailable(&error))? {
             0 => Err(StoreError::Damaged("it is empty".into())),
             len => Ok(len.next_multiple_of(PAGE_BYTES)),
-        }
-    }
-
-    /// Nobody knows any more what the disk has of it.
-    pub(crate) fn doubt(&mut self) {
-        self.is_in_doubt = true;
-        let mark = self.beside(DOUBT);
-        // Once more, since nothing else stands between this and a file that a power cut damages after the next start.
-        if self.disk.open(&mark).is_err() && self.disk.create(&mark).is_err() {
-            let _ = self.disk.create(&mark);
         }
     }
 
@@ -125,11 +110,13 @@ impl StateFile {
         let new = self.beside("new");
         let _ = self.disk.remove(&new);
         let file = self.disk.create(&new).map_err(|error| unavailable(&error))?;
-        let store = Store::open(file, Doubt::default())?;
+        let doubt = Doubt::default();
+        let store = Store::open(file, doubt.clone())?;
         fill(&store)?;
+        doubt.leave_mark(self.disk.clone(), self.beside(DOUBT));
         let renamed = self.disk.rename(&new, &self.path).and_then(|()| self.disk.sync_dir(self.dir()));
         renamed.map_err(|error| unavailable(&error))?;
-        self.is_in_doubt = false;
+        self.doubt = doubt;
         let _ = self.disk.remove(&self.beside(DOUBT));
         Ok(store)
     }

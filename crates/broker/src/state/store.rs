@@ -70,31 +70,25 @@ pub(crate) struct Meta {
 /// An open state file.
 pub(crate) struct Store {
     database: Database,
-    /// None: what is written is kept in memory, and the file is to be written anew.
-    doubt: Option<Doubt>,
+    /// What is written is kept in memory, and the file is to be written anew.
+    is_view: bool,
 }
 
 impl Store {
     /// Opens a state file and checks every page of it; an empty file is made one by [`Store::begin`].
     pub(crate) fn open(file: Arc<dyn File>, doubt: Doubt) -> Result<Store, StoreError> {
-        let backend = Backend::new(file, doubt.clone());
-        Ok(Store { database: open(backend)?, doubt: Some(doubt) })
+        Ok(Store { database: open(Backend::new(file, doubt))?, is_view: false })
     }
 
     /// Opens a state file of `len` bytes to be read, and leaves it as it is.
     pub(crate) fn view(file: Arc<dyn File>, len: u64) -> Result<Store, StoreError> {
         let overlay = Overlay::new(file, len).map_err(|error| classify(redb::Error::Io(error)))?;
-        Ok(Store { database: open(overlay)?, doubt: None })
+        Ok(Store { database: open(overlay)?, is_view: true })
     }
 
     /// Whether it can be read only, and is to be written anew.
     pub(crate) fn is_view(&self) -> bool {
-        self.doubt.is_none()
-    }
-
-    /// Whether nothing can be said any more of what the disk has.
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        self.doubt.as_ref().is_some_and(Doubt::is_cast)
+        self.is_view
     }
 
     /// Makes the tables of a new file.

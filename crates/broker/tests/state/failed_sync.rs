@@ -6,8 +6,8 @@ use firehose_broker::state::{Operation, StateNote};
 use firehose_log::{Disk, DiskCall};
 use std::io::ErrorKind;
 
-/// A sync failed while a session's progress was to be saved. Gives the token of the save.
-fn failed() -> (Bed, u64) {
+/// A session with a subscription, and retained messages.
+fn saved() -> Bed {
     let a = name("a");
     let mut bed = Bed::new();
     bed.open(open(&a)).unwrap();
@@ -16,8 +16,14 @@ fn failed() -> (Bed, u64) {
         bed.retain(&format!("t/{number}"), b"1");
     }
     bed.settle();
+    bed
+}
+
+/// A sync failed while a session's progress was to be saved. Gives the token of the save.
+fn failed() -> (Bed, u64) {
+    let mut bed = saved();
     bed.state_disk.fail(DiskCall::Sync, ErrorKind::Other);
-    let token = bed.submit(vec![Operation::Progress { name: a, progress: progress(5) }]);
+    let token = bed.submit(vec![Operation::Progress { name: name("a"), progress: progress(5) }]);
     assert!(bed.settle().answers.is_empty());
     assert_eq!(bed.notes.len(), 1, "{:?}", bed.notes);
     assert!(bed.state.queue().stats().failure().is_some());
@@ -51,6 +57,22 @@ fn a_power_cut_before_the_file_is_written_anew_costs_nothing_that_was_saved() {
         let bed = bed.begin_on_the_same_disks();
         bed.state_disk.evict();
         check(bed.lose_power_partly(seed), false, "when it failed again");
+    }
+}
+
+#[test]
+fn a_write_or_sync_that_fails_while_the_file_is_closed_is_known_to_the_next_start() {
+    for call in [DiskCall::Write, DiskCall::Sync] {
+        for seed in 0..40 {
+            let mut bed = saved();
+            bed.state_disk.fail(call, ErrorKind::Other);
+            bed = bed.begin_on_the_same_disks();
+            assert!(bed.notes.is_empty(), "{call:?}: {:?}", bed.notes);
+            assert_eq!(names(&bed), ["state.redb"], "{call:?}");
+            bed.state_disk.evict();
+            bed.save(vec![Operation::Progress { name: name("a"), progress: progress(5) }]);
+            check(bed.lose_power_partly(seed), true, &format!("{call:?}, seed {seed}"));
+        }
     }
 }
 
