@@ -70,6 +70,8 @@ pub enum DecodeError {
     NoFilters(PacketKind),
     /// Subscription options: a reserved bit is set.
     SubscribeOptionsReserved(u8),
+    /// Subscription options: maximum QoS 3.
+    MaximumQoS,
     /// Subscription options: retain handling 3.
     RetainHandling,
     /// A property identifier that does not exist.
@@ -122,6 +124,7 @@ impl DecodeError {
             | Self::NoFilters(_)
             | Self::RetainHandling
             | Self::PropertyTwice(_)
+            | Self::MaximumQoS
             | Self::PropertyValue(_)
             | Self::AuthMethodMissing => Reason::ProtocolError,
         }
@@ -150,7 +153,7 @@ impl fmt::Display for DecodeError {
             Self::NotUtf8(what) => write!(f, "the {what} is not UTF-8 (MQTT-1.5.4-1)"),
             Self::Nul(what) => write!(f, "the {what} contains U+0000 (MQTT-1.5.4-2)"),
             Self::PacketIdZero(kind) => write!(f, "{kind} has the packet identifier 0 (MQTT-2.2.1-3)"),
-            Self::QoS(what) => write!(f, "the {what} has QoS 3 (MQTT-3.3.1-4, MQTT-3.1.2-12, MQTT-3.8.3-5)"),
+            Self::QoS(what) => write!(f, "the {what} has QoS 3 (MQTT-3.3.1-4, MQTT-3.1.2-12)"),
             Self::DupWithoutQoS => f.write_str("PUBLISH has the DUP flag at QoS 0 (MQTT-3.3.1-2)"),
             Self::TopicMissing => f.write_str("PUBLISH has neither a topic name nor a topic alias (3.3.2.1)"),
             Self::Topic(error) => error.fmt(f),
@@ -188,6 +191,9 @@ impl fmt::Display for DecodeError {
             }
             Self::RetainHandling => f.write_str("the subscription options have retain handling 3 (3.8.3.1)"),
             Self::PropertyUnknown(id) => write!(f, "there is no property {id:#04x} (2.2.2.2)"),
+            Self::MaximumQoS => {
+                f.write_str("the subscription options have QoS 3 (3.8.3.1; 3.1.1: MQTT-3.8.3-4)")
+            }
             Self::PropertyNotAllowed(id, place) => {
                 write!(f, "{place} cannot have the property {} (2.2.2.2)", property::name(id))
             }

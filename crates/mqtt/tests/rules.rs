@@ -264,13 +264,14 @@ fn subscriptions_are_checked() {
     assert_eq!(error(b"\xa2\x02\0\x01", V311), DecodeError::NoFilters(PacketKind::Unsubscribe));
     assert_eq!(error(b"\xa2\x03\0\x01\0", V5), DecodeError::NoFilters(PacketKind::Unsubscribe));
     let options = |options: u8| [0x82, 7, 0, 1, 0, 0, 1, b'a', options];
-    assert_eq!(error(&options(3), V5), DecodeError::QoS("subscription"));
+    assert_eq!(error(&options(3), V5), DecodeError::MaximumQoS);
+    assert_eq!(DecodeError::MaximumQoS.reason(), Reason::ProtocolError, "3.8.3.1");
     assert_eq!(error(&options(0x40), V5), DecodeError::SubscribeOptionsReserved(0x40));
     assert_eq!(error(&options(0x80), V5), DecodeError::SubscribeOptionsReserved(0x80));
     assert_eq!(error(&options(0x30), V5), DecodeError::RetainHandling);
     let options = |options: u8| [0x82, 6, 0, 1, 0, 1, b'a', options];
     assert_eq!(error(&options(4), V311), DecodeError::SubscribeOptionsReserved(4));
-    assert_eq!(error(&options(3), V31), DecodeError::QoS("subscription"));
+    assert_eq!(error(&options(3), V31), DecodeError::MaximumQoS);
     assert!(matches!(packet(&options(4), V31), Packet::Subscribe(_)));
     assert_eq!(error(b"\x82\x05\0\x01\0\x01a", V311), DecodeError::Truncated("subscription options"));
     assert_eq!(error(b"\x82\x07\0\x01\0\x02a\0\0", V311), DecodeError::Nul("topic filter"));
