@@ -150,7 +150,7 @@ fn topic_names_of_publications_are_checked() {
         (b"\x30\x04\0\x02#a", TopicError::WildcardInName, Reason::MalformedPacket),
         (b"\x30\x04\0\x02a\0", TopicError::Nul, Reason::MalformedPacket),
         (b"\x30\x04\0\x02a\xff", TopicError::NotUtf8, Reason::MalformedPacket),
-        (b"\x30\x02\0\0", TopicError::Empty, Reason::MalformedPacket),
+        (b"\x30\x02\0\0", TopicError::Empty, Reason::ProtocolError),
     ] {
         assert_eq!(error(bytes, V311), DecodeError::Topic(expected));
         assert_eq!(error(bytes, V311).reason(), reason);
