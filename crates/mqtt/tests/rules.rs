@@ -185,11 +185,22 @@ fn connect_flags_are_checked() {
 
 #[test]
 fn before_5_0_a_connect_that_does_not_conform_is_not_answered() {
-    for (rest, rest5) in [(&b"\0\x02c"[..], &b"\0\0\x02c"[..]), (b"\0\x01\0", b"\0\0\x01\0")] {
+    for (rest, rest5) in [(&b"\0\x01cx"[..], &b"\0\0\x01cx"[..]), (b"\0\x01\0", b"\0\0\x01\0")] {
         assert_eq!(connect_error(&connect(V31, 2, rest)).1, None);
         assert_eq!(connect_error(&connect(V311, 2, rest)).1, None);
         assert_eq!(connect_error(&connect(V5, 2, rest5)).1, Some(V5));
     }
+}
+
+#[test]
+fn a_connect_that_ends_before_its_client_identifier_does_is_not_answered() {
+    for rest in [&b"\0\0\x02c"[..], b"\0\0", b"\0"] {
+        let (error, answer) = connect_error(&connect(V5, 2, rest));
+        assert_eq!((error.reason(), answer), (Reason::MalformedPacket, None), "{rest:02x?}");
+    }
+    // Of what comes behind it, there is somebody to tell.
+    let (error, answer) = connect_error(&connect(V5, 6, b"\0\0\x01c\0\0\x01"));
+    assert_eq!((error, answer), (DecodeError::Truncated("will topic"), Some(V5)));
 }
 
 #[test]
