@@ -124,9 +124,9 @@ impl DecodeError {
             | Self::SessionPresentWithError
             | Self::NotConnect(_)
             | Self::NoFilters(_)
+            | Self::MaximumQoS
             | Self::RetainHandling
             | Self::PropertyTwice(_)
-            | Self::MaximumQoS
             | Self::PropertyValue(_)
             | Self::AuthMethodMissing => Reason::ProtocolError,
         }
@@ -191,11 +191,11 @@ impl fmt::Display for DecodeError {
             Self::SubscribeOptionsReserved(options) => {
                 write!(f, "the subscription options {options:#04x} have reserved bits set (MQTT-3.8.3-5)")
             }
-            Self::RetainHandling => f.write_str("the subscription options have retain handling 3 (3.8.3.1)"),
-            Self::PropertyUnknown(id) => write!(f, "there is no property {id:#04x} (2.2.2.2)"),
             Self::MaximumQoS => {
                 f.write_str("the subscription options have QoS 3 (3.8.3.1; 3.1.1: MQTT-3.8.3-4)")
             }
+            Self::RetainHandling => f.write_str("the subscription options have retain handling 3 (3.8.3.1)"),
+            Self::PropertyUnknown(id) => write!(f, "there is no property {id:#04x} (2.2.2.2)"),
             Self::PropertyNotAllowed(id, place) => {
                 write!(f, "{place} cannot have the property {} (2.2.2.2)", property::name(id))
             }
