@@ -1,5 +1,6 @@
-//! Our codec against one that others wrote: an oracle.
+//! Our codec against codecs that others wrote: an oracle each.
 
+mod flowsdk;
 mod mqtt_protocol_core;
 #[path = "../samples/mod.rs"]
 mod samples;
