@@ -112,6 +112,57 @@ fn a_delayed_will_waits_and_the_return_of_the_client_cancels_it() {
     assert_eq!(stored_wills(&bed.lose_power()), 0);
 }
 
+/// Found by kills: the bus died between CONNACK and the next transaction, and published it.
+#[test]
+fn a_will_that_was_called_back_has_left_the_file_when_its_client_is_answered() {
+    let a = name("a");
+    let delayed = {
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 100, 10)).unwrap();
+        bed.save(vec![gone(&a, 100, due_after(10))]);
+        bed
+    };
+    let orphan = {
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 0, 0)).unwrap();
+        bed.lose_power()
+    };
+    for mut bed in [delayed, orphan] {
+        assert!(bed.open(open(&a)).unwrap().recalls);
+        let mut bed = bed.lose_power();
+        bed.pass(100);
+        assert!(bed.settle().wills.is_empty());
+        assert_eq!(stored_wills(&bed), 0);
+    }
+}
+
+#[test]
+fn a_client_that_is_turned_away_leaves_its_will_in_the_file() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    bed.save(vec![gone(&a, 100, due_after(10))]);
+    assert!(bed.open(open_with_will(&a, 100, 0)).unwrap().recalls);
+    bed.save(vec![gone(&a, 100, WillFate::Refused)]);
+    let mut bed = bed.lose_power();
+    bed.pass(60);
+    assert_eq!(bed.settle().wills.len(), 1);
+}
+
+/// Its session lives on for as long as it was told before, and so its will is not due yet.
+#[test]
+fn a_client_that_is_turned_away_changes_nothing_of_its_session() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    bed.save(vec![gone(&a, 100, due_after(10))]);
+    bed.state_disk.fail(firehose_log::DiskCall::Write, std::io::ErrorKind::Other);
+    assert!(bed.open(open_with_will(&a, 0, 0)).is_err());
+    bed.pass(5);
+    assert!(bed.settle().wills.is_empty());
+    assert!(bed.open(open(&a)).unwrap().resumed.is_some());
+}
+
 #[test]
 fn a_client_that_is_turned_away_calls_no_will_back() {
     for is_written in [false, true] {
