@@ -48,12 +48,13 @@ impl Shard {
         }
         self.forget_name(session);
         let Some(it) = self.sessions.try_remove(session as usize) else { return };
+        let told = it.connection.as_ref().is_some_and(|connection| connection.closing);
         if let Some(connection) = it.connection {
             self.parked_bytes -= connection.parked_bytes;
             self.fresh_bytes -= connection.fresh_bytes;
         }
         self.stats.connections.sub(1);
-        self.actions.push(Action::Close { session });
+        self.actions.push(Action::Close { session, told });
         self.feed();
         self.lose_interest();
     }

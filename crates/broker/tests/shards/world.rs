@@ -394,7 +394,7 @@ impl World {
                 self.clients[client].session = Some(session);
                 self.hosts[host].clients.insert(session, client);
             }
-            Action::Close { session } => {
+            Action::Close { session, .. } => {
                 if let Some(client) = self.hosts[host].clients.remove(&session) {
                     self.clients[client].closed = true;
                     self.clients[client].session = None;

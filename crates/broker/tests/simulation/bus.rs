@@ -272,7 +272,7 @@ impl Bus {
                 net[number].session = Some(session);
                 it.connections.insert(session, number);
             }
-            Action::Close { session } => {
+            Action::Close { session, .. } => {
                 if let Some(number) = it.connections.remove(&session) {
                     net[number].closed_by_bus = true;
                     net[number].session = None;
