@@ -288,7 +288,7 @@ impl Shard {
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
         let limits = &self.shared.limits;
         let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
-        let is_full = it.subscription_count() >= limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX)
+        let is_full = it.subscriptions.count() >= limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX)
             || it.subscription_bytes + cost_bytes > limits.subscription_bytes_per_client_max;
         if is_full { Err(Reason::QuotaExceeded) } else { Ok(()) }
     }
@@ -296,7 +296,7 @@ impl Shard {
     /// Enters a new subscription; gives its place in the session.
     fn subscribe_one(&mut self, session: u32, plan: Plan, id: u32, lane: u16, from: Offset) -> Option<usize> {
         let it = self.sessions.get_mut(session as usize)?;
-        let free = it.subscriptions.iter().position(Option::is_none).unwrap_or(it.subscriptions.len());
+        let free = it.subscriptions.free();
         let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
         let subscription = Subscription {
             filter: plan.filter,
@@ -311,15 +311,9 @@ impl Shard {
         if !is_shared(lane) {
             self.trie.insert(&subscription.filter, subscription.interest(session, free as u16));
         }
-        if free == it.subscriptions.len() {
-            if free == 0 {
-                it.subscriptions.reserve_exact(1);
-            }
-            it.subscriptions.push(None);
-        }
-        it.subscriptions[free] = Some(subscription);
+        it.subscriptions.insert(subscription);
         it.subscription_bytes += cost_bytes;
-        it.many = it.many || it.subscriptions.len() > 1;
+        it.many = it.many || it.subscriptions.end() > 1;
         self.stats.subscriptions.add(1);
         Some(free)
     }
@@ -327,9 +321,7 @@ impl Shard {
     /// The same filter again: its options change, and it goes on where it is [MQTT-3.8.4-3]. Gives its place.
     fn replace(&mut self, session: u32, plan: &Plan, id: u32) -> Option<usize> {
         let it = self.sessions.get_mut(session as usize)?;
-        let known = it.subscriptions.iter().position(|known| {
-            known.as_ref().is_some_and(|known| known.filter == plan.filter && known.written == plan.written)
-        });
+        let known = it.subscriptions.find(plan.written.as_deref().unwrap_or(plan.filter.as_str()));
         // A plain filter with `since` is a wish to read again from there: it replaces the old one, lane and all.
         let Some(index) = known.filter(|_| plan.since.is_none() || plan.written.is_some()) else {
             if let Some(index) = known {
@@ -337,7 +329,7 @@ impl Shard {
             }
             return None;
         };
-        let subscription = it.subscriptions[index].as_mut()?;
+        let subscription = it.subscriptions.get_mut(index)?;
         (subscription.options, subscription.id, subscription.checked) = (plan.options, id, plan.checked);
         let interest = subscription.interest(session, index as u16);
         let place = |known: &crate::session::Interest| {
@@ -397,12 +389,7 @@ impl Shard {
         let mut reasons = ReasonsBuf::new();
         for filter in filters {
             let Some(it) = self.sessions.get(session as usize) else { return };
-            let found = it.subscriptions.iter().position(|known| {
-                known.as_ref().is_some_and(|known| match &known.written {
-                    Some(written) => written == filter,
-                    None => known.filter.as_str() == &**filter,
-                })
-            });
+            let found = it.subscriptions.find(filter);
             reasons.push(if found.is_some() { Reason::Success } else { Reason::NoSubscriptionExisted });
             if let Some(index) = found {
                 self.remove_subscription(session, index);
@@ -414,7 +401,7 @@ impl Shard {
     /// Takes a subscription out of the session and the trie; the last of a replay's lane ends it.
     pub(crate) fn remove_subscription(&mut self, session: u32, index: usize) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let Some(subscription) = it.subscriptions.get_mut(index).and_then(Option::take) else { return };
+        let Some(subscription) = it.subscriptions.take(index) else { return };
         self.trie.remove(&subscription.filter, |known| {
             known.session == session && usize::from(known.subscription) == index
         });

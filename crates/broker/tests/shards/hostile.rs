@@ -36,6 +36,7 @@ fn many_filters_that_overlap_are_one_copy_with_the_highest_qos() {
     let got: Vec<_> = got.iter().filter(|it| it.kind == PacketKind::Publish).collect();
     assert_eq!(got.len(), 50);
     assert!(got.iter().all(|it| it.ids == [7, 7, 7, 7]), "four of them match: {:?}", got[0].ids);
+    assert!(got.iter().all(|it| it.qos == 1), "one of them asks for QoS 1");
 }
 
 #[test]
