@@ -2,8 +2,8 @@
 
 use crate::bed::*;
 use firehose_auth::{Access, AnonymousMode, Auth, AuthConfig, HashKind, PasswordFile};
-use firehose_broker::state::{DueWill, Firing, Open, Operation, SessionName, WillFate, WillOutcome};
-use firehose_log::WayIn;
+use firehose_broker::state::{DueWill, Firing, Open, Operation, Request, SessionName, WillFate, WillOutcome};
+use firehose_log::{Origin, WayIn};
 use std::sync::Arc;
 
 const DUE: WillFate = WillFate::Due { delay_secs: 0 };
@@ -38,6 +38,21 @@ fn a_will_is_fired_once_when_its_connection_is_lost() {
     assert_eq!(stored_wills(&bed), 0);
     assert!(!bed.state.names().contains(a.hash));
     assert_eq!(stored_wills(&bed.lose_power()), 0);
+}
+
+#[test]
+fn a_will_that_is_due_wants_what_came_before_it_durable_and_a_proper_goodbye_does_not() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 0)).unwrap();
+    let head = bed.append("t", b"nobody waits for this", 0, false, Origin::default());
+    let leave = |will| {
+        let request = Request { token: 0, operations: vec![gone(&a, 100, will)] };
+        bed.state.queue().submit(0, request, head);
+        bed.state.queue().wants_durable()
+    };
+    assert!(leave(WillFate::Dropped) < head);
+    assert_eq!(leave(DUE), head);
 }
 
 #[test]
