@@ -34,6 +34,8 @@ struct Connected {
     socket: Socket,
     /// It stands in the list of sockets to read.
     listed: bool,
+    /// The peer has ended it: it is read to its end, since no edge tells of that again.
+    ended: bool,
     /// Its session does not want to be read for now.
     paused: bool,
     _place: Place,
@@ -120,7 +122,11 @@ impl Runner {
     pub(crate) fn notice(&mut self, events: &Events) {
         for event in events {
             let Ok(session) = u32::try_from(event.token().0) else { continue };
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
+            let ends = event.is_read_closed() || event.is_error();
+            if ends && let Some(Some(connected)) = self.sockets.get_mut(session as usize) {
+                connected.ended = true;
+            }
+            if event.is_readable() || ends {
                 self.list(session);
             }
             if event.is_writable() {
@@ -140,7 +146,7 @@ impl Runner {
         }
     }
 
-    /// Reads each listed socket once. A short read has emptied it: more would be a new edge.
+    /// Reads each listed socket once. A short read has emptied it: more would be a new edge, but for an end that came with it.
     pub(crate) fn read(&mut self) {
         for _ in 0..self.readable.len() {
             let Some(session) = self.readable.pop_front() else { return };
@@ -153,7 +159,7 @@ impl Runner {
         match connected.socket.read(&mut self.buffer) {
             Ok(0) => self.shard.hang_up(session, "the client closed the connection"),
             Ok(n) => {
-                connected.listed = n == self.buffer.len();
+                connected.listed = n == self.buffer.len() || connected.ended;
                 match self.shard.receive(session, &self.buffer[..n]) {
                     Appetite::Paused => connected.paused = true,
                     Appetite::More if connected.listed => self.readable.push_back(session),
@@ -311,7 +317,7 @@ impl Runner {
         if self.sockets.len() <= session as usize {
             self.sockets.resize_with(session as usize + 1, || None);
         }
-        let connected = Connected { socket, listed: false, paused: false, _place: place };
+        let connected = Connected { socket, listed: false, ended: false, paused: false, _place: place };
         self.sockets[session as usize] = Some(Box::new(connected));
     }
 
