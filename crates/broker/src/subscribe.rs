@@ -17,6 +17,10 @@ use firehose_topic::parse_share;
 /// As many subscriptions as a session can number, whatever the configuration says.
 const SUBSCRIPTIONS_MAX: usize = RETAINED as usize;
 
+/// Filters of one connection on their way to their place in the order: beyond it, the connection is not read until they are there,
+/// so that nobody fills a turn, or the memory, with them.
+const SEQUENCING_MAX: usize = 100;
+
 /// A SUBSCRIBE or UNSUBSCRIBE on its way to its place in the order.
 pub struct PendingSubscribe {
     session: u32,
@@ -37,6 +41,16 @@ enum What {
     },
     /// A session goes on.
     Resume,
+}
+
+impl What {
+    fn filters(&self) -> usize {
+        match self {
+            What::Subscribe { plans, .. } => plans.len(),
+            What::Unsubscribe { filters } => filters.len(),
+            What::Resume => 0,
+        }
+    }
 }
 
 impl Shard {
@@ -74,8 +88,7 @@ impl Shard {
         let what = What::Subscribe { plans, id, cursors, resolving };
         let pending = PendingSubscribe { session, generation, packet_id: packet.packet_id, what };
         if resolving == 0 {
-            self.sequence(token, pending);
-            return Flow::On;
+            return self.sequence(token, pending);
         }
         self.pending.insert(token, pending);
         if let Some(connection) = self.connection(session) {
@@ -100,8 +113,7 @@ impl Shard {
             packet_id: packet.packet_id,
             what: What::Unsubscribe { filters },
         };
-        self.sequence(token, pending);
-        Flow::On
+        self.sequence(token, pending)
     }
 
     /// The log knows where one of the filters of a SUBSCRIBE begins.
@@ -168,6 +180,7 @@ impl Shard {
             return;
         }
         let (session, packet_id) = (pending.session, pending.packet_id);
+        self.filters_placed(session, pending.what.filters());
         match pending.what {
             What::Subscribe { plans, id, cursors, .. } => {
                 self.subscribed(session, packet_id, plans, id, cursors, head);
@@ -187,10 +200,28 @@ impl Shard {
         self.sequence(token, PendingSubscribe { session, generation, packet_id, what: What::Resume });
     }
 
-    fn sequence(&mut self, token: u64, pending: PendingSubscribe) {
+    fn sequence(&mut self, token: u64, pending: PendingSubscribe) -> Flow {
+        let (session, count) = (pending.session, pending.what.filters());
         self.pending.insert(token, pending);
         self.outgoing.interest(true);
         self.outgoing.mark(token);
+        let Some(connection) = self.connection(session) else { return Flow::Stop };
+        connection.sequencing += count;
+        if connection.sequencing < SEQUENCING_MAX {
+            return Flow::On;
+        }
+        connection.pauses.set(Pause::Sequencing, true);
+        Flow::Pause
+    }
+
+    /// So many filters of a connection have their place; it is read again if that was all of them.
+    fn filters_placed(&mut self, session: u32, count: usize) {
+        let Some(connection) = self.connection(session) else { return };
+        connection.sequencing = connection.sequencing.saturating_sub(count);
+        if connection.sequencing == 0 && connection.pauses.has(Pause::Sequencing) {
+            connection.pauses.set(Pause::Sequencing, false);
+            self.actions.push(Action::Resume { session });
+        }
     }
 
     fn subscribed(

@@ -94,6 +94,18 @@ fn a_version_that_is_not_spoken_here_is_told_so() {
 }
 
 #[test]
+fn who_ends_the_connection_right_behind_its_last_packet_is_gone() {
+    let bed = Bed::start(Limits::default());
+    for round in 0..50 {
+        let mut client = bed.client(Version::V311, &format!("c{round}"));
+        client.send(&[0xc0, 0]);
+        client.stream.shutdown(std::net::Shutdown::Write).expect("it is connected");
+        assert_eq!(client.next().as_deref(), Some("PINGRESP"));
+        assert_eq!(client.next(), None, "the end came with the packet, or right behind it");
+    }
+}
+
+#[test]
 fn a_password_is_checked() {
     let bed = Bed::start(Limits::default());
     for (version, password, expected) in [
