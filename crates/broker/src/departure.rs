@@ -42,7 +42,7 @@ impl Shard {
     pub(crate) fn end(&mut self, session: u32) {
         self.leave_session(session);
         let Some(it) = self.sessions.get(session as usize) else { return };
-        let count = it.subscriptions.len();
+        let count = it.subscriptions.end();
         for index in 0..count {
             self.remove_subscription(session, index);
         }

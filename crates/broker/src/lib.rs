@@ -35,6 +35,7 @@ mod sleepers;
 mod state_thread;
 mod suback;
 mod subscribe;
+pub mod subscriptions;
 mod sync;
 mod will;
 

@@ -4,6 +4,7 @@
 use crate::frames::{Recorded, Shape};
 use crate::group::GroupKey;
 use crate::group_message::{GroupMessage, Join, MemberKey, Piece, Settled};
+use crate::inflight::Inflight;
 use crate::replay::{age_secs, expired};
 use crate::scan::RETAINED;
 use crate::session::Session;
@@ -12,7 +13,7 @@ use crate::state::{Operation, Request, StoredState};
 use firehose_log::Offset;
 use firehose_mqtt::{Property, QoS, Version};
 use firehose_topic::TopicName;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Set in the number of a lane that a group fills; it reads nothing itself.
@@ -146,8 +147,8 @@ impl Session {
             return CREDIT_MAX.saturating_sub(has);
         }
         // Only QoS 0 needs no room in the window.
-        match self.subscriptions.iter().flatten().find(|it| it.lane == share.lane) {
-            Some(subscription) if subscription.options.qos == QoS::AtMostOnce => CREDIT_MAX - has,
+        match self.of_lane(share.lane).next() {
+            Some((_, subscription)) if subscription.options.qos == QoS::AtMostOnce => CREDIT_MAX - has,
             Some(_) => free.saturating_sub(has),
             None => 0,
         }
@@ -155,13 +156,11 @@ impl Session {
 
     /// A lane number that nothing uses.
     fn free_shared_lane(&self) -> Option<u16> {
-        let used = |lane: u16| {
-            let shares = self.shares.as_deref().is_some_and(|it| it.list.iter().any(|it| it.lane == lane));
-            shares
-                || self.subscriptions.iter().flatten().any(|it| it.lane == lane)
-                || self.inflight.as_deref().is_some_and(|it| it.stored().any(|it| it.shared == lane))
-        };
-        (SHARED..RETAINED).find(|lane| !used(*lane))
+        let shares = self.shares.as_deref().into_iter().flat_map(|it| &it.list).map(|it| it.lane);
+        let subscriptions = self.subscriptions.iter().map(|(_, it)| it.lane);
+        let inflight = self.inflight.as_deref().into_iter().flat_map(Inflight::stored).map(|it| it.shared);
+        let used: HashSet<u16> = shares.chain(subscriptions).chain(inflight).collect();
+        (SHARED..RETAINED).find(|lane| !used.contains(lane))
     }
 
     fn add_share(&mut self, key: Arc<GroupKey>, hash: u64, lane: u16, serial: u64) -> &mut Share {
@@ -295,7 +294,7 @@ impl Shard {
     fn queue_assigned(&mut self, session: u32, lane: u16, piece: &Piece) -> Option<QoS> {
         let it = self.sessions.get(session as usize)?;
         let connection = it.connection.as_deref().filter(|connection| !connection.closing)?;
-        let subscription = it.subscriptions.iter().flatten().find(|it| it.lane == lane)?;
+        let subscription = it.of_lane(lane).next().map(|(_, it)| it)?;
         let (batch, offset) = (&piece.batch, piece.offset());
         let event = batch.record(piece.index).event();
         let age_secs = age_secs(batch.time_us(), self.now);

@@ -397,7 +397,7 @@ impl Shard {
         let all: Vec<u32> = self.sessions.iter().map(|(session, _)| session as u32).collect();
         for session in all {
             let Some(it) = self.sessions.get_mut(session as usize) else { continue };
-            if it.subscriptions.is_empty() {
+            if it.subscriptions.end() == 0 {
                 continue;
             }
             for lane in it.lanes() {

@@ -132,6 +132,23 @@ fn zero_packet_ids_are_refused_everywhere() {
         assert!(matches!(error, DecodeError::PacketIdZero(_)), "{bytes:02x?}: {error}");
         assert_eq!(error.reason(), Reason::ProtocolError);
     }
+    for bytes in [
+        &b"\x32\x05\0\x01a\0\0"[..],
+        b"\x34\x05\0\x01a\0\0",
+        b"\x40\x02\0\0",
+        b"\x50\x02\0\0",
+        b"\x62\x02\0\0",
+        b"\x70\x02\0\0",
+        b"\x82\x06\0\0\0\x01a\0",
+        b"\x90\x03\0\0\0",
+        b"\xa2\x05\0\0\0\x01a",
+        b"\xb0\x02\0\0",
+    ] {
+        for version in [V31, V311] {
+            let error = error(bytes, version);
+            assert!(matches!(error, DecodeError::PacketIdZero(_)), "{version:?} {bytes:02x?}: {error}");
+        }
+    }
 }
 
 #[test]

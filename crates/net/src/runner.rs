@@ -35,6 +35,8 @@ struct Connected {
     socket: Socket,
     /// It stands in the list of sockets to read.
     listed: bool,
+    /// The client sends nothing any more: what is left is read to its end, of which there is no further edge.
+    ended: bool,
     /// Its session does not want to be read for now.
     paused: bool,
     place: Place,
@@ -128,8 +130,9 @@ impl Runner {
     pub(crate) fn notice(&mut self, events: &Events) {
         for event in events {
             let Ok(session) = u32::try_from(event.token().0) else { continue };
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.list(session);
+            let ended = event.is_read_closed() || event.is_error();
+            if event.is_readable() || ended {
+                self.list(session, ended);
             }
             if event.is_writable() {
                 self.shard.writable(session);
@@ -137,10 +140,10 @@ impl Runner {
         }
     }
 
-    fn list(&mut self, session: u32) {
-        if let Some(Some(connected)) = self.sockets.get_mut(session as usize)
-            && !connected.listed
-        {
+    fn list(&mut self, session: u32, ended: bool) {
+        let Some(Some(connected)) = self.sockets.get_mut(session as usize) else { return };
+        connected.ended |= ended;
+        if !connected.listed {
             connected.listed = true;
             if !connected.paused {
                 self.readable.push_back(session);
@@ -148,7 +151,8 @@ impl Runner {
         }
     }
 
-    /// Reads each listed socket once. A short read has emptied it: more would be a new edge.
+    /// Reads each listed socket once. A short read has emptied it: more would be a new edge. But the end of what a client
+    /// sends may have come in the same edge as its last bytes.
     pub(crate) fn read(&mut self) {
         for _ in 0..self.readable.len() {
             let Some(session) = self.readable.pop_front() else { return };
@@ -161,7 +165,7 @@ impl Runner {
         match connected.socket.read(&mut self.buffer) {
             Ok(0) => self.shard.hang_up(session, "the client closed the connection"),
             Ok(n) => {
-                connected.listed = n == self.buffer.len();
+                connected.listed = n == self.buffer.len() || connected.ended;
                 match self.shard.receive(session, &self.buffer[..n]) {
                     Appetite::Paused => connected.paused = true,
                     Appetite::More if connected.listed => self.readable.push_back(session),
@@ -314,7 +318,7 @@ impl Runner {
         if self.sockets.len() <= session as usize {
             self.sockets.resize_with(session as usize + 1, || None);
         }
-        let connected = Connected { socket, listed: false, paused: false, place };
+        let connected = Connected { socket, listed: false, ended: false, paused: false, place };
         self.sockets[session as usize] = Some(Box::new(connected));
     }
 

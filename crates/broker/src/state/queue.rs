@@ -82,9 +82,10 @@ impl Queue {
     }
 
     /// Leaves a shard's request, made at `head`. It is carried out once the log is durable and the view has come up to
-    /// there; then the shard is answered.
+    /// there; then the shard is answered. A shard that wants no answer does not make the log durable sooner, unless a will
+    /// waits for it.
     pub fn submit(&self, shard: usize, request: Request, head: Offset) {
-        if request.token != 0 {
+        if request.token != 0 || request.fires_will() {
             self.wants_durable.fetch_max(head, Ordering::AcqRel);
         }
         self.leave(|taken| taken.requests.push(Asked { shard, head, request }));

@@ -15,6 +15,17 @@ pub struct Request {
     pub operations: Vec<Operation>,
 }
 
+impl Request {
+    /// Whether it may make a will due.
+    pub(crate) fn fires_will(&self) -> bool {
+        let may_fire = |operation: &Operation| match operation {
+            Operation::Gone { will, .. } => matches!(will, WillFate::Due { .. } | WillFate::Refused),
+            _ => false,
+        };
+        self.operations.iter().any(may_fire)
+    }
+}
+
 /// One thing for the state to do.
 #[derive(Debug)]
 pub enum Operation {

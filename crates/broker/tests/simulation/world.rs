@@ -244,7 +244,10 @@ impl World {
         let delay_secs = rng.pick(&[0, 0, 2, 100]);
         let is_v5 = client.plan.version == Version::V5;
         let delay_secs = if is_v5 { delay_secs } else { 0 };
-        client.wills.connect(has_will.then_some((key, delay_secs)), self.now.ms);
+        let faults = &self.plan.faults;
+        let is_saved = !(faults.errors || faults.full || faults.flips || faults.clock_jumps);
+        let new = has_will.then_some((key, delay_secs));
+        client.wills.connect(new, is_saved, self.now.ms, &lock(&self.ledger));
         client.starts_clean = clean;
         client.session_until_us = client.session_until_us.filter(|_| !clean);
         let (payload, retain) = (key.text(), rng.percent(30));

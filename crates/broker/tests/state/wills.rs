@@ -2,8 +2,8 @@
 
 use crate::bed::*;
 use firehose_auth::{Access, AnonymousMode, Auth, AuthConfig, HashKind, PasswordFile};
-use firehose_broker::state::{DueWill, Firing, Open, Operation, SessionName, WillFate, WillOutcome};
-use firehose_log::WayIn;
+use firehose_broker::state::{DueWill, Firing, Open, Operation, Request, SessionName, WillFate, WillOutcome};
+use firehose_log::{Origin, WayIn};
 use std::sync::Arc;
 
 const DUE: WillFate = WillFate::Due { delay_secs: 0 };
@@ -38,6 +38,21 @@ fn a_will_is_fired_once_when_its_connection_is_lost() {
     assert_eq!(stored_wills(&bed), 0);
     assert!(!bed.state.names().contains(a.hash));
     assert_eq!(stored_wills(&bed.lose_power()), 0);
+}
+
+#[test]
+fn a_will_that_is_due_wants_what_came_before_it_durable_and_a_proper_goodbye_does_not() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 0)).unwrap();
+    let head = bed.append("t", b"nobody waits for this", 0, false, Origin::default());
+    let leave = |will| {
+        let request = Request { token: 0, operations: vec![gone(&a, 100, will)] };
+        bed.state.queue().submit(0, request, head);
+        bed.state.queue().wants_durable()
+    };
+    assert!(leave(WillFate::Dropped) < head);
+    assert_eq!(leave(DUE), head);
 }
 
 #[test]
@@ -110,6 +125,57 @@ fn a_delayed_will_waits_and_the_return_of_the_client_cancels_it() {
     assert!(bed.settle().wills.is_empty());
     assert_eq!(stored_wills(&bed), 0);
     assert_eq!(stored_wills(&bed.lose_power()), 0);
+}
+
+/// Found by kills: the bus died between CONNACK and the next transaction, and published it.
+#[test]
+fn a_will_that_was_called_back_has_left_the_file_when_its_client_is_answered() {
+    let a = name("a");
+    let delayed = {
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 100, 10)).unwrap();
+        bed.save(vec![gone(&a, 100, due_after(10))]);
+        bed
+    };
+    let orphan = {
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 0, 0)).unwrap();
+        bed.lose_power()
+    };
+    for mut bed in [delayed, orphan] {
+        assert!(bed.open(open(&a)).unwrap().recalls);
+        let mut bed = bed.lose_power();
+        bed.pass(100);
+        assert!(bed.settle().wills.is_empty());
+        assert_eq!(stored_wills(&bed), 0);
+    }
+}
+
+#[test]
+fn a_client_that_is_turned_away_leaves_its_will_in_the_file() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    bed.save(vec![gone(&a, 100, due_after(10))]);
+    assert!(bed.open(open_with_will(&a, 100, 0)).unwrap().recalls);
+    bed.save(vec![gone(&a, 100, WillFate::Refused)]);
+    let mut bed = bed.lose_power();
+    bed.pass(60);
+    assert_eq!(bed.settle().wills.len(), 1);
+}
+
+/// Its session lives on for as long as it was told before, and so its will is not due yet.
+#[test]
+fn a_client_that_is_turned_away_changes_nothing_of_its_session() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    bed.save(vec![gone(&a, 100, due_after(10))]);
+    bed.state_disk.fail(firehose_log::DiskCall::Write, std::io::ErrorKind::Other);
+    assert!(bed.open(open_with_will(&a, 0, 0)).is_err());
+    bed.pass(5);
+    assert!(bed.settle().wills.is_empty());
+    assert!(bed.open(open(&a)).unwrap().resumed.is_some());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::bed::{Bed, Client, session_bytes};
 use firehose_broker::Limits;
 use firehose_mqtt::{Ack, Packet, Properties, QoS, Reason, Version};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 /// A client that goes on with its session; `present`: it is there.
 fn come(bed: &Bed, version: Version, id: &str, present: bool) -> Client<TcpStream> {
@@ -88,4 +88,16 @@ fn a_live_session_is_taken_over_with_its_subscriptions() {
     let mut alice = bed.alice(Version::V311, "alice");
     alice.publish("alice/x", "for the second", 0);
     assert_eq!(second.next().as_deref(), Some("for the second"));
+}
+
+#[test]
+fn the_end_of_a_connection_is_seen_also_when_it_comes_together_with_the_last_bytes() {
+    let bed = Bed::start(Limits::default());
+    for round in 0..100 {
+        let mut alice = bed.alice(Version::V311, "alice");
+        alice.publish("alice/x", &format!("last words {round}"), 0);
+        alice.stream.shutdown(Shutdown::Write).expect("it was open");
+        // Without keep-alive nothing else would ever close it.
+        assert_eq!(alice.next(), None);
+    }
 }
