@@ -8,6 +8,7 @@
 mod acks;
 mod arrivals;
 mod arrive;
+mod assigned;
 mod backpressure;
 mod connack;
 mod deliver;

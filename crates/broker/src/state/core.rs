@@ -445,6 +445,7 @@ impl State {
             match self.load_will(key) {
                 Ok(Some(record)) => {
                     bytes += record.will.payload.len() + record.will.topic.len();
+                    self.mark_due(key, &record);
                     turn.wills.push(DueWill { key, client_id: record.client_id, will: record.will });
                 }
                 Ok(None) => {

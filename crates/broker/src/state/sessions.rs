@@ -71,7 +71,7 @@ impl State {
             Operation::Entered { name } => self.entered(name.hash),
             Operation::Gone { name, expiry_secs, will } => self.left(name.hash, expiry_secs, will, now),
             Operation::OpenGroup { hash } => {
-                turn.answers.push((shard, Answer::Group { token, stored: self.groups.open(hash) }));
+                turn.answers.push((shard, Answer::Group { token, stored: self.open_group(hash) }));
                 return true;
             }
             Operation::SaveGroup { key, hash, group, joining, members } => {
@@ -122,8 +122,8 @@ impl State {
         let created = resumed.is_none();
         let will = open.will.map(|will| {
             let key = self.wills.attach(hash);
-            let record =
-                WillRecord { client_id: open.name.client_id.clone(), expiry_secs: open.expiry_secs, will };
+            let (client_id, expiry_secs) = (open.name.client_id.clone(), open.expiry_secs);
+            let record = WillRecord { client_id, expiry_secs, will, due: false };
             self.pending.wills.insert(key, Some(record));
             key
         });
@@ -288,7 +288,15 @@ impl State {
             }
             self.known.remove(hash);
             self.pending.wipe(hash);
-            self.session_subscribes(hash, None, &[]);
+            self.session_leaves(hash);
+        }
+    }
+
+    /// A will's delay is over: if the process dies before the log has it, the next one does not take it for one whose client
+    /// may still come back [MQTT-3.1.2-8].
+    pub(super) fn mark_due(&mut self, key: WillKey, record: &WillRecord) {
+        if !record.due {
+            self.pending.wills.insert(key, Some(WillRecord { due: true, ..record.clone() }));
         }
     }
 

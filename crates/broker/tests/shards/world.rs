@@ -97,6 +97,7 @@ impl World {
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
+            recovered: log.read.cursor(log.read.head(), now.wall_us),
             acks_wait_for_sync: setup.durability == Durability::Sync,
         };
         let host = |number| {

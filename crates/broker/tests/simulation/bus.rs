@@ -95,6 +95,7 @@ impl Bus {
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
+            recovered: log.read.cursor(log.read.head(), now.wall_us),
             acks_wait_for_sync: plan.durability == Durability::Sync,
         };
         let head = log.read.head();

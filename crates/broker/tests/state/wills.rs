@@ -220,6 +220,22 @@ fn a_will_that_is_due_and_found_no_room_is_not_called_back_by_its_client() {
 }
 
 #[test]
+fn a_will_that_was_due_when_the_process_died_is_published_although_its_client_comes_back_before() {
+    let a = name("a");
+    for loses_power in [false, true] {
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 100, 0)).unwrap();
+        assert_eq!(bed.save(vec![gone(&a, 100, DUE)]).wills.len(), 1);
+        bed.settle();
+        let mut bed = if loses_power { bed.lose_power() } else { bed.restart() };
+        let token = bed.submit(vec![Operation::Open(Box::new(open(&a)))]);
+        let turn = bed.settle();
+        assert_eq!(turn.wills.iter().map(|due| &due.will).collect::<Vec<_>>(), [&will(0)]);
+        assert!(opened(turn, token).is_some_and(|it| it.is_ok_and(|it| it.resumed.is_some())));
+    }
+}
+
+#[test]
 fn a_clean_start_ends_the_session_and_its_delayed_will_is_due_at_once() {
     let a = name("a");
     let mut bed = Bed::new();
