@@ -226,6 +226,11 @@ impl Client {
         packets > 1 || self.seen.len() > before
     }
 
+    /// Whether its connection stands.
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
     /// Takes what it saw since the last time.
     pub fn take_seen(&mut self) -> Vec<Seen> {
         std::mem::take(&mut self.seen)

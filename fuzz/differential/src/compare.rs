@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::seen::{Delivery, Origin, Seen};
+use crate::seen::{Delivery, Origin, Seen, WILL};
 
 /// What one client saw at both brokers in the same stretch of a session.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +19,7 @@ impl Pair {
     pub fn differences(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (name, seen) in self.sides() {
-            let wrong = seen.iter().filter(|seen| matches!(seen, Seen::Wrong(_)));
+            let wrong = seen.iter().filter(|seen| matches!(seen, Seen::Wrong(_) | Seen::TooMany(_)));
             lines.extend(wrong.map(|wrong| format!("{name}: {wrong}")));
             lines.extend(disorder(seen).into_iter().map(|what| format!("{name}: {what}")));
         }
@@ -70,9 +70,11 @@ fn disorder(seen: &[Seen]) -> Vec<String> {
     let mut last: BTreeMap<(usize, &str, u8), Origin> = BTreeMap::new();
     let mut known = Vec::new();
     let mut lines = Vec::new();
-    // What was retained is not in this order.
+    // What was retained is not in this order, and a will has its place when it is due.
     for delivery in seen.iter().filter_map(Seen::message).filter(|delivery| !delivery.retain) {
-        let Some(origin) = delivery.origin().filter(|origin| !known.contains(origin)) else { continue };
+        let Some(origin) = delivery.origin().filter(|it| it.place != WILL && !known.contains(it)) else {
+            continue;
+        };
         known.push(origin);
         let before = last.insert((origin.client, &delivery.topic, origin.qos), origin);
         if before.is_some_and(|before| before > origin) {

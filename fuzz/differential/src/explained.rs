@@ -28,6 +28,10 @@ pub struct Scene<'a> {
     pub client: usize,
     /// The state of its session.
     pub state: &'a State,
+    /// Whether it has a Receive Maximum, and messages have waited.
+    pub limited: bool,
+    /// What firehose sent it before, if so.
+    pub history: &'a [Delivery],
     /// The wills that were due and that mosquitto has overlooked.
     pub overlooked: &'a [Due],
     /// Those that were due and that it has not.
@@ -109,10 +113,28 @@ pub const RULES: &[Rule] = &[
         apply: expiry_countdown,
     },
     Rule {
+        name: "Receive Maximum exceeded",
+        statement: "MQTT-3.3.4-9, 4.9.0-2",
+        why: "mosquitto 2.0 counts a QoS 2 message as complete when PUBREC has come",
+        apply: too_many,
+    },
+    Rule {
         name: "overlap copies",
         statement: "MQTT-3.3.4-2, 3.3.4-3",
         why: "mosquitto sends a copy for each subscription that matches, firehose one with the highest QoS and all identifiers",
         apply: overlap_copies,
+    },
+    Rule {
+        name: "own copies lost with No Local",
+        statement: "MQTT-3.3.4-2, 3.8.3-3",
+        why: "mosquitto 2.0 keeps back further copies of a message when one of the subscriptions has No Local",
+        apply: lost_with_no_local,
+    },
+    Rule {
+        name: "stuck behind Receive Maximum",
+        statement: "MQTT-4.9.0-2, 4.4.0-1",
+        why: "mosquitto 2.0 does not go on with what has waited for a client with a Receive Maximum, or does so late",
+        apply: stuck,
     },
 ];
 
@@ -181,6 +203,46 @@ fn expiry_countdown(_: &Scene<'_>, pair: &mut Pair) -> usize {
         }
     }
     count
+}
+
+fn too_many(_: &Scene<'_>, pair: &mut Pair) -> usize {
+    let before = pair.mosquitto.len();
+    pair.mosquitto.retain(|seen| !matches!(seen, Seen::TooMany(_)));
+    before - pair.mosquitto.len()
+}
+
+/// Each copy of mosquitto's must be contained in the one of firehose's.
+fn lost_with_no_local(scene: &Scene<'_>, pair: &mut Pair) -> usize {
+    let (mosquitto, firehose) = pair.unmatched();
+    let mut count = 0;
+    for one in firehose.iter().filter(|one| scene.state.has_no_local(one)) {
+        let is_part = |copy: &&Delivery| {
+            let known = copy.identifiers.iter().all(|identifier| one.identifiers.contains(identifier));
+            copy.is_copy_of(one) && copy.qos <= one.qos && copy.retain <= one.retain && known
+        };
+        let parts: Vec<&Delivery> = mosquitto.iter().filter(is_part).collect();
+        if !parts.is_empty() && one.origin().is_none_or(|origin| origin.client == scene.client) {
+            parts.into_iter().for_each(|part| pair.forget_at_mosquitto(part));
+            pair.firehose.retain(|seen| seen.message() != Some(one));
+            count += 1;
+        }
+    }
+    count
+}
+
+/// mosquitto may send later what firehose has sent, or never.
+fn stuck(scene: &Scene<'_>, pair: &mut Pair) -> usize {
+    if !scene.limited {
+        return 0;
+    }
+    let (mosquitto, firehose) = pair.unmatched();
+    pair.firehose.retain(|seen| !seen.message().is_some_and(|delivery| firehose.contains(delivery)));
+    let was_sent = |delivery: &Delivery| {
+        scene.history.iter().chain(&firehose).any(|before| before.payload == delivery.payload)
+    };
+    let late: Vec<&Delivery> = mosquitto.iter().filter(|delivery| was_sent(delivery)).collect();
+    late.iter().for_each(|delivery| pair.forget_at_mosquitto(delivery));
+    firehose.len() + late.len()
 }
 
 fn overlap_copies(scene: &Scene<'_>, pair: &mut Pair) -> usize {

@@ -53,8 +53,10 @@ pub fn session(seed: u64) -> Session {
 fn role(random: &mut Random, shares: bool) -> Role {
     let version =
         *random.pick(&[Version::V31, Version::V311, Version::V311, Version::V5, Version::V5, Version::V5]);
-    let receive_maximum = (version == Version::V5 && random.chance(40)).then(|| 1 + random.below(4) as u16);
-    Role { version, shares: shares && random.chance(60), receive_maximum }
+    let shares = shares && random.chance(60);
+    let limited = version == Version::V5 && !shares && random.chance(40);
+    let receive_maximum = limited.then(|| 1 + random.below(4) as u16);
+    Role { version, shares, receive_maximum }
 }
 
 fn action(random: &mut Random, role: Role) -> Action {

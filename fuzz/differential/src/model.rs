@@ -6,7 +6,7 @@ use firehose_mqtt::Version;
 use firehose_topic::{TopicFilter, TopicName};
 
 use crate::{
-    seen::{Delivery, Origin},
+    seen::{Delivery, Origin, WILL},
     session::{Action, Ending, Filter, Options, Role, Step, Will},
 };
 
@@ -38,6 +38,8 @@ pub struct State {
     pub filters: BTreeMap<&'static str, Filter>,
     /// What `filters` was before this step: what it brings may still come by them.
     before: BTreeMap<&'static str, Filter>,
+    /// Whether messages have waited for it, behind Receive Maximum or for its return.
+    pub has_waited: bool,
     /// Those that were subscribed to again with another No Local or Retain As Published.
     changed: BTreeSet<&'static str>,
 }
@@ -124,7 +126,10 @@ impl Model {
                 state.will = None;
                 Some(Play { release: std::mem::take(&mut state.held), ..play })
             }
-            Action::Hold(_) => (!std::mem::replace(&mut state.held, true)).then_some(play),
+            Action::Hold(_) => {
+                state.has_waited = true;
+                (!std::mem::replace(&mut state.held, true)).then_some(play)
+            }
             Action::Release => std::mem::take(&mut state.held).then_some(play),
             Action::Lapse { .. } | Action::Expire(_) if version != Version::V5 => None,
             Action::Expire(_) => Some(Play { pause_secs: PAUSE_SECS, ..play }),
@@ -160,6 +165,11 @@ impl Model {
     pub fn is_waiting(&self, client: usize) -> bool {
         let state = &self.states[client];
         state.held || state.owed
+    }
+
+    /// Whether a client takes so many messages at once, and no more.
+    pub fn has_receive_maximum(&self, client: usize) -> bool {
+        self.roles.get(client).is_some_and(|role| role.receive_maximum.is_some())
     }
 
     /// Whether all that goes to shared subscriptions must have come.
@@ -214,6 +224,7 @@ impl Model {
         let due = state.due(client, Cause::SessionEnded, |delay| is_lost && !lives && v5 && delay > 0);
         state.will.take_if(|(will, _)| !(is_lost && lives && v5 && will.delay_secs > 0));
         state.connected = false;
+        state.has_waited |= lives;
         let held = std::mem::take(&mut state.held);
         state.owed = held && lives;
         if !lives {
@@ -236,7 +247,7 @@ impl State {
     /// Its will, if it is due with that delay.
     fn due(&self, client: usize, cause: Cause, is_due: impl FnOnce(u32) -> bool) -> Option<Due> {
         let (Will { message, delay_secs }, step) = self.will.as_ref()?;
-        let origin = Origin { client, step: *step, place: 0, qos: message.qos as u8 };
+        let origin = Origin { client, step: *step, place: WILL, qos: message.qos as u8 };
         is_due(*delay_secs).then_some(Due { origin, retain: message.retain, cause })
     }
 

@@ -181,10 +181,7 @@ impl Client {
             ));
         }
         if self.open.len() > self.receive_maximum {
-            self.wrong(format!(
-                "{} messages at once, more than Receive Maximum [MQTT-3.3.4-9]",
-                self.open.len()
-            ));
+            self.seen.push(Seen::TooMany(self.open.len()));
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     explained::{SHARE_LOST, SHARE_RETAINED, Scene, Tally, explain},
     generate::TOPICS,
     model::{Due, Model, Play},
-    seen::Seen,
+    seen::{Delivery, Seen},
     session::{Action, Session, Step},
     shared::{Pool, forget_retained},
     stage::Stage,
@@ -63,6 +63,8 @@ struct Round {
     /// What each client saw since it was last compared; the witness is last.
     pairs: Vec<Pair>,
     pools: (Pool, Pool),
+    /// What firehose sent each client that has a Receive Maximum.
+    histories: Vec<Vec<Delivery>>,
     /// Nothing was published since: what is retained was retained before.
     is_subscribing: bool,
     /// Wills that were due and that mosquitto may have overlooked.
@@ -82,6 +84,7 @@ pub fn play(session: &Session, brokers: Brokers, run: &str) -> Outcome {
         firehose: stage(brokers.firehose),
         pairs: vec![Pair::default(); session.clients.len() + 1],
         pools: Default::default(),
+        histories: vec![Vec::new(); session.clients.len() + 1],
         is_subscribing: false,
         due: Vec::new(),
         overlooked: Vec::new(),
@@ -191,7 +194,7 @@ impl Round {
         something
     }
 
-    /// A will that only firehose published is no difference for groups either.
+    /// What groups are given of wills is not compared: mosquitto publishes some of them to other members, or not at all.
     fn look_for_wills(&mut self) {
         let Some(witness) = self.pairs.last() else { return };
         let has = |seen: &[Seen], due: &Due| {
@@ -202,7 +205,10 @@ impl Round {
             .partition::<Vec<_>, _>(|due| has(&witness.firehose, due) && !has(&witness.mosquitto, due));
         self.due = due;
         self.overlooked.extend(overlooked);
-        self.overlooked.iter().for_each(|due| self.pools.1.forget(due.origin));
+        for due in self.overlooked.iter().chain(&self.due) {
+            self.pools.0.forget(due.origin);
+            self.pools.1.forget(due.origin);
+        }
     }
 
     /// What the groups were given at one broker only.
@@ -220,10 +226,15 @@ impl Round {
         for client in self.compared() {
             let witness = Default::default();
             let state = self.model.states.get(client).unwrap_or(&witness);
-            let (left, needed) = explain(
-                &Scene { client, state, overlooked: &self.overlooked, due: &self.due },
-                &self.pairs[client],
-            );
+            let scene = Scene {
+                client,
+                state,
+                limited: state.has_waited && self.model.has_receive_maximum(client),
+                history: &self.histories[client],
+                overlooked: &self.overlooked,
+                due: &self.due,
+            };
+            let (left, needed) = explain(&scene, &self.pairs[client]);
             let name =
                 if client < self.model.states.len() { format!("client {client}") } else { "witness".into() };
             lines.extend(left.into_iter().map(|line| format!("{name}: {line}")));
@@ -245,6 +256,9 @@ impl Round {
     fn accept(&mut self, tally: &Tally) {
         for client in self.compared() {
             let pair = std::mem::take(&mut self.pairs[client]);
+            if self.model.has_receive_maximum(client) {
+                self.histories[client].extend(pair.firehose.iter().filter_map(Seen::message).cloned());
+            }
             self.outcome.messages += pair.mosquitto.iter().filter_map(|seen| seen.message()).count() as u64;
         }
         self.outcome.tally.iter_mut().zip(tally).for_each(|(sum, count)| *sum += count);

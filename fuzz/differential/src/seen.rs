@@ -21,6 +21,8 @@ pub enum Seen {
     Told(u8),
     /// The end of a connection.
     Closed,
+    /// More messages at once than Receive Maximum allows [MQTT-3.3.4-9].
+    TooMany(usize),
     /// What no server may do.
     Wrong(String),
 }
@@ -43,6 +45,9 @@ pub struct Delivery {
     /// The other properties as text: user properties in their order, the rest before them in ascending order.
     pub properties: Vec<String>,
 }
+
+/// The place of a will in its step.
+pub const WILL: usize = 99;
 
 /// The character after a message's name in its payload.
 const NAME_END: u8 = b'|';
@@ -100,7 +105,7 @@ pub struct Origin {
     pub client: usize,
     /// Its number.
     pub step: usize,
-    /// From 0.
+    /// From 0; [`WILL`] for the will of a connection that the step opened.
     pub place: usize,
     /// 0, 1 or 2.
     pub qos: u8,
@@ -146,6 +151,7 @@ impl fmt::Display for Seen {
             Self::Delivered(delivery) => delivery.fmt(f),
             Self::Told(reason) => write!(f, "DISCONNECT {reason:#04x}"),
             Self::Closed => f.write_str("closed"),
+            Self::TooMany(count) => write!(f, "{count} messages at once, more than Receive Maximum"),
             Self::Wrong(what) => write!(f, "wrong: {what}"),
         }
     }

@@ -22,8 +22,8 @@ pub struct Role {
     pub version: Version,
     /// Whether it joins shared subscriptions. One of 3.x has no others then: nothing in a message would tell by which it came.
     pub shares: bool,
-    /// Receive Maximum of all its connections (5.0). mosquitto 2.0 sends too much, or stops, when a session goes on with
-    /// another one.
+    /// Receive Maximum of all its connections (5.0). None for one that shares: what mosquitto 2.0 keeps back cannot be told
+    /// from what another member got.
     pub receive_maximum: Option<u16>,
 }
 

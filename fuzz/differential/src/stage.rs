@@ -7,7 +7,7 @@ use firehose_mqtt::{QoS, SubscribeOptions, Version};
 use crate::{
     client::{Client, Named},
     model::Play,
-    seen::Seen,
+    seen::{Seen, WILL},
     session::{Action, Ending, Filter, Message, Options, Role, Step, Will},
 };
 
@@ -47,7 +47,7 @@ impl Stage {
         let client = &mut self.clients[step.client];
         let name = |place| (step.client, step.number, place);
         match &play.action {
-            Action::Connect(options) => client.connect(options, name(0)),
+            Action::Connect(options) => client.connect(options, name(WILL)),
             Action::Subscribe { filters, identifier } => client.subscribe(filters, *identifier),
             Action::Unsubscribe(filters) => client.unsubscribe(filters),
             Action::Publish(messages) => {
@@ -64,7 +64,8 @@ impl Stage {
             Action::Expire(message) => client.publish(&[Named { message, name: name(0) }]),
             Action::Lapse { will, will_delay_secs, expiry_secs } => {
                 let will = Some(Will { delay_secs: *will_delay_secs, ..will.clone() });
-                client.connect(&Options { expiry_secs: *expiry_secs, will, ..Options::resuming() }, name(0));
+                client
+                    .connect(&Options { expiry_secs: *expiry_secs, will, ..Options::resuming() }, name(WILL));
                 client.end(Ending::Abrupt);
             }
         }
@@ -89,6 +90,11 @@ impl Stage {
     pub fn clear(&mut self, topics: &[&'static str]) {
         let count = self.clients.len() - 1;
         for client in &mut self.clients[..count] {
+            // Whoever leaves properly leaves no will behind.
+            if !client.is_connected() {
+                client.connect(&Options::resuming(), (0, 0, 0));
+            }
+            client.end(Ending::Normal);
             client.connect(&Options { clean: true, ..Options::resuming() }, (0, 0, 0));
             client.end(Ending::Normal);
         }
