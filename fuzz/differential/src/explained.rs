@@ -351,3 +351,61 @@ fn unknown_release(_: &Scene<'_>, pair: &mut Pair) -> usize {
     }
     count
 }
+
+#[cfg(test)]
+mod tests {
+    use firehose_mqtt::{QoS, SubscribeOptions};
+
+    use super::*;
+    use crate::{compare::tests::delivered, session::Filter};
+
+    /// What is left of a pair, and how often each rule was needed, for a client with these subscriptions.
+    fn explained(filters: &[&'static str], mosquitto: &[Delivery], firehose: &[Delivery]) -> (usize, Tally) {
+        let mut state = State::default();
+        for filter in filters {
+            let options = SubscribeOptions { qos: QoS::ExactlyOnce, ..SubscribeOptions::default() };
+            state.filters.insert(filter, Filter { filter, options });
+        }
+        let seen = |all: &[Delivery]| all.iter().cloned().map(Seen::Delivered).collect();
+        let pair = Pair { mosquitto: seen(mosquitto), firehose: seen(firehose) };
+        let scene =
+            Scene { client: 1, state: &state, limited: false, history: &[], overlooked: &[], due: &[] };
+        let (left, tally) = explain(&scene, &pair);
+        (left.len(), tally)
+    }
+
+    fn copy(qos: u8, identifiers: &[u32]) -> Delivery {
+        Delivery { qos, identifiers: identifiers.to_vec(), ..delivered(1) }
+    }
+
+    #[test]
+    fn one_copy_with_the_highest_qos_and_all_identifiers_stands_for_one_for_each_subscription() {
+        let copies = [copy(0, &[7]), copy(2, &[7])];
+        let (left, tally) = explained(&["a", "#"], &copies, &[copy(2, &[7, 7])]);
+        assert_eq!((left, tally.iter().sum::<u64>()), (0, 1));
+        for wrong in [copy(1, &[7, 7]), copy(2, &[7])] {
+            assert_ne!(explained(&["a", "#"], &copies, &[wrong]).0, 0);
+        }
+    }
+
+    #[test]
+    fn a_copy_for_which_there_is_no_subscription_is_a_difference() {
+        assert_ne!(explained(&["a"], &[copy(2, &[]), copy(2, &[])], &[copy(2, &[])]).0, 0);
+        assert_ne!(explained(&["a", "#"], &[copy(2, &[]), copy(2, &[])], &[]).0, 0);
+    }
+
+    #[test]
+    fn a_second_of_expiry_is_explained_and_two_are_not() {
+        let expires = |secs| [Delivery { expiry_secs: Some(secs), ..delivered(1) }];
+        assert_eq!(explained(&["a"], &expires(60), &expires(59)).0, 0);
+        assert_ne!(explained(&["a"], &expires(60), &expires(58)).0, 0);
+    }
+
+    #[test]
+    fn every_rule_has_a_name_of_its_own_a_statement_and_a_reason() {
+        for (place, rule) in RULES.iter().enumerate() {
+            assert!(!rule.statement.is_empty() && !rule.why.is_empty());
+            assert!(RULES[..place].iter().all(|other| other.name != rule.name), "{}", rule.name);
+        }
+    }
+}

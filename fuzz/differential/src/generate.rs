@@ -52,7 +52,7 @@ pub fn session(seed: u64) -> Session {
 
 fn role(random: &mut Random, shares: bool) -> Role {
     let version =
-        *random.pick(&[Version::V31, Version::V311, Version::V311, Version::V5, Version::V5, Version::V5]);
+        random.pick(&[Version::V31, Version::V311, Version::V311, Version::V5, Version::V5, Version::V5]);
     let shares = shares && random.chance(60);
     let limited = version == Version::V5 && !shares && random.chance(40);
     let receive_maximum = limited.then(|| 1 + random.below(4) as u16);
@@ -68,12 +68,12 @@ fn action(random: &mut Random, role: Role) -> Action {
             Action::Unsubscribe((0..=random.below(3)).map(|_| filter(random, shared)).collect())
         }
         33..70 => Action::Publish(messages(random, role)),
-        70..75 => Action::Resend(message(random, role), *random.pick(&[Break::Published, Break::Released])),
-        75..80 => Action::Hold(*random.pick(&[Holding::All, Holding::Completion])),
+        70..75 => Action::Resend(message(random, role), random.pick(&[Break::Published, Break::Released])),
+        75..80 => Action::Hold(random.pick(&[Holding::All, Holding::Completion])),
         80..84 => Action::Release,
         _ => Action::End(match random.below(10) {
             0..4 => Ending::Normal,
-            4 => Ending::NormalExpiring(*random.pick(&[0, LONG_SECS])),
+            4 => Ending::NormalExpiring(random.pick(&[0, LONG_SECS])),
             5 => Ending::WithWill,
             _ => Ending::Abrupt,
         }),
@@ -89,7 +89,7 @@ fn pause(random: &mut Random) -> Action {
         message.properties.push(Property::MessageExpiry(2));
         return Action::Expire(message);
     }
-    let (will_delay_secs, expiry_secs) = *random.pick(&[(1, LONG_SECS), (LONG_SECS, 1), (1, 1), (0, 1)]);
+    let (will_delay_secs, expiry_secs) = random.pick(&[(1, LONG_SECS), (LONG_SECS, 1), (1, 1), (0, 1)]);
     Action::Lapse { will: Will { message: named(message), delay_secs: 0 }, will_delay_secs, expiry_secs }
 }
 
@@ -138,12 +138,12 @@ fn subscribe_options(random: &mut Random, role: Role, filter: &str) -> Subscribe
     // Mostly the same for a filter: mosquitto 2.0 keeps those of the first SUBSCRIBE, and what that touches is not compared.
     let usual: u32 = filter.bytes().map(u32::from).sum();
     let mut mostly = |usual: bool| usual != random.chance(3);
-    let (no_local, retain_as_published) = (mostly(usual % 5 == 0), mostly(usual % 3 == 0));
+    let (no_local, retain_as_published) = (mostly(usual.is_multiple_of(5)), mostly(usual.is_multiple_of(3)));
     SubscribeOptions {
         qos,
         no_local: no_local && !filter.starts_with("$share/"),
         retain_as_published,
-        retain_handling: *random.pick(&handling),
+        retain_handling: random.pick(&handling),
     }
 }
 
@@ -152,7 +152,7 @@ fn is_shared(random: &mut Random, role: Role) -> bool {
 }
 
 fn filter(random: &mut Random, shared: bool) -> &'static str {
-    if shared { *random.pick(&SHARED) } else { *random.pick(&FILTERS) }
+    if shared { random.pick(&SHARED) } else { random.pick(&FILTERS) }
 }
 
 fn messages(random: &mut Random, role: Role) -> Vec<Message> {
@@ -177,7 +177,7 @@ fn message(random: &mut Random, role: Role) -> Message {
     };
     let properties = if role.version == Version::V5 { properties(random) } else { Vec::new() };
     Message {
-        topic: *random.pick(&TOPICS),
+        topic: random.pick(&TOPICS),
         qos: qos(random),
         retain,
         payload_bytes,
@@ -204,14 +204,14 @@ fn properties(random: &mut Random) -> Vec<Property<'static>> {
         let user = [("b", "1"), ("a", ""), ("b", "2"), ("", "ü")];
         let count = 1 + random.below(user.len());
         properties.extend(
-            (0..count).map(|_| *random.pick(&user)).map(|(name, value)| Property::UserProperty(name, value)),
+            (0..count).map(|_| random.pick(&user)).map(|(name, value)| Property::UserProperty(name, value)),
         );
     }
     properties
 }
 
 fn qos(random: &mut Random) -> QoS {
-    *random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])
+    random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])
 }
 
 #[cfg(test)]

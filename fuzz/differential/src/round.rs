@@ -49,7 +49,7 @@ pub struct Outcome {
 /// A difference that nothing explains.
 pub struct Difference {
     /// After which step; `None`: at the end, when all were back.
-    pub step: Option<Step>,
+    pub step: Option<Box<Step>>,
     /// A line for each thing that one client, or a group, saw at one broker only.
     pub lines: Vec<String>,
 }
@@ -100,7 +100,8 @@ impl Round {
     fn steps(&mut self, session: &Session) -> Result<(), Difference> {
         self.compare(session).map_err(|lines| Difference { step: None, lines })?;
         for step in &session.steps {
-            self.step(session, step).map_err(|lines| Difference { step: Some(step.clone()), lines })?;
+            self.step(session, step)
+                .map_err(|lines| Difference { step: Some(Box::new(step.clone())), lines })?;
             if self.overlooked.iter().any(|due| due.retain) {
                 // From here on other messages are retained at one than at the other.
                 return Ok(());
