@@ -40,6 +40,8 @@ pub struct Client {
     pub(crate) is_draining: bool,
     /// Whether the broker went on with the session at the last CONNACK.
     pub(crate) present: bool,
+    /// Whether the session ends with the connection (3.x).
+    is_clean: bool,
     /// QoS 2 messages that came and whose PUBREL did not.
     pub(crate) receiving: BTreeSet<u16>,
     /// QoS 1 messages that came on earlier connections and were not acknowledged: identifier and payload.
@@ -81,6 +83,7 @@ impl Client {
             is_pinging: false,
             is_draining: false,
             present: false,
+            is_clean: true,
             receiving: BTreeSet::new(),
             unanswered: Vec::new(),
             holding: None,
@@ -114,7 +117,8 @@ impl Client {
         self.begin(options);
         self.connection = Some(connection);
         self.finish();
-        if options.clean || !self.goes_on() {
+        let was_clean = std::mem::replace(&mut self.is_clean, options.clean);
+        if options.clean || !self.goes_on() || self.version == Version::V31 && was_clean {
             self.receiving.clear();
             self.unanswered.clear();
         }

@@ -228,7 +228,8 @@ impl Model {
         let held = std::mem::take(&mut state.held);
         state.owed = held && lives;
         if !lives {
-            self.lose(client, false);
+            // mosquitto 2.0 keeps a session as long as its will waits.
+            self.lose(client, due.is_some());
         }
         Play { action: Action::End(ending), release: held && !lives, due, ..play }
     }
