@@ -61,7 +61,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "taken over in silence",
         statement: "MQTT-3.1.4-3",
-        why: "mosquitto 2.0 tells a client of 5.0 that it is taken over only where its session ends",
+        why: "mosquitto 2.0 closes a connection of 5.0 that is taken over without DISCONNECT 0x8E",
         apply: taken_over,
     },
     Rule {
@@ -115,7 +115,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "Receive Maximum exceeded",
         statement: "MQTT-3.3.4-9, 4.9.0-2",
-        why: "mosquitto 2.0 counts a QoS 2 message as complete when PUBREC has come",
+        why: "mosquitto 2.0 sends more at once, of QoS 2 and when several subscriptions match",
         apply: too_many,
     },
     Rule {

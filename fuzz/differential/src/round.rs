@@ -195,7 +195,7 @@ impl Round {
         something
     }
 
-    /// What groups are given of wills is not compared: mosquitto publishes some of them to other members, or not at all.
+    /// Which of the wills that were due only firehose published.
     fn look_for_wills(&mut self) {
         let Some(witness) = self.pairs.last() else { return };
         let has = |seen: &[Seen], due: &Due| {
@@ -206,10 +206,6 @@ impl Round {
             .partition::<Vec<_>, _>(|due| has(&witness.firehose, due) && !has(&witness.mosquitto, due));
         self.due = due;
         self.overlooked.extend(overlooked);
-        for due in self.overlooked.iter().chain(&self.due) {
-            self.pools.0.forget(due.origin);
-            self.pools.1.forget(due.origin);
-        }
     }
 
     /// What the groups were given at one broker only.

@@ -3,7 +3,7 @@
 use firehose_mqtt::Version;
 
 use crate::{
-    seen::{Delivery, Origin, Seen, payload},
+    seen::{Delivery, Seen, WILL},
     session::Role,
 };
 
@@ -16,16 +16,13 @@ pub struct Pool(Vec<(String, Vec<u8>)>);
 
 impl Pool {
     /// Takes what came by shared subscriptions out of what a client saw.
+    ///
+    /// Wills are left out: mosquitto gives some to the client whose they are, or does not publish them.
     pub fn take_from(&mut self, role: Role, seen: &mut Vec<Seen>) {
-        self.0.extend(take(role, seen).into_iter().map(|delivery| (delivery.topic, delivery.payload)));
+        let shared = take(role, seen).into_iter();
+        let others = shared.filter(|delivery| delivery.origin().is_none_or(|origin| origin.place != WILL));
+        self.0.extend(others.map(|delivery| (delivery.topic, delivery.payload)));
     }
-
-    /// Forgets a message.
-    pub fn forget(&mut self, origin: Origin) {
-        let prefix = payload(origin, 1);
-        self.0.retain(|(_, payload)| !payload.starts_with(&prefix));
-    }
-
     /// What only this one has and what only that one has, as text; both empty when they are equal.
     pub fn differences(&self, other: &Self) -> (Vec<String>, Vec<String>) {
         (self.without(other), other.without(self))
