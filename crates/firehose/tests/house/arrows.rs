@@ -28,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("mqload", &[]),
+    ("firehose-differential", &["firehose-topic", "firehose-mqtt"]),
 ];
 
 #[test]
