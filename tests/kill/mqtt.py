@@ -48,6 +48,10 @@ class Connection:
         told = dict(read_properties(body, 2)[0]) if version == 5 else {}
         self.receive_maximum = told.get(RECEIVE_MAXIMUM, 65_535)
 
+    def wait_for_ever(self):
+        """From now on nothing is late: whoever counts what came tells when something is missing."""
+        self.socket.settimeout(None)
+
     def send(self, kind, flags, body):
         self.send_bytes(packet(kind, flags, body))
 

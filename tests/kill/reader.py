@@ -34,6 +34,7 @@ class CursorReader(Client):
         self.run_in_thread(lambda: self.work(connection))
 
     def work(self, connection):
+        connection.wait_for_ever()
         try:
             while True:
                 topic, body, carried = connection.message()
@@ -98,6 +99,7 @@ class SessionReader(Client):
                 time.sleep(self.chance.uniform(0, 0.3))
         while True:
             connection = connection or self.connect(port)
+            connection.wait_for_ever()
             try:
                 self.read(connection)
                 if self.chance.random() < 0.3:
