@@ -4,7 +4,7 @@
 
 use crate::frames::{Range, Recorded, Shape};
 use crate::groups::GROUP;
-use crate::lane::MAIN;
+use crate::lane::{Gap, MAIN};
 use crate::session::{Interest, Session};
 use crate::shard::{Shard, mark_dirty};
 use firehose_auth::Identity;
@@ -203,33 +203,46 @@ impl Shard {
         }
     }
 
-    /// Pushes a run; if the lane has a gap to tell of, its first message does.
+    /// Pushes a run; if the lane has a gap to tell of, its first message does that the client takes with it. Those before,
+    /// which are too large with it, go without.
     fn push_telling(&mut self, run: &Run<'_>, key: &Key, session: u32, lane: u16) {
+        for index in run.records.clone() {
+            let offset = run.batch.base() + index as Offset;
+            let of_lane = |it: &'_ mut Session| it.lane_mut(lane).and_then(|lane| lane.gap_before(offset));
+            let Some(gap) = self.sessions.get_mut(session as usize).filter(|_| run.logged).and_then(of_lane)
+            else {
+                let rest = Run { records: index..run.records.end, ..run.clone() };
+                return self.push_keyed(&rest, key, session, lane, None);
+            };
+            let one = Run { records: index..index + 1, ..run.clone() };
+            if !self.push_with_gap(&one, key, session, lane, &gap) {
+                self.push_keyed(&one, key, session, lane, None);
+            }
+        }
+    }
+
+    /// Pushes the one message of a run, which tells a gap; false: it is too large with it.
+    fn push_with_gap(&mut self, run: &Run<'_>, key: &Key, session: u32, lane: u16, gap: &Gap) -> bool {
         let offset = run.batch.base() + run.records.start as Offset;
-        let of_lane = |it: &'_ mut Session| it.lane_mut(lane).and_then(|lane| lane.gap_before(offset));
-        let gap = self.sessions.get_mut(session as usize).filter(|_| run.logged).and_then(of_lane);
-        let Some(gap) = gap else { return self.push_keyed(run, key, session, lane, None) };
-        let first = Run { records: run.records.start..run.records.start + 1, ..run.clone() };
         let cursor = key.cursor.then(|| self.cursor_in(run.batch, offset));
         let mut extra: Vec<Property<'_>> = key.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
         extra.extend(gap.ranges().map(|range| Property::UserProperty("firehose-gap", range)));
         let shape = Shape { v5: key.v5, qos: key.qos, retain: key.retain, extra: &extra };
-        let range = self.frames.encode(&shape, first.recorded(), first.events());
+        let range = self.frames.encode(&shape, run.recorded(), run.events());
         let largest = self.frames.largest(&shape, &range);
-        let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        if let Some(connection) = it.connection.as_deref_mut().filter(|it| largest <= it.packet_bytes_max) {
-            connection.outbox.push(&range, lane, key.qos, run.logged);
-            mark_dirty(&mut self.dirty, session, &mut connection.dirty);
-            self.stats.messages_sent.add(1);
-            if let Some(lane) = it.lane_mut(lane) {
-                lane.told_gap(offset);
-            }
+        let Some(it) = self.sessions.get_mut(session as usize) else { return true };
+        let Some(connection) = it.connection.as_deref_mut() else { return true };
+        if largest > connection.packet_bytes_max {
+            return false;
         }
-        let rest = Run { records: run.records.start + 1..run.records.end, ..run.clone() };
-        if !rest.records.is_empty() {
-            self.push_keyed(&rest, key, session, lane, None);
+        connection.outbox.push(&range, lane, key.qos, run.logged);
+        mark_dirty(&mut self.dirty, session, &mut connection.dirty);
+        self.stats.messages_sent.add(1);
+        if let Some(lane) = it.lane_mut(lane) {
+            lane.told_gap(offset);
         }
+        true
     }
 
     /// Pushes a run in a shape that few share: encoded once for all who share it, if there is a cache to find it in.

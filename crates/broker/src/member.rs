@@ -135,7 +135,8 @@ impl Session {
     /// How many messages it takes from a group, besides those that it has.
     fn room(&self, share: &Share, bytes_max: usize) -> usize {
         let Some(connection) = self.connection.as_deref() else { return 0 };
-        let waits = connection.closing || connection.blocked || self.is_resending();
+        // What waits for the state or the window would be given back where it is too much, and come again at once.
+        let waits = connection.closing || connection.blocked || connection.window_shut || self.is_resending();
         if !share.joined || !share.granted || waits || connection.outbox.bytes() >= bytes_max {
             return 0;
         }

@@ -240,23 +240,28 @@ impl Shard {
         let mut extra: Vec<Property<'_>> =
             wanted.ids.iter().map(|id| Property::SubscriptionId(*id)).collect();
         extra.extend(cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor)));
+        let without_gap = extra.len();
         let ranges = gap.iter().flat_map(|gap| gap.ranges());
         extra.extend(ranges.map(|range| Property::UserProperty("firehose-gap", range)));
         let qos = wanted.qos.min(QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce));
         let retain = wanted.retain && event.flags.retain();
-        let extra = if v5 { &extra[..] } else { &[] };
-        let shape = Shape { v5, qos, retain, extra };
         let recorded = Recorded { time_us: batch.time_us(), age_secs };
-        let range = self.frames.encode(&shape, recorded, std::iter::once((offset, *event)));
-        if self.frames.largest(&shape, &range) <= packet_bytes_max
+        let mut encode = |extra: &[Property<'_>]| {
+            let shape = Shape { v5, qos, retain, extra: if v5 { extra } else { &[] } };
+            let range = self.frames.encode(&shape, recorded, std::iter::once((offset, *event)));
+            (self.frames.largest(&shape, &range) <= packet_bytes_max).then_some(range)
+        };
+        // What fits goes without a gap that would make it too large: the next message that has room tells that.
+        let telling = encode(&extra);
+        let tells_gap = gap.is_some() && telling.is_some();
+        let range = telling.or_else(|| gap.is_some().then(|| encode(&extra[..without_gap])).flatten());
+        if let Some(range) = range
             && let Some(it) = self.sessions.get_mut(key.session as usize)
             && let Some(connection) = it.connection.as_deref_mut()
         {
             connection.outbox.push(&range, key.lane, qos, true);
             self.stats.messages_sent.add(1);
-            if gap.is_some()
-                && let Some(lane) = it.lane_mut(key.lane)
-            {
+            if tells_gap && let Some(lane) = it.lane_mut(key.lane) {
                 lane.told_gap(offset);
             }
         }

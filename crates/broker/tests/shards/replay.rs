@@ -100,6 +100,36 @@ fn a_cursor_that_was_given_out_on_a_full_disk_holds_after_every_later_start() {
 }
 
 #[test]
+fn a_message_that_a_gap_would_make_too_large_goes_without_and_the_next_that_has_room_tells_it() {
+    let mut world = World::new(Setup {
+        segment_bytes: 1 << 10,
+        tail_bytes: 0,
+        retention_bytes: Some(2 << 10),
+        ..Setup::default()
+    });
+    let publisher = world.client(Version::V311, "publisher");
+    let long = "x".repeat(100);
+    for number in 1..=40 {
+        world.publish(publisher, "t", &long, 1, number);
+        world.settle();
+        world.commit();
+    }
+    world.upkeep_keeping_nothing();
+    let (cursor, left) = (cursor_of(&world, 1), 41 - world.read.oldest());
+    let reader = world.client_with(Version::V5, "reader", &[Property::MaximumPacketSize(140)]);
+    assert_eq!(world.subscribed(reader, &format!("$replay/{cursor}/t"), 1), Reason::GrantedQoS1);
+    let taken = |world: &mut World| -> Vec<(usize, bool)> {
+        let got = world.take(reader).into_iter().filter(|it| it.kind == PacketKind::Publish);
+        got.map(|it| (it.payload.len(), it.user("firehose-gap").is_some())).collect()
+    };
+    assert_eq!(taken(&mut world), vec![(100, false); left as usize], "by the log");
+    for payload in [&long, "short", "short"] {
+        world.publish(publisher, "t", payload, 0, 0);
+    }
+    assert_eq!(taken(&mut world), [(100, false), (5, true), (5, false)], "as it comes");
+}
+
+#[test]
 fn a_cursor_above_the_head_is_refused() {
     let mut world = World::open();
     publish(&mut world, 0..3);

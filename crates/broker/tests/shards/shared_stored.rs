@@ -3,7 +3,8 @@
 use crate::client::{self, unsubscribe_packet};
 use crate::session::{VERSIONS, again, arrive, connect};
 use crate::shared::{numbers, publish, publishes, world};
-use crate::world::World;
+use crate::world::{Setup, World};
+use firehose_broker::Limits;
 use firehose_mqtt::{Disconnect, Packet, PacketKind, PropertiesBuf, Property, Reason, Version};
 
 const GROUP: &str = "$share/g/t/#";
@@ -267,4 +268,19 @@ fn suback_waits_until_the_group_is_kept() {
     world.state.waits = false;
     world.settle();
     assert_eq!(world.take(one)[0].kind, PacketKind::SubAck);
+}
+
+/// Found by the simulation (seed 448724282075): it was given and given back as fast as shards turn.
+#[test]
+fn what_a_member_cannot_hold_before_the_state_has_saved_it_waits_in_the_log() {
+    let limits = Limits { outbox_bytes_max: 100, ..Limits::default() };
+    let mut world = World::new(Setup { shards: 3, limits, ..Setup::default() });
+    let publisher = world.client(Version::V311, "p");
+    let one = member(&mut world, Version::V5, "one", 2);
+    world.state.waits = true;
+    publish(&mut world, publisher, 1..=50, 2);
+    assert_eq!(numbers(&mut world, one), Vec::<u16>::new(), "it came to rest");
+    world.state.waits = false;
+    world.let_go();
+    assert_eq!(sorted(numbers(&mut world, one)), (1..=50).collect::<Vec<_>>());
 }
