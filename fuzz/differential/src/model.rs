@@ -38,7 +38,7 @@ pub struct State {
     pub filters: BTreeMap<&'static str, Filter>,
     /// What `filters` was before this step: what it brings may still come by them.
     before: BTreeMap<&'static str, Filter>,
-    /// Whether messages have waited for it, behind Receive Maximum or for its return.
+    /// Whether messages have waited for it, behind Receive Maximum or for its return, or were perhaps too large.
     pub has_waited: bool,
     /// Those that were subscribed to again with another No Local or Retain As Published.
     changed: BTreeSet<&'static str>,
@@ -204,6 +204,7 @@ impl Model {
         let delay_secs = |will: &Will| if version == Version::V5 { will.delay_secs } else { 0 };
         let will = options.will.clone();
         state.will = will.map(|will| (Will { delay_secs: delay_secs(&will), ..will }, step.number));
+        state.has_waited |= options.packet_bytes_max.is_some();
         (state.held, state.owed) = (false, false);
         Play { release, forget, due, ..play }
     }
