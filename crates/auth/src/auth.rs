@@ -168,10 +168,10 @@ impl Auth {
     }
 }
 
-/// Whether a name is the broker's own: `$SYS`, `$replay` and `firehose`, and everything below them. No client may
-/// publish there, whatever an ACL file says.
+/// Whether a name is the broker's own: `$SYS`, `$replay`, `$share` and `firehose`, and everything below them. No client
+/// may publish there, whatever an ACL file says. (What were published below `$replay` and `$share` nobody could ask for.)
 pub fn is_reserved(topic: TopicName<'_>) -> bool {
-    matches!(topic.levels().next(), Some("$SYS" | "$replay" | "firehose"))
+    matches!(topic.levels().next(), Some("$SYS" | "$replay" | "$share" | "firehose"))
 }
 
 fn read_acl(path: &Path) -> Result<Acl, LoadError> {

@@ -118,7 +118,7 @@ fn without_the_anonymous_nothing_is_theirs_by_any_door() {
 
 #[test]
 fn names_of_the_brokers_own_are_known() {
-    for topic in ["$SYS", "$SYS/x", "$replay/earliest/x", "firehose", "firehose/x"] {
+    for topic in ["$SYS", "$SYS/x", "$replay/earliest/x", "$share/a/b", "firehose", "firehose/x"] {
         assert!(is_reserved(name(topic)), "{topic}");
     }
     for topic in ["$SYSx", "$sys/x", "/firehose", "firehose2/x", "a/firehose", "$other"] {

@@ -35,6 +35,8 @@ pub enum Action {
     Close {
         /// The session.
         session: u32,
+        /// The last that was written says why: to be closed so that the client can read it, also while it still sends.
+        told: bool,
     },
     /// Read the log for a lane, and answer with [`Shard::answer`](crate::shard::Shard::answer) or [`Message::Read`](crate::message::Message::Read).
     Read {

@@ -11,6 +11,7 @@ use crate::persistence::Persistence;
 use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::{Opened, Operation, Request, SessionName};
+use crate::subscriptions::Subscriptions;
 use firehose_mqtt::{Connect, Reason, Version, decode_connect};
 use std::sync::Arc;
 
@@ -183,7 +184,7 @@ impl Shard {
             identity: arrival.identity,
             scope,
             client_id: arrival.client_id,
-            subscriptions: Vec::new(),
+            subscriptions: Subscriptions::default(),
             subscription_bytes: 0,
             main: Lane::default(),
             more_lanes: Vec::new(),

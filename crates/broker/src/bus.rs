@@ -111,6 +111,7 @@ impl Bus {
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
+            recovered: log.read.cursor(log.read.head(), wall_us()),
             acks_wait_for_sync: config.durability == Durability::Sync,
         };
         let sequencer =

@@ -42,6 +42,8 @@ pub struct Connection {
     pub closing: bool,
     /// Why it is not read for now.
     pub pauses: Pauses,
+    /// Filters of its SUBSCRIBEs and UNSUBSCRIBEs that have no place in the order yet.
+    pub sequencing: usize,
     /// MQTT 5: its CONNECT asked for a session expiry above 0.
     pub asked_for_expiry: bool,
     /// MQTT 5: reason strings and user properties are welcome on every packet.
@@ -69,6 +71,7 @@ impl Connection {
             starving: false,
             closing: false,
             pauses: Pauses::default(),
+            sequencing: 0,
             asked_for_expiry: false,
             problem_information: true,
         }
@@ -84,6 +87,8 @@ pub enum Pause {
     Rate = 2,
     /// Its SUBSCRIBE waits for the log to say where it begins; what follows comes after it.
     Subscribing = 4,
+    /// Many of its filters have no place in the order yet.
+    Sequencing = 8,
 }
 
 /// The reasons that hold at present.

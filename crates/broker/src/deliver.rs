@@ -339,7 +339,7 @@ fn live(it: &Session, lane: u16) -> bool {
 fn merge(it: &Session, group: &[Interest], own: bool) -> Merged {
     let mut merged = Merged { checked: true, ..Merged::default() };
     for interest in group {
-        let Some(Some(subscription)) = it.subscriptions.get(usize::from(interest.subscription)) else {
+        let Some(subscription) = it.subscriptions.get(usize::from(interest.subscription)) else {
             continue;
         };
         if own && subscription.options.no_local {

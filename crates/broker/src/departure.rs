@@ -42,18 +42,19 @@ impl Shard {
     pub(crate) fn end(&mut self, session: u32) {
         self.leave_session(session);
         let Some(it) = self.sessions.get(session as usize) else { return };
-        let count = it.subscriptions.len();
+        let count = it.subscriptions.end();
         for index in 0..count {
             self.remove_subscription(session, index);
         }
         self.forget_name(session);
         let Some(it) = self.sessions.try_remove(session as usize) else { return };
+        let told = it.connection.as_ref().is_some_and(|connection| connection.closing);
         if let Some(connection) = it.connection {
             self.parked_bytes -= connection.parked_bytes;
             self.fresh_bytes -= connection.fresh_bytes;
         }
         self.stats.connections.sub(1);
-        self.actions.push(Action::Close { session });
+        self.actions.push(Action::Close { session, told });
         self.feed();
         self.lose_interest();
     }

@@ -88,6 +88,8 @@ struct Given {
     bytes: usize,
     /// It stands in the member's stored session.
     taken: bool,
+    /// What it tells to be gone.
+    gap: Option<Gap>,
 }
 
 /// What became of a message that was offered.
@@ -136,6 +138,8 @@ pub(crate) struct Group {
     turn: usize,
     given: BTreeMap<Offset, Given>,
     returned: BTreeSet<Offset>,
+    /// Given back before the group has come so far: the state is told that the group knows of them.
+    awaited: BTreeSet<Offset>,
     /// Somebody's already, although the group has not come so far.
     skipped: BTreeSet<Offset>,
 }
@@ -166,6 +170,7 @@ impl Group {
             turn: 0,
             given: BTreeMap::new(),
             returned: BTreeSet::new(),
+            awaited: BTreeSet::new(),
             skipped: BTreeSet::new(),
         }
     }
@@ -175,17 +180,23 @@ impl Group {
         self.resumes_at = Some(stored.next);
         self.returned.extend(stored.pending);
         self.skipped.extend(stored.skipped);
+        self.gap = stored.gap.map(|text| Gap::new(text.into()));
         self.is_stored = true;
     }
 
     /// How far it is, for the state, in a shard that stands at `stand`.
     pub(crate) fn stored(&self, stand: Offset) -> StoredGroup {
         let given = self.given.iter().filter(|(_, given)| !given.taken).map(|(offset, _)| *offset);
-        let pending: BTreeSet<Offset> = given.chain(self.returned.iter().copied()).collect();
+        let next = self.next(stand);
+        let others = self.returned.iter().chain(self.awaited.range(next..)).copied();
+        let pending: BTreeSet<Offset> = given.chain(others).collect();
+        let told = self.given.values().filter_map(|given| given.gap.as_ref());
+        let gaps: Vec<&str> = told.chain(&self.gap).map(Gap::text).collect();
         StoredGroup {
-            next: self.next(stand),
+            next,
             pending: pending.into_iter().collect(),
             skipped: self.skipped.iter().copied().collect(),
+            gap: (!gaps.is_empty()).then(|| gaps.join("\n").into()),
         }
     }
 
@@ -234,18 +245,30 @@ impl Group {
         self.changed = true;
         self.returned.extend(&left.returned);
         let returned = &mut self.returned;
+        let mut untold = Vec::new();
         self.given.retain(|offset, given| {
             let is_its = given.member == left.member;
             if is_its && !given.taken && !left.done.contains(offset) {
                 returned.insert(*offset);
             }
+            // Nobody knows whether it was heard; what its session sends again does not tell it.
+            untold.extend(given.gap.take_if(|_| is_its));
             !is_its
         });
+        untold.into_iter().for_each(|gap| self.tell_again(gap));
     }
 
-    /// Messages that nobody has any more.
-    pub(crate) fn give_back(&mut self, offsets: &[Offset]) {
-        self.returned.extend(offsets);
+    /// Messages that nobody has any more, in a shard that stands at `stand`.
+    pub(crate) fn give_back(&mut self, offsets: &[Offset], stand: Offset) {
+        let next = self.next(stand);
+        for offset in offsets {
+            // What it has not come to yet it reads anyway.
+            self.skipped.remove(offset);
+            match *offset < next {
+                true => self.returned.insert(*offset),
+                false => self.awaited.insert(*offset),
+            };
+        }
     }
 
     /// What became of messages.
@@ -254,6 +277,12 @@ impl Group {
             return;
         };
         member.credit = member.credit.saturating_add(settled.credit);
+        let member_key = settled.member;
+        let its = |offset: &Offset| self.given.get(offset).is_some_and(|given| given.member == member_key);
+        let untold: Vec<Offset> =
+            settled.untold.iter().chain(&settled.returned).copied().filter(its).collect();
+        let gaps = untold.iter().filter_map(|offset| self.given.get_mut(offset)?.gap.take());
+        let gaps: Vec<Gap> = gaps.collect();
         for offset in settled.done.iter().chain(&settled.returned) {
             if self.given.get(offset).is_some_and(|given| given.member == settled.member)
                 && let Some(given) = self.given.remove(offset)
@@ -273,6 +302,22 @@ impl Group {
                 self.changed = true;
             }
         }
+        gaps.into_iter().for_each(|gap| self.tell_again(gap));
+    }
+
+    /// A range is gone that was for them: the next member that can be told of it is.
+    pub(crate) fn declare(&mut self, from: Offset, to: Offset, why: &str) {
+        self.changed = true;
+        self.gap = Some(match self.gap.take() {
+            Some(gap) => gap.and_then(from, to, why),
+            None => Gap::new(format!("{from}..{to} {why}")),
+        });
+    }
+
+    /// A message that was to tell a gap did not, or was not sent.
+    fn tell_again(&mut self, gap: Gap) {
+        self.changed = true;
+        self.gap = Some(gap.and(self.gap.take()));
     }
 
     /// How many messages members take now.
@@ -326,12 +371,13 @@ impl Group {
         let member = &mut self.members[at];
         member.credit -= 1;
         let bytes = event.payload.len() + event.topic.len();
+        let mut gap = None;
         if offset != 0 {
             member.bytes += bytes;
-            self.given.insert(offset, Given { member: member.key, bytes, taken: false });
+            gap = self.gap.take_if(|_| member.v5);
+            self.given.insert(offset, Given { member: member.key, bytes, taken: false, gap: gap.clone() });
             self.changed = true;
         }
-        let gap = if member.v5 { self.gap.take() } else { None };
         member.pieces.push(Piece { batch: batch.clone(), index, gap });
         Offered::Given
     }

@@ -98,6 +98,8 @@ pub struct Settled {
     pub member: MemberKey,
     /// Over, in one way or another: nobody gets them again.
     pub done: Vec<Offset>,
+    /// What these were to tell to be gone they did not: another one tells it.
+    pub untold: Vec<Offset>,
     /// Not sent, or not acknowledged by a session that is over: to be given to somebody.
     pub returned: Vec<Offset>,
     /// In the member's stored session: they stay with it whatever happens.
@@ -116,6 +118,7 @@ impl Join {
 impl Settled {
     /// Whether it says nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.done.is_empty() && self.returned.is_empty() && self.taken.is_empty() && self.credit == 0
+        let lists = [&self.done, &self.untold, &self.returned, &self.taken];
+        lists.iter().all(|list| list.is_empty()) && self.credit == 0
     }
 }

@@ -3,12 +3,13 @@
 
 use crate::group::{Offered, Phase};
 use crate::groups::GROUP;
-use crate::lane::Gap;
 use crate::message::LaneKey;
 use crate::shard::{Action, Shard};
 use firehose_log::{Batch, Chunk, Offset, ReadError};
 use std::sync::Arc;
 
+/// Why one that was given back cannot be given again.
+const GONE: &str = "gone from the log before anybody could take it";
 /// Messages that were given back are read so many at a time.
 const PAGE: usize = 32;
 
@@ -94,10 +95,7 @@ impl Shard {
             Ok(Chunk::Gap { next: behind, .. }) if behind <= next => {}
             Ok(Chunk::Gap { next: behind, why }) => {
                 let to = behind.saturating_sub(1);
-                group.gap = Some(match group.gap.take() {
-                    Some(gap) => gap.and_then(next, to, why),
-                    None => Gap::new(format!("{next}..{to} {why}")),
-                });
+                group.declare(next, to, why);
                 group.phase = Phase::Replay { next: behind, asked: false };
                 tracing::warn!(group = %group.key.written, next, behind, "a shared subscription was overtaken by the retention");
                 self.stats.gaps_declared.add(1);
@@ -146,7 +144,11 @@ impl Shard {
                     let batch = &events[at].1;
                     group.offer(&auth, now, bytes_max, batch, (offset - batch.base()) as usize)
                 }
-                Err(_) => Offered::Skipped,
+                Err(_) => {
+                    group.declare(offset, offset, GONE);
+                    self.stats.gaps_declared.add(1);
+                    Offered::Skipped
+                }
             };
             match offered {
                 Offered::Waits => {

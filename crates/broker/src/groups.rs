@@ -128,7 +128,7 @@ impl Shard {
     pub(crate) fn orphaned(&mut self, hash: u64, offsets: &[Offset]) {
         let Some(slot) = self.groups.find(hash) else { return };
         let Some(group) = self.groups.all.get_mut(slot as usize) else { return };
-        group.give_back(offsets);
+        group.give_back(offsets, self.stand);
         if group.phase != Phase::Beginning {
             // The state is told that the group has them, before anybody is given one.
             self.save_group(slot, Vec::new());

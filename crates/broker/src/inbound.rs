@@ -223,7 +223,7 @@ impl Shard {
         })
     }
 
-    /// DISCONNECT: the client leaves; its will goes with it, unless it wants it published.
+    /// DISCONNECT: the client leaves; its will goes with it if all was well, and is published otherwise [MQTT-3.14.4-3].
     fn left(&mut self, session: u32, disconnect: &Disconnect<'_>) -> Flow {
         if disconnect.properties.session_expiry().is_some_and(|secs| secs > 0)
             && !self.asked_for_expiry(session)
@@ -242,7 +242,7 @@ impl Shard {
             persistence.expiry_secs = secs.min(expiry_secs_max);
         }
         let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
-        if disconnect.reason != Reason::DisconnectWithWill {
+        if disconnect.reason == Reason::Success {
             connection.will_delay_secs = None;
         }
         self.end(session);

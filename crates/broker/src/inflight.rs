@@ -265,6 +265,30 @@ mod tests {
     }
 
     #[test]
+    fn an_id_under_which_something_waits_is_not_given_again() {
+        for waiting in [1, 40_000, u16::MAX] {
+            let mut window = Inflight::new(u16::MAX);
+            for _ in 1..waiting {
+                window.sent(QoS::AtLeastOnce, Place::default);
+            }
+            (1..waiting).for_each(|id| assert_eq!(window.puback(id), Acknowledged::Through));
+            assert_eq!(window.packet_id(0), waiting);
+            window.sent(QoS::ExactlyOnce, Place::default);
+            while window.room() > 0 {
+                assert_ne!(window.packet_id(0), waiting);
+                window.sent(QoS::AtLeastOnce, Place::default);
+                if !window.packet_id(0).is_multiple_of(3) {
+                    let sent = window.packet_id(usize::from(u16::MAX) - 1);
+                    assert_eq!(window.puback(sent), Acknowledged::Through);
+                }
+            }
+            assert_eq!(window.pubrec(waiting, false), Acknowledged::Release);
+            assert_eq!(window.pubcomp(waiting), Acknowledged::Through);
+            assert!(window.room() > 0);
+        }
+    }
+
+    #[test]
     fn the_window_closes_and_opens() {
         let mut window = Inflight::new(2);
         window.sent(QoS::AtLeastOnce, Place::default);

@@ -8,6 +8,7 @@
 mod acks;
 mod arrivals;
 mod arrive;
+mod assigned;
 mod backpressure;
 mod connack;
 mod deliver;
@@ -35,6 +36,7 @@ mod sleepers;
 mod state_thread;
 mod suback;
 mod subscribe;
+pub mod subscriptions;
 mod sync;
 mod will;
 

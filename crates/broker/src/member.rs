@@ -1,18 +1,16 @@
 //! A session as a member of groups: what it was given lies in its outbox and its window like anything else, under a lane
 //! of its own, and the group's home is told how each message ended, and how many more are welcome.
 
-use crate::frames::{Recorded, Shape};
 use crate::group::GroupKey;
 use crate::group_message::{GroupMessage, Join, MemberKey, Piece, Settled};
-use crate::replay::{age_secs, expired};
+use crate::inflight::Inflight;
 use crate::scan::RETAINED;
 use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::{Operation, Request, StoredState};
 use firehose_log::Offset;
-use firehose_mqtt::{Property, QoS, Version};
-use firehose_topic::TopicName;
-use std::collections::{BTreeSet, VecDeque};
+use firehose_mqtt::{QoS, Version};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Set in the number of a lane that a group fills; it reads nothing itself.
@@ -46,6 +44,7 @@ struct Share {
     /// Of those, what the save under way tells it.
     saving: Vec<Offset>,
     done: Vec<Offset>,
+    untold: Vec<Offset>,
     returned: Vec<Offset>,
     taken: Vec<Offset>,
 }
@@ -146,8 +145,8 @@ impl Session {
             return CREDIT_MAX.saturating_sub(has);
         }
         // Only QoS 0 needs no room in the window.
-        match self.subscriptions.iter().flatten().find(|it| it.lane == share.lane) {
-            Some(subscription) if subscription.options.qos == QoS::AtMostOnce => CREDIT_MAX - has,
+        match self.of_lane(share.lane).next() {
+            Some((_, subscription)) if subscription.options.qos == QoS::AtMostOnce => CREDIT_MAX - has,
             Some(_) => free.saturating_sub(has),
             None => 0,
         }
@@ -155,13 +154,11 @@ impl Session {
 
     /// A lane number that nothing uses.
     fn free_shared_lane(&self) -> Option<u16> {
-        let used = |lane: u16| {
-            let shares = self.shares.as_deref().is_some_and(|it| it.list.iter().any(|it| it.lane == lane));
-            shares
-                || self.subscriptions.iter().flatten().any(|it| it.lane == lane)
-                || self.inflight.as_deref().is_some_and(|it| it.stored().any(|it| it.shared == lane))
-        };
-        (SHARED..RETAINED).find(|lane| !used(*lane))
+        let shares = self.shares.as_deref().into_iter().flat_map(|it| &it.list).map(|it| it.lane);
+        let subscriptions = self.subscriptions.iter().map(|(_, it)| it.lane);
+        let inflight = self.inflight.as_deref().into_iter().flat_map(Inflight::stored).map(|it| it.shared);
+        let used: HashSet<u16> = shares.chain(subscriptions).chain(inflight).collect();
+        (SHARED..RETAINED).find(|lane| !used.contains(lane))
     }
 
     fn add_share(&mut self, key: Arc<GroupKey>, hash: u64, lane: u16, serial: u64) -> &mut Share {
@@ -178,6 +175,7 @@ impl Session {
             safe: BTreeSet::new(),
             saving: Vec::new(),
             done: Vec::new(),
+            untold: Vec::new(),
             returned: Vec::new(),
             taken: Vec::new(),
         });
@@ -282,49 +280,15 @@ impl Shard {
             let queued = self.queue_assigned(member.session, member.lane, piece);
             let Some(share) = self.share(member) else { return };
             share.lent = share.lent.saturating_sub(1);
+            let told = queued.is_some_and(|queued| queued.tells_gap);
+            share.untold.extend(piece.gap.iter().filter(|_| !told).map(|_| piece.offset()));
             match (queued, piece.offset()) {
-                (Some(qos), offset) => share.queued.push_back((offset, qos != QoS::AtMostOnce)),
+                (Some(queued), offset) => share.queued.push_back((offset, queued.qos != QoS::AtMostOnce)),
                 (None, 0) => {}
                 (None, offset) => share.done.push(offset),
             }
         }
         self.settle_soon(member.session);
-    }
-
-    /// Queues a message; none if the client may not have it, or cannot. Gives the QoS.
-    fn queue_assigned(&mut self, session: u32, lane: u16, piece: &Piece) -> Option<QoS> {
-        let it = self.sessions.get(session as usize)?;
-        let connection = it.connection.as_deref().filter(|connection| !connection.closing)?;
-        let subscription = it.subscriptions.iter().flatten().find(|it| it.lane == lane)?;
-        let (batch, offset) = (&piece.batch, piece.offset());
-        let event = batch.record(piece.index).event();
-        let age_secs = age_secs(batch.time_us(), self.now);
-        let topic = TopicName::trusted(event.topic);
-        let denied = subscription.checked && !self.auth.may_read(&it.identity, &it.client_id, topic);
-        if denied || expired(&event, age_secs) || self.redacted_lately.contains(&offset) {
-            return None;
-        }
-        let v5 = connection.version == Version::V5;
-        let cursor = (it.cursors && v5 && offset != 0).then(|| self.cursor_in(batch, offset));
-        let id = (subscription.id != 0).then_some(Property::SubscriptionId(subscription.id));
-        let cursor = cursor.as_deref().map(|cursor| Property::UserProperty("firehose-cursor", cursor));
-        let gap = piece.gap.iter().flat_map(|gap| gap.ranges());
-        let gap = gap.map(|range| Property::UserProperty("firehose-gap", range));
-        let extra: Vec<Property<'_>> = id.into_iter().chain(cursor).chain(gap).filter(|_| v5).collect();
-        let qos = subscription.options.qos.min(QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce));
-        let retain = subscription.options.retain_as_published && event.flags.retain();
-        let shape = Shape { v5, qos, retain, extra: &extra };
-        let recorded = Recorded { time_us: batch.time_us(), age_secs };
-        let packet_bytes_max = connection.packet_bytes_max;
-        let range = self.frames.encode(&shape, recorded, std::iter::once((offset, event)));
-        if range.first == range.end || self.frames.largest(&shape, &range) > packet_bytes_max {
-            return None;
-        }
-        let is_logged = batch.is_logged();
-        self.connection(session)?.outbox.push(&range, lane, qos, is_logged);
-        self.dirty(session);
-        self.stats.messages_sent.add(1);
-        Some(qos)
     }
 
     /// A message is acknowledged to the end; `shared`: a group gave it, to this lane.
@@ -393,6 +357,7 @@ impl Shard {
                     hash: share.hash,
                     member,
                     done: std::mem::take(&mut share.done),
+                    untold: std::mem::take(&mut share.untold),
                     returned: std::mem::take(&mut share.returned),
                     taken: std::mem::take(&mut share.taken),
                     credit: u32::try_from(credit).unwrap_or(u32::MAX),
@@ -464,7 +429,8 @@ impl Shard {
     fn tell_left(&mut self, session: u32, share: &Share, done: Vec<Offset>, returned: Vec<Offset>) {
         let Some(it) = self.sessions.get(session as usize) else { return };
         let member = share.member(self.number, session, it.generation);
-        let left = Settled { hash: share.hash, member, done, returned, taken: Vec::new(), credit: 0 };
+        let (untold, taken) = (Vec::new(), Vec::new());
+        let left = Settled { hash: share.hash, member, done, untold, returned, taken, credit: 0 };
         self.tell(crate::arrival::home_shard(share.hash, self.shared.shards), GroupMessage::Leave(left));
     }
 }

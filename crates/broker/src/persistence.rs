@@ -91,7 +91,7 @@ impl Session {
             lane: it.lane,
             from: it.from,
         };
-        self.subscriptions.iter().flatten().map(stored).collect()
+        self.subscriptions.iter().map(|(_, it)| stored(it)).collect()
     }
 
     /// What saves it: its progress, and its subscriptions if they changed, since both name its lanes.

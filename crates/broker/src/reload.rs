@@ -41,8 +41,7 @@ impl Shard {
     /// The access rules changed: what may no longer be read is checked topic by topic, and so delivers nothing.
     fn recheck_subscriptions(&mut self) {
         for (session, it) in &mut self.sessions {
-            for (index, subscription) in it.subscriptions.iter_mut().enumerate() {
-                let Some(subscription) = subscription else { continue };
+            for (index, subscription) in it.subscriptions.iter_mut() {
                 let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &subscription.filter);
                 subscription.checked = verdict != Verdict::All;
                 let interest = subscription.interest(session as u32, index as u16);

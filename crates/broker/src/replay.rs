@@ -298,10 +298,7 @@ impl Shard {
             Some(of_main) => Some(of_main.and(gap)),
             None => gap,
         };
-        for index in 0..it.subscriptions.len() {
-            let Some(subscription) = it.subscriptions[index].as_mut().filter(|it| it.lane == lane) else {
-                continue;
-            };
+        for (index, subscription) in it.subscriptions.iter_mut().filter(|(_, it)| it.lane == lane) {
             subscription.lane = MAIN;
             let place = |interest: &crate::session::Interest| {
                 interest.session == session && usize::from(interest.subscription) == index
@@ -345,7 +342,7 @@ fn wanted(
     let topic = TopicName::trusted(event.topic);
     let mut wanted: Option<Wanted> = None;
     for place in filters.find(it, topic) {
-        let Some(Some(subscription)) = it.subscriptions.get(usize::from(*place)) else { continue };
+        let Some(subscription) = it.subscriptions.get(usize::from(*place)) else { continue };
         let options = &subscription.options;
         if offset < subscription.from || (options.no_local && origin() == it.hash) {
             continue;

@@ -429,7 +429,7 @@ impl Shard {
         let v5 = connection.version == Version::V5;
         let cursor = (it.cursors && v5).then(|| self.cursor_in(batch, entry.offset));
         let stand = self.stand;
-        let matching = it.subscriptions.iter().flatten().filter(|subscription| {
+        let matching = it.subscriptions.iter().map(|(_, it)| it).filter(|subscription| {
             // One whose lane has not come so far gets it by that.
             let is_past = || it.lane(subscription.lane).is_some_and(|lane| lane.next(stand) > entry.offset);
             let counts = match is_shared(subscription.lane) {

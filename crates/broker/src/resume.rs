@@ -63,7 +63,7 @@ impl Shard {
         if let Some(persistence) = it.persistence.as_deref_mut() {
             persistence.saved_stand = saved.unwrap_or(self.stand).saturating_sub(1);
         }
-        if it.subscription_count() > 0 {
+        if it.subscriptions.count() > 0 {
             self.sequence_resume(session);
         }
     }
@@ -72,7 +72,7 @@ impl Shard {
         let Ok(filter) = TopicFilter::new(&stored.filter) else { return };
         let Ok(options) = SubscribeOptions::from_u8(stored.options, Version::V5) else { return };
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let Ok(index) = u16::try_from(it.subscriptions.len()) else { return };
+        let Ok(index) = u16::try_from(it.subscriptions.free()) else { return };
         let shared = stored.written.as_deref().filter(|written| parse_share(written).is_some());
         if shared.is_none() {
             it.restore_lane(stored, resumed);
@@ -91,8 +91,8 @@ impl Shard {
             self.trie.insert(&subscription.filter, subscription.interest(session, index));
         }
         it.subscription_bytes += filter_cost_bytes(&subscription.filter, subscription.written.as_deref());
-        it.subscriptions.push(Some(subscription));
-        it.many = it.many || it.subscriptions.len() > 1;
+        it.subscriptions.insert(subscription);
+        it.many = it.many || it.subscriptions.end() > 1;
         self.stats.subscriptions.add(1);
         if let Some(written) = shared {
             self.join_again(session, written, stored.lane, stored.from);

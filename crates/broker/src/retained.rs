@@ -45,7 +45,7 @@ impl Shard {
     /// A subscription begins, or is made again: it gets what is retained at `as_of`.
     pub(crate) fn begin_scan(&mut self, session: u32, subscription: usize, as_of: Offset) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let Some(Some(known)) = it.subscriptions.get(subscription) else { return };
+        let Some(known) = it.subscriptions.get(subscription) else { return };
         if known.filter.as_str().starts_with("$SYS/") {
             return self.send_sys(session, subscription as u16);
         }
@@ -81,7 +81,7 @@ impl Shard {
         let number = self.next_token() as u32;
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let Some(wish) = it.scans.as_deref_mut().and_then(|scans| scans.ask(number)) else { return };
-        let Some(Some(subscription)) = it.subscriptions.get(usize::from(wish.subscription)) else { return };
+        let Some(subscription) = it.subscriptions.get(usize::from(wish.subscription)) else { return };
         let scan = ScanKey { session, generation: it.generation, scan: wish.number };
         self.reads += 1;
         self.actions.push(Action::Retained {
@@ -198,7 +198,7 @@ impl Shard {
         if is_full || !self.shared.replays.may_send(connection.address, self.now.ms) {
             return self.stats.messages_dropped.add(1);
         }
-        let Some(Some(known)) = it.subscriptions.get(usize::from(subscription)) else { return };
+        let Some(known) = it.subscriptions.get(usize::from(subscription)) else { return };
         let filter = known.filter.clone();
         for message in latest.messages().filter(|it| filter.matches(TopicName::trusted(it.event.topic))) {
             self.queue_retained(session, &terms, &message);
@@ -208,7 +208,7 @@ impl Shard {
 }
 
 fn terms(it: &Session, subscription: u16, as_of: Offset, from: Option<Box<str>>) -> Option<Terms> {
-    let subscription = it.subscriptions.get(usize::from(subscription))?.as_ref()?;
+    let subscription = it.subscriptions.get(usize::from(subscription))?;
     let connection = it.connection.as_deref().filter(|connection| !connection.closing)?;
     let v5 = connection.version == Version::V5;
     Some(Terms {
@@ -231,7 +231,7 @@ impl Session {
         let Some(scans) = self.scans.as_deref() else { return Vec::new() };
         let queued = self.connection.as_deref().and_then(|it| it.outbox.first_retained_topic());
         let filter = |subscription: u16| {
-            let subscription = self.subscriptions.get(usize::from(subscription))?.as_ref()?;
+            let subscription = self.subscriptions.get(usize::from(subscription))?;
             Some(subscription.filter.as_str().to_owned())
         };
         scans.stored(queued, filter)
@@ -240,11 +240,7 @@ impl Session {
     /// Goes on with scans that were kept; its subscriptions have to be there. [`Shard::scan`] asks for their pages.
     pub fn resume_scans(&mut self, stored: &[StoredScan]) {
         let subscriptions = &self.subscriptions;
-        self.scans = Scans::resumed(stored, |filter| {
-            let is_it = |known: &Option<crate::session::Subscription>| {
-                known.as_ref().is_some_and(|known| known.filter == *filter && known.written.is_none())
-            };
-            subscriptions.iter().position(is_it).map(|place| place as u16)
-        });
+        self.scans =
+            Scans::resumed(stored, |filter| subscriptions.find(filter.as_str()).map(|place| place as u16));
     }
 }

@@ -7,7 +7,7 @@
 use crate::state::StoredScan;
 use firehose_log::Offset;
 use firehose_topic::TopicFilter;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 /// The number under which retained messages lie in the outbox, in place of a lane's.
 pub const RETAINED: u16 = u16::MAX;
@@ -64,8 +64,11 @@ pub struct Turn {
 /// All scans of a session; see the module.
 #[derive(Debug, Default)]
 pub struct Scans {
-    /// The first one's turn it is.
-    list: VecDeque<Scan>,
+    /// By their numbers, which ascend: the first one's turn it is.
+    list: BTreeMap<u64, Box<Scan>>,
+    /// The numbers by subscription, so that who subscribes anew again and again costs no more than others.
+    numbers: BTreeMap<u16, u64>,
+    next_number: u64,
     /// Names the last question.
     asked: u32,
 }
@@ -73,19 +76,30 @@ pub struct Scans {
 impl Scans {
     /// A subscription is to get what is retained at `as_of`. A scan of it that goes on is begun anew.
     pub fn begin(&mut self, subscription: u16, as_of: Offset) {
-        self.end(subscription);
-        self.list.push_back(Scan {
-            subscription,
-            as_of,
-            after: None,
-            from: None,
-            step: Step::Wants { not_before_ms: 0 },
-        });
+        let step = Step::Wants { not_before_ms: 0 };
+        self.push(Scan { subscription, as_of, after: None, from: None, step });
+    }
+
+    fn push(&mut self, scan: Scan) {
+        self.end(scan.subscription);
+        self.numbers.insert(scan.subscription, self.next_number);
+        self.list.insert(self.next_number, Box::new(scan));
+        self.next_number += 1;
     }
 
     /// The subscription is gone: nothing more is read for it.
     pub fn end(&mut self, subscription: u16) {
-        self.list.retain(|scan| scan.subscription != subscription);
+        if let Some(number) = self.numbers.remove(&subscription) {
+            self.list.remove(&number);
+        }
+    }
+
+    fn front(&self) -> Option<&Scan> {
+        self.list.first_key_value().map(|(_, first)| &**first)
+    }
+
+    fn front_mut(&mut self) -> Option<&mut Scan> {
+        self.list.first_entry().map(|first| &mut **first.into_mut())
     }
 
     /// Whether nothing is to be read.
@@ -95,14 +109,15 @@ impl Scans {
 
     /// Nothing is queued for the client: a page that was is out.
     pub fn page_is_out(&mut self) {
-        let Some(first) = self.list.front_mut() else { return };
+        let Some(first) = self.front_mut() else { return };
         match &mut first.step {
             Step::Queued { after: Some(after) } => {
                 (first.after, first.from) = (Some(std::mem::take(after)), None);
                 first.step = Step::Wants { not_before_ms: 0 };
             }
             Step::Queued { after: None } => {
-                self.list.pop_front();
+                let subscription = first.subscription;
+                self.end(subscription);
             }
             Step::Wants { .. } | Step::Asked => {}
         }
@@ -110,7 +125,7 @@ impl Scans {
 
     /// From when on a page is wanted, in milliseconds of the shard's clock; none: none is wanted now.
     pub fn wants(&self) -> Option<u64> {
-        match self.list.front()?.step {
+        match self.front()?.step {
             Step::Wants { not_before_ms } => Some(not_before_ms),
             _ => None,
         }
@@ -119,15 +134,11 @@ impl Scans {
     /// Takes the wish for the next page. `number` names the question, and no other one of this session: an answer may
     /// come when these scans are long over and others have begun.
     pub fn ask(&mut self, number: u32) -> Option<Wish> {
-        let first = self.list.front_mut().filter(|scan| matches!(scan.step, Step::Wants { .. }))?;
+        let first = self.front_mut().filter(|scan| matches!(scan.step, Step::Wants { .. }))?;
         first.step = Step::Asked;
+        let (subscription, after, as_of) = (first.subscription, first.after.clone(), first.as_of);
         self.asked = number;
-        Some(Wish {
-            number,
-            subscription: first.subscription,
-            after: first.after.clone(),
-            as_of: first.as_of,
-        })
+        Some(Wish { number, subscription, after, as_of })
     }
 
     /// The page that was asked for under `number` came, and is queued now; `after` is where the next one begins. None:
@@ -145,13 +156,14 @@ impl Scans {
     }
 
     fn waiting(&mut self, number: u32) -> Option<&mut Scan> {
-        self.list.front_mut().filter(|scan| scan.step == Step::Asked && number == self.asked)
+        let is_asked = number == self.asked;
+        self.front_mut().filter(|scan| scan.step == Step::Asked && is_asked)
     }
 
     /// What was queued is dropped; `topic` is the first one of it, none if there was none. The page is read again from
     /// there.
     pub fn dropped(&mut self, topic: Option<Box<str>>) {
-        if let (Some(first), Some(topic)) = (self.list.front_mut(), topic)
+        if let (Some(first), Some(topic)) = (self.front_mut(), topic)
             && matches!(first.step, Step::Queued { .. })
         {
             first.from = Some(topic);
@@ -161,7 +173,7 @@ impl Scans {
 
     /// An event was taken back: a page that is under way may hold it, and is asked for again.
     pub fn forget_asked(&mut self) {
-        if let Some(first) = self.list.front_mut().filter(|scan| scan.step == Step::Asked) {
+        if let Some(first) = self.front_mut().filter(|scan| scan.step == Step::Asked) {
             first.step = Step::Wants { not_before_ms: 0 };
         }
     }
@@ -174,7 +186,7 @@ impl Scans {
         filter: impl Fn(u16) -> Option<String>,
     ) -> Vec<StoredScan> {
         let mut stored = Vec::new();
-        for (place, scan) in self.list.iter().enumerate() {
+        for (place, scan) in self.list.values().enumerate() {
             let Some(filter) = filter(scan.subscription) else { continue };
             let (mut after, mut from) = (scan.after.clone(), scan.from.clone());
             if let (0, Step::Queued { after: next }) = (place, &scan.step) {
@@ -205,8 +217,9 @@ impl Scans {
                 step: Step::Wants { not_before_ms: 0 },
             })
         };
-        let list: VecDeque<Scan> = stored.iter().filter_map(scan).collect();
-        (!list.is_empty()).then(|| Box::new(Scans { list, asked: 0 }))
+        let mut scans = Scans::default();
+        stored.iter().filter_map(scan).for_each(|scan| scans.push(scan));
+        (!scans.is_empty()).then(|| Box::new(scans))
     }
 }
 
@@ -264,6 +277,29 @@ mod tests {
         assert_eq!(scans.wants(), Some(5));
         scans.end(0);
         assert!(scans.is_empty());
+    }
+
+    #[test]
+    fn whose_subscription_is_made_anew_waits_behind_the_others() {
+        let mut scans = Scans::default();
+        (0..1_000).for_each(|subscription| scans.begin(subscription, 1));
+        (0..1_000_u16)
+            .filter(|number| number.is_multiple_of(2))
+            .for_each(|subscription| scans.begin(subscription, 2));
+        (0..1_000_u16)
+            .filter(|number| number.is_multiple_of(5))
+            .for_each(|subscription| scans.end(subscription));
+        let mut turns = Vec::new();
+        while !scans.is_empty() {
+            let turn = came(&mut scans, None);
+            turns.push((turn.as_of, turn.subscription));
+            scans.page_is_out();
+        }
+        let all =
+            (0..1_000).filter(|number| number % 5 > 0).map(|number| (2 - u64::from(number % 2), number));
+        let (mut expected, again): (Vec<_>, Vec<_>) = all.partition(|(as_of, _)| *as_of == 1);
+        expected.extend(again);
+        assert_eq!(turns, expected);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::lane::{Lane, MAIN};
 use crate::member::Shares;
 use crate::persistence::Persistence;
 use crate::scan::Scans;
+use crate::subscriptions::Subscriptions;
 use firehose_auth::Identity;
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, SubscribeOptions};
@@ -76,8 +77,8 @@ pub struct Session {
     pub scope: Scope,
     /// MQTT's client id.
     pub client_id: Box<str>,
-    /// Subscriptions; places of removed ones are used again.
-    pub subscriptions: Vec<Option<Subscription>>,
+    /// Its subscriptions.
+    pub subscriptions: Subscriptions,
     /// What all of them count for: see [`filter_cost_bytes`].
     pub subscription_bytes: usize,
     /// The main lane.
@@ -169,14 +170,8 @@ impl Session {
 
     /// Subscriptions that one lane reads.
     pub fn of_lane(&self, lane: u16) -> impl Iterator<Item = (u16, &Subscription)> {
-        self.subscriptions.iter().enumerate().filter_map(move |(index, subscription)| {
-            subscription.as_ref().filter(|it| it.lane == lane).map(|it| (index as u16, it))
-        })
-    }
-
-    /// How many subscriptions it has.
-    pub fn subscription_count(&self) -> usize {
-        self.subscriptions.iter().flatten().count()
+        let of_lane = self.subscriptions.iter().filter(move |(_, it)| it.lane == lane);
+        of_lane.map(|(place, it)| (place as u16, it))
     }
 }
 

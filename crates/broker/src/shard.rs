@@ -32,7 +32,7 @@ use crate::stats::ShardStats;
 use crate::subscribe::PendingSubscribe;
 use crate::sys::LatestSys;
 use firehose_auth::{Access, Auth};
-use firehose_log::Offset;
+use firehose_log::{Cursor, Offset};
 use firehose_mqtt::Reason;
 use firehose_topic::{TopicFilter, Trie};
 use slab::Slab;
@@ -72,6 +72,8 @@ pub struct Shared {
     pub log_id: u64,
     /// The log's present epoch.
     pub epoch: u32,
+    /// Where the log stood when it was opened: what was recorded up to there is of an earlier epoch.
+    pub recovered: Cursor,
     /// Whether an acknowledgement waits for `fdatasync`.
     pub acks_wait_for_sync: bool,
 }
@@ -397,7 +399,7 @@ impl Shard {
         let all: Vec<u32> = self.sessions.iter().map(|(session, _)| session as u32).collect();
         for session in all {
             let Some(it) = self.sessions.get_mut(session as usize) else { continue };
-            if it.subscriptions.is_empty() {
+            if it.subscriptions.end() == 0 {
                 continue;
             }
             for lane in it.lanes() {

@@ -24,7 +24,10 @@ impl Shard {
         let mut properties = PropertiesBuf::new();
         if it.cursors && connection.problem_information && connection.version == Version::V5 {
             let recorded_secs = self.now.wall_us.div_euclid(1_000_000);
-            let (log_id, epoch) = (self.shared.log_id, self.shared.epoch);
+            let (log_id, recovered) = (self.shared.log_id, self.shared.recovered);
+            // Never of an epoch in which nothing was recorded: on a full disk it may not have begun, so that a later
+            // start takes its number, or a lower one.
+            let epoch = if head > recovered.offset { self.shared.epoch } else { recovered.epoch };
             let cursor = Cursor { log_id, epoch, offset: head, recorded_secs }.encode();
             let _ = properties.push(&Property::UserProperty("firehose-cursor", &cursor));
         }

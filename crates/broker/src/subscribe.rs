@@ -17,6 +17,10 @@ use firehose_topic::parse_share;
 /// As many subscriptions as a session can number, whatever the configuration says.
 const SUBSCRIPTIONS_MAX: usize = RETAINED as usize;
 
+/// Filters of one connection on their way to their place in the order: beyond it, the connection is not read until they are there,
+/// so that nobody fills a turn, or the memory, with them.
+const SEQUENCING_MAX: usize = 100;
+
 /// A SUBSCRIBE or UNSUBSCRIBE on its way to its place in the order.
 pub struct PendingSubscribe {
     session: u32,
@@ -37,6 +41,16 @@ enum What {
     },
     /// A session goes on.
     Resume,
+}
+
+impl What {
+    fn filters(&self) -> usize {
+        match self {
+            What::Subscribe { plans, .. } => plans.len(),
+            What::Unsubscribe { filters } => filters.len(),
+            What::Resume => 0,
+        }
+    }
 }
 
 impl Shard {
@@ -74,8 +88,7 @@ impl Shard {
         let what = What::Subscribe { plans, id, cursors, resolving };
         let pending = PendingSubscribe { session, generation, packet_id: packet.packet_id, what };
         if resolving == 0 {
-            self.sequence(token, pending);
-            return Flow::On;
+            return self.sequence(token, pending);
         }
         self.pending.insert(token, pending);
         if let Some(connection) = self.connection(session) {
@@ -100,8 +113,7 @@ impl Shard {
             packet_id: packet.packet_id,
             what: What::Unsubscribe { filters },
         };
-        self.sequence(token, pending);
-        Flow::On
+        self.sequence(token, pending)
     }
 
     /// The log knows where one of the filters of a SUBSCRIBE begins.
@@ -168,6 +180,7 @@ impl Shard {
             return;
         }
         let (session, packet_id) = (pending.session, pending.packet_id);
+        self.filters_placed(session, pending.what.filters());
         match pending.what {
             What::Subscribe { plans, id, cursors, .. } => {
                 self.subscribed(session, packet_id, plans, id, cursors, head);
@@ -187,10 +200,28 @@ impl Shard {
         self.sequence(token, PendingSubscribe { session, generation, packet_id, what: What::Resume });
     }
 
-    fn sequence(&mut self, token: u64, pending: PendingSubscribe) {
+    fn sequence(&mut self, token: u64, pending: PendingSubscribe) -> Flow {
+        let (session, count) = (pending.session, pending.what.filters());
         self.pending.insert(token, pending);
         self.outgoing.interest(true);
         self.outgoing.mark(token);
+        let Some(connection) = self.connection(session) else { return Flow::Stop };
+        connection.sequencing += count;
+        if connection.sequencing < SEQUENCING_MAX {
+            return Flow::On;
+        }
+        connection.pauses.set(Pause::Sequencing, true);
+        Flow::Pause
+    }
+
+    /// So many filters of a connection have their place; it is read again if that was all of them.
+    fn filters_placed(&mut self, session: u32, count: usize) {
+        let Some(connection) = self.connection(session) else { return };
+        connection.sequencing = connection.sequencing.saturating_sub(count);
+        if connection.sequencing == 0 && connection.pauses.has(Pause::Sequencing) {
+            connection.pauses.set(Pause::Sequencing, false);
+            self.actions.push(Action::Resume { session });
+        }
     }
 
     fn subscribed(
@@ -288,7 +319,7 @@ impl Shard {
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
         let limits = &self.shared.limits;
         let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
-        let is_full = it.subscription_count() >= limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX)
+        let is_full = it.subscriptions.count() >= limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX)
             || it.subscription_bytes + cost_bytes > limits.subscription_bytes_per_client_max;
         if is_full { Err(Reason::QuotaExceeded) } else { Ok(()) }
     }
@@ -296,7 +327,7 @@ impl Shard {
     /// Enters a new subscription; gives its place in the session.
     fn subscribe_one(&mut self, session: u32, plan: Plan, id: u32, lane: u16, from: Offset) -> Option<usize> {
         let it = self.sessions.get_mut(session as usize)?;
-        let free = it.subscriptions.iter().position(Option::is_none).unwrap_or(it.subscriptions.len());
+        let free = it.subscriptions.free();
         let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
         let subscription = Subscription {
             filter: plan.filter,
@@ -311,15 +342,9 @@ impl Shard {
         if !is_shared(lane) {
             self.trie.insert(&subscription.filter, subscription.interest(session, free as u16));
         }
-        if free == it.subscriptions.len() {
-            if free == 0 {
-                it.subscriptions.reserve_exact(1);
-            }
-            it.subscriptions.push(None);
-        }
-        it.subscriptions[free] = Some(subscription);
+        it.subscriptions.insert(subscription);
         it.subscription_bytes += cost_bytes;
-        it.many = it.many || it.subscriptions.len() > 1;
+        it.many = it.many || it.subscriptions.end() > 1;
         self.stats.subscriptions.add(1);
         Some(free)
     }
@@ -327,9 +352,7 @@ impl Shard {
     /// The same filter again: its options change, and it goes on where it is [MQTT-3.8.4-3]. Gives its place.
     fn replace(&mut self, session: u32, plan: &Plan, id: u32) -> Option<usize> {
         let it = self.sessions.get_mut(session as usize)?;
-        let known = it.subscriptions.iter().position(|known| {
-            known.as_ref().is_some_and(|known| known.filter == plan.filter && known.written == plan.written)
-        });
+        let known = it.subscriptions.find(plan.written.as_deref().unwrap_or(plan.filter.as_str()));
         // A plain filter with `since` is a wish to read again from there: it replaces the old one, lane and all.
         let Some(index) = known.filter(|_| plan.since.is_none() || plan.written.is_some()) else {
             if let Some(index) = known {
@@ -337,7 +360,7 @@ impl Shard {
             }
             return None;
         };
-        let subscription = it.subscriptions[index].as_mut()?;
+        let subscription = it.subscriptions.get_mut(index)?;
         (subscription.options, subscription.id, subscription.checked) = (plan.options, id, plan.checked);
         let interest = subscription.interest(session, index as u16);
         let place = |known: &crate::session::Interest| {
@@ -397,12 +420,7 @@ impl Shard {
         let mut reasons = ReasonsBuf::new();
         for filter in filters {
             let Some(it) = self.sessions.get(session as usize) else { return };
-            let found = it.subscriptions.iter().position(|known| {
-                known.as_ref().is_some_and(|known| match &known.written {
-                    Some(written) => written == filter,
-                    None => known.filter.as_str() == &**filter,
-                })
-            });
+            let found = it.subscriptions.find(filter);
             reasons.push(if found.is_some() { Reason::Success } else { Reason::NoSubscriptionExisted });
             if let Some(index) = found {
                 self.remove_subscription(session, index);
@@ -414,7 +432,7 @@ impl Shard {
     /// Takes a subscription out of the session and the trie; the last of a replay's lane ends it.
     pub(crate) fn remove_subscription(&mut self, session: u32, index: usize) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let Some(subscription) = it.subscriptions.get_mut(index).and_then(Option::take) else { return };
+        let Some(subscription) = it.subscriptions.take(index) else { return };
         self.trie.remove(&subscription.filter, |known| {
             known.session == session && usize::from(known.subscription) == index
         });

@@ -110,11 +110,7 @@ impl<'a> Connect<'a> {
         mut body: Reader<'a>,
     ) -> Result<Self, ConnectError> {
         let version = read_version(&mut body)?;
-        // Before 5.0 a CONNECT that does not conform is not answered [MQTT-3.1.4-1], but for what has a code of its own.
-        let error = |error| {
-            let is_answered = version == Version::V5 || matches!(error, DecodeError::ClientIdEmpty(_));
-            ConnectError { error, answer: is_answered.then_some(version) }
-        };
+        let error = |error| ConnectError { error, answer: is_answered(&error, version).then_some(version) };
         if version != Version::V31 && header_flags != 0 {
             return Err(error(DecodeError::Flags(PacketKind::Connect, header_flags)));
         }
@@ -212,6 +208,16 @@ fn read_version(body: &mut Reader<'_>) -> Result<Version, ConnectError> {
             error: DecodeError::UnsupportedVersion(level),
             answer: Some(if level & 0x7f > 5 { Version::V5 } else { Version::V311 }),
         }),
+    }
+}
+
+/// Before 5.0 a CONNECT that does not conform is not answered [MQTT-3.1.4-1], but for what has a code of its own. In 5.0
+/// it may be; one that ends before its client identifier does is from nobody.
+fn is_answered(error: &DecodeError, version: Version) -> bool {
+    match error {
+        DecodeError::ClientIdEmpty(_) => true,
+        DecodeError::Truncated("connect flags" | "keep alive" | "client identifier") => false,
+        _ => version == Version::V5,
     }
 }
 

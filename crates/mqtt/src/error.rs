@@ -70,6 +70,8 @@ pub enum DecodeError {
     NoFilters(PacketKind),
     /// Subscription options: a reserved bit is set.
     SubscribeOptionsReserved(u8),
+    /// Subscription options: maximum QoS 3.
+    MaximumQoS,
     /// Subscription options: retain handling 3.
     RetainHandling,
     /// A property identifier that does not exist.
@@ -110,6 +112,8 @@ impl DecodeError {
             | Self::PropertyNotAllowed(..) => Reason::MalformedPacket,
             // "Topic Name invalid" is for those that are well formed (2.4).
             Self::Topic(error) if !error.is_malformed() => Reason::TopicNameInvalid,
+            // No name at all is a protocol error in PUBLISH (3.3.2.1), so it is one in a will too.
+            Self::Topic(TopicError::Empty) => Reason::ProtocolError,
             Self::Topic(_) => Reason::MalformedPacket,
             Self::ProtocolName | Self::UnsupportedVersion(_) => Reason::UnsupportedProtocolVersion,
             Self::ClientIdEmpty(_) => Reason::ClientIdentifierNotValid,
@@ -120,6 +124,7 @@ impl DecodeError {
             | Self::SessionPresentWithError
             | Self::NotConnect(_)
             | Self::NoFilters(_)
+            | Self::MaximumQoS
             | Self::RetainHandling
             | Self::PropertyTwice(_)
             | Self::PropertyValue(_)
@@ -150,7 +155,7 @@ impl fmt::Display for DecodeError {
             Self::NotUtf8(what) => write!(f, "the {what} is not UTF-8 (MQTT-1.5.4-1)"),
             Self::Nul(what) => write!(f, "the {what} contains U+0000 (MQTT-1.5.4-2)"),
             Self::PacketIdZero(kind) => write!(f, "{kind} has the packet identifier 0 (MQTT-2.2.1-3)"),
-            Self::QoS(what) => write!(f, "the {what} has QoS 3 (MQTT-3.3.1-4, MQTT-3.1.2-12, MQTT-3.8.3-5)"),
+            Self::QoS(what) => write!(f, "the {what} has QoS 3 (MQTT-3.3.1-4, MQTT-3.1.2-12)"),
             Self::DupWithoutQoS => f.write_str("PUBLISH has the DUP flag at QoS 0 (MQTT-3.3.1-2)"),
             Self::TopicMissing => f.write_str("PUBLISH has neither a topic name nor a topic alias (3.3.2.1)"),
             Self::Topic(error) => error.fmt(f),
@@ -185,6 +190,9 @@ impl fmt::Display for DecodeError {
             Self::NoFilters(kind) => write!(f, "{kind} has no topic filter (MQTT-3.8.3-2, MQTT-3.10.3-2)"),
             Self::SubscribeOptionsReserved(options) => {
                 write!(f, "the subscription options {options:#04x} have reserved bits set (MQTT-3.8.3-5)")
+            }
+            Self::MaximumQoS => {
+                f.write_str("the subscription options have QoS 3 (3.8.3.1; 3.1.1: MQTT-3.8.3-4)")
             }
             Self::RetainHandling => f.write_str("the subscription options have retain handling 3 (3.8.3.1)"),
             Self::PropertyUnknown(id) => write!(f, "there is no property {id:#04x} (2.2.2.2)"),

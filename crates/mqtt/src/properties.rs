@@ -178,14 +178,14 @@ impl fmt::Display for PropertyPlace {
 
 /// Finders: the value of the one property of that name, `None` when it is not there.
 macro_rules! finders {
-    ($($(#[$doc:meta])* $name:ident $variant:ident $type:ty;)*) => {
+    ($($(#[$doc:meta])* $name:ident $id:literal $variant:ident $type:ty;)*) => {
         impl<'a> Properties<'a> {
             $($(#[$doc])*
             pub fn $name(&self) -> Option<$type> {
-                self.iter().find_map(|property| match property {
-                    Property::$variant(value) => Some(value),
+                match self.find($id) {
+                    Some(Property::$variant(value)) => Some(value),
                     _ => None,
-                })
+                }
             })*
         }
     };
@@ -193,60 +193,70 @@ macro_rules! finders {
 
 finders! {
     /// Payload format indicator: 1 when the payload is UTF-8.
-    payload_format PayloadFormat u8;
+    payload_format 0x01 PayloadFormat u8;
     /// Message expiry interval in seconds.
-    message_expiry MessageExpiry u32;
+    message_expiry 0x02 MessageExpiry u32;
     /// Content type.
-    content_type ContentType &'a str;
+    content_type 0x03 ContentType &'a str;
     /// Response topic.
-    response_topic ResponseTopic &'a str;
+    response_topic 0x08 ResponseTopic &'a str;
     /// Correlation data.
-    correlation_data CorrelationData &'a [u8];
+    correlation_data 0x09 CorrelationData &'a [u8];
     /// Subscription identifier: the first, where there are several (see [`Properties::subscription_ids`]).
-    subscription_id SubscriptionId u32;
+    subscription_id 0x0b SubscriptionId u32;
     /// Session expiry interval in seconds.
-    session_expiry SessionExpiry u32;
+    session_expiry 0x11 SessionExpiry u32;
     /// Assigned client identifier.
-    assigned_client_id AssignedClientId &'a str;
+    assigned_client_id 0x12 AssignedClientId &'a str;
     /// Server keep alive in seconds.
-    server_keep_alive ServerKeepAlive u16;
+    server_keep_alive 0x13 ServerKeepAlive u16;
     /// Authentication method.
-    auth_method AuthMethod &'a str;
+    auth_method 0x15 AuthMethod &'a str;
     /// Authentication data.
-    auth_data AuthData &'a [u8];
+    auth_data 0x16 AuthData &'a [u8];
     /// Request problem information: 0 or 1.
-    request_problem_information RequestProblem u8;
+    request_problem_information 0x17 RequestProblem u8;
     /// Will delay interval in seconds.
-    will_delay WillDelay u32;
+    will_delay 0x18 WillDelay u32;
     /// Request response information: 0 or 1.
-    request_response_information RequestResponse u8;
+    request_response_information 0x19 RequestResponse u8;
     /// Response information.
-    response_information ResponseInformation &'a str;
+    response_information 0x1a ResponseInformation &'a str;
     /// Server reference.
-    server_reference ServerReference &'a str;
+    server_reference 0x1c ServerReference &'a str;
     /// Reason string.
-    reason_string ReasonString &'a str;
+    reason_string 0x1f ReasonString &'a str;
     /// Receive maximum, never 0.
-    receive_maximum ReceiveMaximum u16;
+    receive_maximum 0x21 ReceiveMaximum u16;
     /// Topic alias maximum.
-    topic_alias_maximum TopicAliasMaximum u16;
+    topic_alias_maximum 0x22 TopicAliasMaximum u16;
     /// Topic alias, never 0.
-    topic_alias TopicAlias u16;
+    topic_alias 0x23 TopicAlias u16;
     /// Maximum QoS: 0 or 1.
-    maximum_qos MaximumQos u8;
+    maximum_qos 0x24 MaximumQos u8;
     /// Retain available: 0 or 1.
-    retain_available RetainAvailable u8;
+    retain_available 0x25 RetainAvailable u8;
     /// Maximum packet size in bytes, never 0.
-    maximum_packet_size MaximumPacketSize u32;
+    maximum_packet_size 0x27 MaximumPacketSize u32;
     /// Wildcard subscription available: 0 or 1.
-    wildcard_available WildcardAvailable u8;
+    wildcard_available 0x28 WildcardAvailable u8;
     /// Subscription identifiers available: 0 or 1.
-    subscription_ids_available SubscriptionIdsAvailable u8;
+    subscription_ids_available 0x29 SubscriptionIdsAvailable u8;
     /// Shared subscription available: 0 or 1.
-    shared_available SharedAvailable u8;
+    shared_available 0x2a SharedAvailable u8;
 }
 
 impl<'a> Properties<'a> {
+    /// The first with this identifier. Going over the others costs next to nothing, however many user properties there are.
+    #[inline]
+    fn find(&self, id: u8) -> Option<Property<'a>> {
+        let mut reader = Reader(self.0);
+        while *reader.0.first()? != id {
+            Property::skip(&mut reader).ok()?;
+        }
+        Property::read(&mut reader).ok()
+    }
+
     /// All user properties, in order, as name and value.
     pub fn user_properties(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         self.iter().filter_map(|property| match property {

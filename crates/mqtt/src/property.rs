@@ -118,6 +118,21 @@ impl<'a> Property<'a> {
         Ok(property)
     }
 
+    /// Goes over one that was read before: neither its value nor its text is looked at.
+    #[inline]
+    pub(crate) fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError> {
+        let what = "property";
+        match reader.u8(what)? {
+            0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => reader.take(1, what)?,
+            0x13 | 0x21 | 0x22 | 0x23 => reader.take(2, what)?,
+            0x02 | 0x11 | 0x18 | 0x27 => reader.take(4, what)?,
+            SUBSCRIPTION_ID => return reader.varint(what).map(|_| ()),
+            USER_PROPERTY => reader.binary(what).and_then(|_| reader.binary(what))?,
+            _ => reader.binary(what)?,
+        };
+        Ok(())
+    }
+
     /// Appends it. Only lengths are checked here.
     #[inline]
     pub(crate) fn write(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {

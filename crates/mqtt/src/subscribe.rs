@@ -58,7 +58,7 @@ impl SubscribeOptions {
     /// # Errors
     /// What the version does not know: a QoS of 3, bits that are reserved, a retain handling of 3.
     pub fn from_u8(byte: u8, version: Version) -> Result<Self, DecodeError> {
-        let qos = QoS::from_u8(byte & 3).ok_or(DecodeError::QoS("subscription"))?;
+        let qos = QoS::from_u8(byte & 3).ok_or(DecodeError::MaximumQoS)?;
         match version {
             // 3.1 does not use the other bits.
             Version::V31 => return Ok(Self { qos, ..Self::default() }),

@@ -58,6 +58,43 @@ fn each_place_takes_its_own_properties_and_no_other() {
     }
 }
 
+/// Every property but `id`, and that one behind them all.
+fn behind_all_others(id: u8) -> PropertiesBuf {
+    let mut buf = PropertiesBuf::new();
+    for other in IDS.iter().filter(|other| **other != id) {
+        buf.push(&property(*other, 1, "text", "name")).unwrap();
+    }
+    buf.push(&property(id, 1, "text", "name")).unwrap();
+    buf
+}
+
+#[test]
+fn each_property_is_found_behind_all_others() {
+    macro_rules! finds {
+        ($($name:ident $variant:ident,)*) => {$(
+            let id = IDS.into_iter().map(|id| property(id, 1, "text", "name"));
+            let id = id.filter(|it| matches!(it, Property::$variant(_))).map(|it| it.id()).next().unwrap();
+            let buf = behind_all_others(id);
+            let found = buf.as_properties().$name().map(Property::$variant);
+            assert_eq!(found, Some(property(id, 1, "text", "name")));
+            assert_eq!(buf.as_properties().iter().last(), found);
+            assert_eq!(Properties::EMPTY.$name(), None);
+        )*};
+    }
+    finds! {
+        payload_format PayloadFormat, message_expiry MessageExpiry, content_type ContentType,
+        response_topic ResponseTopic, correlation_data CorrelationData, subscription_id SubscriptionId,
+        session_expiry SessionExpiry, assigned_client_id AssignedClientId, server_keep_alive ServerKeepAlive,
+        auth_method AuthMethod, auth_data AuthData, request_problem_information RequestProblem,
+        will_delay WillDelay, request_response_information RequestResponse,
+        response_information ResponseInformation, server_reference ServerReference, reason_string ReasonString,
+        receive_maximum ReceiveMaximum, topic_alias_maximum TopicAliasMaximum, topic_alias TopicAlias,
+        maximum_qos MaximumQos, retain_available RetainAvailable, maximum_packet_size MaximumPacketSize,
+        wildcard_available WildcardAvailable, subscription_ids_available SubscriptionIdsAvailable,
+        shared_available SharedAvailable,
+    }
+}
+
 #[test]
 fn each_property_stands_once_but_user_properties_and_the_subscription_ids_of_publish() {
     for place in PLACES {

@@ -132,6 +132,23 @@ fn zero_packet_ids_are_refused_everywhere() {
         assert!(matches!(error, DecodeError::PacketIdZero(_)), "{bytes:02x?}: {error}");
         assert_eq!(error.reason(), Reason::ProtocolError);
     }
+    for bytes in [
+        &b"\x32\x05\0\x01a\0\0"[..],
+        b"\x34\x05\0\x01a\0\0",
+        b"\x40\x02\0\0",
+        b"\x50\x02\0\0",
+        b"\x62\x02\0\0",
+        b"\x70\x02\0\0",
+        b"\x82\x06\0\0\0\x01a\0",
+        b"\x90\x03\0\0\0",
+        b"\xa2\x05\0\0\0\x01a",
+        b"\xb0\x02\0\0",
+    ] {
+        for version in [V31, V311] {
+            let error = error(bytes, version);
+            assert!(matches!(error, DecodeError::PacketIdZero(_)), "{version:?} {bytes:02x?}: {error}");
+        }
+    }
 }
 
 #[test]
@@ -150,7 +167,7 @@ fn topic_names_of_publications_are_checked() {
         (b"\x30\x04\0\x02#a", TopicError::WildcardInName, Reason::MalformedPacket),
         (b"\x30\x04\0\x02a\0", TopicError::Nul, Reason::MalformedPacket),
         (b"\x30\x04\0\x02a\xff", TopicError::NotUtf8, Reason::MalformedPacket),
-        (b"\x30\x02\0\0", TopicError::Empty, Reason::MalformedPacket),
+        (b"\x30\x02\0\0", TopicError::Empty, Reason::ProtocolError),
     ] {
         assert_eq!(error(bytes, V311), DecodeError::Topic(expected));
         assert_eq!(error(bytes, V311).reason(), reason);
@@ -185,11 +202,22 @@ fn connect_flags_are_checked() {
 
 #[test]
 fn before_5_0_a_connect_that_does_not_conform_is_not_answered() {
-    for (rest, rest5) in [(&b"\0\x02c"[..], &b"\0\0\x02c"[..]), (b"\0\x01\0", b"\0\0\x01\0")] {
+    for (rest, rest5) in [(&b"\0\x01cx"[..], &b"\0\0\x01cx"[..]), (b"\0\x01\0", b"\0\0\x01\0")] {
         assert_eq!(connect_error(&connect(V31, 2, rest)).1, None);
         assert_eq!(connect_error(&connect(V311, 2, rest)).1, None);
         assert_eq!(connect_error(&connect(V5, 2, rest5)).1, Some(V5));
     }
+}
+
+#[test]
+fn a_connect_that_ends_before_its_client_identifier_does_is_not_answered() {
+    for rest in [&b"\0\0\x02c"[..], b"\0\0", b"\0"] {
+        let (error, answer) = connect_error(&connect(V5, 2, rest));
+        assert_eq!((error.reason(), answer), (Reason::MalformedPacket, None), "{rest:02x?}");
+    }
+    // Of what comes behind it, there is somebody to tell.
+    let (error, answer) = connect_error(&connect(V5, 6, b"\0\0\x01c\0\0\x01"));
+    assert_eq!((error, answer), (DecodeError::Truncated("will topic"), Some(V5)));
 }
 
 #[test]
@@ -264,13 +292,14 @@ fn subscriptions_are_checked() {
     assert_eq!(error(b"\xa2\x02\0\x01", V311), DecodeError::NoFilters(PacketKind::Unsubscribe));
     assert_eq!(error(b"\xa2\x03\0\x01\0", V5), DecodeError::NoFilters(PacketKind::Unsubscribe));
     let options = |options: u8| [0x82, 7, 0, 1, 0, 0, 1, b'a', options];
-    assert_eq!(error(&options(3), V5), DecodeError::QoS("subscription"));
+    assert_eq!(error(&options(3), V5), DecodeError::MaximumQoS);
+    assert_eq!(DecodeError::MaximumQoS.reason(), Reason::ProtocolError, "3.8.3.1");
     assert_eq!(error(&options(0x40), V5), DecodeError::SubscribeOptionsReserved(0x40));
     assert_eq!(error(&options(0x80), V5), DecodeError::SubscribeOptionsReserved(0x80));
     assert_eq!(error(&options(0x30), V5), DecodeError::RetainHandling);
     let options = |options: u8| [0x82, 6, 0, 1, 0, 1, b'a', options];
     assert_eq!(error(&options(4), V311), DecodeError::SubscribeOptionsReserved(4));
-    assert_eq!(error(&options(3), V31), DecodeError::QoS("subscription"));
+    assert_eq!(error(&options(3), V31), DecodeError::MaximumQoS);
     assert!(matches!(packet(&options(4), V31), Packet::Subscribe(_)));
     assert_eq!(error(b"\x82\x05\0\x01\0\x01a", V311), DecodeError::Truncated("subscription options"));
     assert_eq!(error(b"\x82\x07\0\x01\0\x02a\0\0", V311), DecodeError::Nul("topic filter"));

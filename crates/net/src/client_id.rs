@@ -67,6 +67,7 @@ mod tests {
             let id = ids.draw(&scope, shard, 3).unwrap();
             assert_eq!(home_shard(scope.hash_with(&secret, &id), 3), shard);
             assert!(ids.knows(&id));
+            assert_ne!(ids.draw(&scope, shard, 3).unwrap(), id, "each is another");
             assert!(!ClientIds::new(Secret::new([8; 32])).knows(&id), "another bus does not know it");
             assert!(!ids.knows(&id[..id.len() - 1]));
         }

@@ -5,6 +5,7 @@ mod addresses;
 mod client_id;
 mod crew;
 mod guests;
+mod lingering;
 mod listener;
 mod lobby;
 mod passwords;

@@ -1,6 +1,7 @@
 //! One shard with its sockets: what a turn of it does. Whoever holds the lock around it may run it: see `crew.rs`.
 
 use crate::addresses::Place;
+use crate::lingering::Lingering;
 use crate::readers::{Question, Readers};
 use crate::socket::Socket;
 use firehose_broker::Bus;
@@ -38,7 +39,7 @@ struct Connected {
     ended: bool,
     /// Its session does not want to be read for now.
     paused: bool,
-    _place: Place,
+    place: Place,
 }
 
 /// How much of the turn is left for reading the log.
@@ -61,6 +62,7 @@ pub(crate) struct Runner {
     readers: Readers,
     sockets: Vec<Option<Box<Connected>>>,
     readable: VecDeque<u32>,
+    lingering: Lingering,
     buffer: Box<[u8]>,
     messages: Vec<Message>,
     actions: Vec<Action>,
@@ -81,6 +83,7 @@ impl Runner {
             readers: readers.clone(),
             sockets: Vec::new(),
             readable: VecDeque::new(),
+            lingering: Lingering::default(),
             buffer: vec![0; READ_BYTES].into(),
             messages: Vec::new(),
             actions: Vec::new(),
@@ -94,7 +97,12 @@ impl Runner {
     pub(crate) fn begin(&mut self, now: Now) -> u64 {
         self.reading = Reading::Fresh;
         self.shard.set_now(now);
-        self.shard.tick()
+        let due_ms = self.shard.tick();
+        if self.lingering.is_empty() {
+            return due_ms;
+        }
+        let lingering = self.lingering.close_due(Instant::now()).unwrap_or(Duration::MAX);
+        due_ms.min(u64::try_from(lingering.as_millis()).unwrap_or(u64::MAX).max(1))
     }
 
     /// A helper's turn begins: timers and reading the log are left to the shard's next own turn.
@@ -263,12 +271,7 @@ impl Runner {
     fn do_one(&mut self, action: Action) {
         match action {
             Action::Attach { session, socket } => self.attach(session, socket),
-            Action::Close { session } => {
-                if let Some(mut connected) = self.sockets.get_mut(session as usize).and_then(Option::take) {
-                    connected.socket.deregister(&self.registry);
-                    connected.socket.finish();
-                }
-            }
+            Action::Close { session, told } => self.close(session, told),
             Action::Read { .. } => self.reads.push_back(action),
             Action::Resolve { token, since: Since::Earliest } => {
                 let start = self.bus.read().resolve(&Since::Earliest, wall_us());
@@ -315,8 +318,17 @@ impl Runner {
         if self.sockets.len() <= session as usize {
             self.sockets.resize_with(session as usize + 1, || None);
         }
-        let connected = Connected { socket, listed: false, ended: false, paused: false, _place: place };
+        let connected = Connected { socket, listed: false, ended: false, paused: false, place };
         self.sockets[session as usize] = Some(Box::new(connected));
+    }
+
+    fn close(&mut self, session: u32, told: bool) {
+        let Some(connected) = self.sockets.get_mut(session as usize).and_then(Option::take) else { return };
+        let Connected { mut socket, place, .. } = *connected;
+        socket.deregister(&self.registry);
+        if let Some(socket) = socket.finish().filter(|_| told) {
+            self.lingering.add(socket, place, Instant::now());
+        }
     }
 
     fn resume(&mut self, session: u32) {
@@ -430,6 +442,20 @@ mod tests {
         let len = client.read(&mut bytes).expect("it was answered, or the connection is over");
         bytes.truncate(len);
         bytes
+    }
+
+    #[test]
+    fn a_client_that_is_told_why_it_is_closed_may_still_send() {
+        let mut bed = Bed::new();
+        let mut client = bed.arrive();
+        bed.turn();
+        assert_eq!(heard(&mut client)[0], CONNACK);
+        client.write_all(CONNECT).expect("sent");
+        bed.runner.read_socket(0);
+        bed.turn();
+        client.write_all(DISCONNECT).expect("nothing reset the connection");
+        assert_eq!(heard(&mut client), [0xe0, 1, 0x82]);
+        assert!(heard(&mut client).is_empty(), "then it is closed");
     }
 
     #[test]

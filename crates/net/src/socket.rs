@@ -45,18 +45,21 @@ impl Socket {
     }
 
     /// Tells the peer that nothing more comes, and reads what it still sent, so that closing resets nothing that it
-    /// has not seen.
-    pub fn finish(mut self) {
+    /// has not seen. Gives the socket if the peer has not closed it, and so may send more.
+    pub fn finish(mut self) -> Option<Self> {
         let _ = match &self {
             Socket::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
             Socket::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
         };
         let mut rest = [0; 4096];
         for _ in 0..16 {
-            if !matches!(self.read(&mut rest), Ok(1..)) {
-                return;
+            match self.read(&mut rest) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(self),
+                _ => return None,
             }
         }
+        Some(self)
     }
 
     fn source(&mut self) -> &mut dyn Source {

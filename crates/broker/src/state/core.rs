@@ -12,8 +12,9 @@ use crate::state::known::KnownSessions;
 use crate::state::names::StoredNames;
 use crate::state::queue::{Asked, Job, Queue, Redacted};
 use crate::state::reader::{Shelf, StateKeep, StateReader};
-use crate::state::request::{Answer, OpenRefusal, Opened, Operation};
+use crate::state::request::{Answer, OpenRefusal, Operation};
 use crate::state::rescue::Rescued;
+use crate::state::sessions::Opening;
 use crate::state::store::{Store, StoreError};
 use crate::state::wills::{DueWill, WillOutcome, Wills};
 use firehose_log::{Offset, Read};
@@ -62,18 +63,6 @@ pub struct State {
     pending_since_ms: Option<u64>,
     pub(super) failing: Option<Failing>,
     patience_ms: u64,
-}
-
-/// An open that is answered when it is written.
-pub(super) struct Opening {
-    pub shard: usize,
-    pub token: u64,
-    pub session: u64,
-    pub outcome: Opened,
-    /// There was no such session before.
-    pub created: bool,
-    /// The will it brought.
-    pub will: Option<WillKey>,
 }
 
 /// The file cannot be written.
@@ -391,8 +380,8 @@ impl State {
         for opening in std::mem::take(&mut self.opening) {
             let outcome = match (opening.created, opening.will) {
                 (false, None) => Ok(opening.outcome),
-                (created, will) => {
-                    self.take_back(opening.session, created, will, now);
+                _ => {
+                    self.take_back(&opening, !matches!(error, StoreError::NotTried(_)), now);
                     Err(OpenRefusal::Unavailable(error.to_string()))
                 }
             };
@@ -456,6 +445,7 @@ impl State {
             match self.load_will(key) {
                 Ok(Some(record)) => {
                     bytes += record.will.payload.len() + record.will.topic.len();
+                    self.mark_due(key, &record);
                     turn.wills.push(DueWill { key, client_id: record.client_id, will: record.will });
                 }
                 Ok(None) => {

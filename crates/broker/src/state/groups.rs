@@ -13,10 +13,23 @@ use std::sync::Arc;
 
 struct KnownGroup {
     record: GroupRecord,
-    /// Stored sessions that subscribe to it, or are about to.
+    /// Stored sessions that subscribe to it.
     sessions: BTreeSet<u64>,
+    /// Those that are about to: what they have saved of their subscriptions does not name it yet.
+    joining: BTreeSet<u64>,
     /// Messages that stood with sessions which ended, until the group has them among its own; and whether it was told.
     orphans: BTreeMap<Offset, bool>,
+}
+
+impl KnownGroup {
+    fn new(record: GroupRecord) -> KnownGroup {
+        let (sessions, joining) = (BTreeSet::new(), BTreeSet::new());
+        KnownGroup { record, sessions, joining, orphans: BTreeMap::new() }
+    }
+
+    fn is_unused(&self) -> bool {
+        self.sessions.is_empty() && self.joining.is_empty()
+    }
 }
 
 /// All groups of the state.
@@ -42,11 +55,13 @@ impl KnownGroups {
     /// How far a group is.
     pub(crate) fn open(&self, hash: u64) -> Option<StoredGroup> {
         let GroupRecord { group, taken, .. } = &self.all.get(&hash)?.record;
-        let is_free = |offset: &Offset| taken.binary_search(offset).is_err();
+        // What the group comes to anyway needs not be given back: it would come twice.
+        let is_free = |offset: &Offset| *offset < group.next && taken.binary_search(offset).is_err();
         Some(StoredGroup {
             next: group.next,
             pending: group.pending.iter().copied().filter(is_free).collect(),
             skipped: taken.iter().copied().filter(|offset| *offset >= group.next).collect(),
+            gap: group.gap.clone(),
         })
     }
 
@@ -65,7 +80,9 @@ impl KnownGroups {
         }
         let known = self.all.get_mut(&hash)?;
         for session in sessions {
-            known.sessions.insert(*session);
+            if !known.sessions.contains(session) {
+                known.joining.insert(*session);
+            }
             let of_session = self.of_session.entry(*session).or_default();
             if !of_session.contains(&hash) {
                 of_session.push(hash);
@@ -89,7 +106,7 @@ impl KnownGroups {
 
     fn insert(&mut self, hash: u64, record: GroupRecord) {
         self.names.insert(hash);
-        self.all.insert(hash, KnownGroup { record, sessions: BTreeSet::new(), orphans: BTreeMap::new() });
+        self.all.insert(hash, KnownGroup::new(record));
     }
 
     /// Messages are a member's for good.
@@ -113,6 +130,13 @@ impl KnownGroups {
         Some(record.clone())
     }
 
+    /// The group has begun with everything that was given back.
+    fn told(&mut self, hash: u64) {
+        if let Some(known) = self.all.get_mut(&hash) {
+            known.orphans.clear();
+        }
+    }
+
     /// Those of which the group has not been told; it is now.
     pub(crate) fn orphans_to_tell(&mut self, hash: u64) -> Vec<Offset> {
         let orphans = self.all.get_mut(&hash).into_iter().flat_map(|known| &mut known.orphans);
@@ -120,33 +144,51 @@ impl KnownGroups {
         untold.collect()
     }
 
-    /// A stored session subscribes to these groups now. Gives those that nobody stored subscribes to any more.
-    fn session_has(&mut self, session: u64, groups: Vec<u64>) -> Vec<u64> {
+    /// A stored session subscribes to these groups now. Gives those that nobody stored subscribes to any more. `is_over`: it
+    /// has ended, and is not about to subscribe to others either.
+    fn session_has(&mut self, session: u64, mut groups: Vec<u64>, is_over: bool) -> Vec<u64> {
         for hash in &groups {
             if let Some(known) = self.all.get_mut(hash) {
+                known.joining.remove(&session);
                 known.sessions.insert(session);
             }
         }
-        let before = match groups.is_empty() {
-            true => self.of_session.remove(&session),
-            false => self.of_session.insert(session, groups.clone()),
-        };
+        let before = self.of_session.remove(&session).unwrap_or_default();
         let mut ended = Vec::new();
-        for hash in before.unwrap_or_default().into_iter().filter(|hash| !groups.contains(hash)) {
-            let Some(known) = self.all.get_mut(&hash) else { continue };
+        for hash in before {
+            let Some(known) = self.all.get_mut(&hash).filter(|_| !groups.contains(&hash)) else { continue };
             known.sessions.remove(&session);
-            if known.sessions.is_empty() {
+            if known.joining.contains(&session) && !is_over {
+                groups.push(hash);
+                continue;
+            }
+            known.joining.remove(&session);
+            if known.is_unused() {
                 self.all.remove(&hash);
                 self.names.remove(hash);
                 ended.push(hash);
             }
         }
+        if !groups.is_empty() {
+            self.of_session.insert(session, groups);
+        }
         ended
+    }
+
+    /// A session that a group was kept for does not subscribe to it after all.
+    fn mistaken(&mut self, hash: u64, session: u64) {
+        if let Some(known) = self.all.get_mut(&hash) {
+            known.sessions.remove(&session);
+            known.joining.remove(&session);
+        }
+        if let Some(groups) = self.of_session.get_mut(&session) {
+            groups.retain(|known| *known != hash);
+        }
     }
 
     /// Forgets groups that nobody stored subscribes to; gives them.
     fn forget_unused(&mut self) -> Vec<u64> {
-        let unused = self.all.iter().filter(|(_, known)| known.sessions.is_empty());
+        let unused = self.all.iter().filter(|(_, known)| known.is_unused());
         let unused: Vec<u64> = unused.map(|(hash, _)| *hash).collect();
         for hash in &unused {
             self.all.remove(hash);
@@ -174,6 +216,42 @@ impl State {
         }
     }
 
+    /// How far a group is that begins at its shard, if there is one. It is kept for those who are about to subscribe, and
+    /// its shard may not know yet who has unsubscribed: if it is nobody's by what sessions have saved, it has ended.
+    pub(super) fn open_group(&mut self, hash: u64) -> Option<StoredGroup> {
+        let known = self.groups.all.get(&hash)?;
+        let (written, sessions) = (known.record.written.clone(), &known.sessions | &known.joining);
+        for session in sessions {
+            if !self.may_subscribe(session, &written) {
+                self.groups.mistaken(hash, session);
+            }
+        }
+        for unused in self.groups.forget_unused() {
+            self.pending.groups.insert(unused, None);
+        }
+        let stored = self.groups.open(hash)?;
+        // What was given back is among it: the group is not told again.
+        self.groups.told(hash);
+        Some(stored)
+    }
+
+    /// Whether a session subscribes to a group, as far as can be read.
+    fn may_subscribe(&self, session: u64, written: &str) -> bool {
+        let is_it = |record: &SubscriptionsRecord| {
+            record.subscriptions.iter().any(|it| it.written.as_deref() == Some(written))
+        };
+        match self.pending.sessions.get(&session) {
+            Some(change) if change.subscriptions.is_some() => {
+                change.subscriptions.as_ref().is_some_and(is_it)
+            }
+            Some(change) if change.wiped => false,
+            _ => match self.shelf.store().map(|store| store.subscriptions(session)) {
+                Some(Ok(record)) => record.as_ref().is_some_and(is_it),
+                _ => true,
+            },
+        }
+    }
+
     pub(super) fn take_for_member(&mut self, hash: u64, offsets: &[Offset]) {
         if let Some(record) = self.groups.take(hash, offsets) {
             self.pending.groups.insert(hash, Some(record));
@@ -188,7 +266,13 @@ impl State {
         list: &[StoredSubscription],
     ) {
         let groups = self.groups_among(user, list);
-        let ended = self.groups.session_has(session, groups);
+        let ended = self.groups.session_has(session, groups, false);
+        self.pending.groups.extend(ended.into_iter().map(|hash| (hash, None)));
+    }
+
+    /// A session has ended.
+    pub(super) fn session_leaves(&mut self, session: u64) {
+        let ended = self.groups.session_has(session, Vec::new(), true);
         self.pending.groups.extend(ended.into_iter().map(|hash| (hash, None)));
     }
 
@@ -262,7 +346,7 @@ mod tests {
     }
 
     fn at(next: Offset, pending: &[Offset]) -> StoredGroup {
-        StoredGroup { next, pending: pending.to_vec(), skipped: Vec::new() }
+        StoredGroup { next, pending: pending.to_vec(), ..StoredGroup::default() }
     }
 
     #[test]
@@ -283,11 +367,35 @@ mod tests {
         let mut groups = KnownGroups::default();
         assert_eq!(groups.save(&key(), 7, at(10, &[]), &[]), None, "nobody wants it kept");
         assert!(groups.save(&key(), 7, at(10, &[]), &[1]).is_some());
-        assert!(groups.session_has(1, vec![7]).is_empty());
-        assert!(groups.session_has(2, vec![7, 8]).is_empty());
-        assert!(groups.session_has(1, vec![]).is_empty());
-        assert_eq!(groups.session_has(2, vec![8]), [7]);
+        assert!(groups.session_has(1, vec![7], false).is_empty());
+        assert!(groups.session_has(2, vec![7, 8], false).is_empty());
+        assert!(groups.session_has(1, vec![], false).is_empty());
+        assert_eq!(groups.session_has(2, vec![8], false), [7]);
         assert_eq!(groups.open(7), None);
         assert!(!groups.names().contains(7));
+    }
+    /// Found by the simulation (seed 446088912453).
+    #[test]
+    fn subscriptions_that_a_session_saves_while_it_joins_a_group_do_not_end_the_group() {
+        let mut groups = KnownGroups::default();
+        groups.save(&key(), 7, at(10, &[]), &[1]);
+        assert!(groups.session_has(1, vec![], false).is_empty(), "another one of its filters was refused");
+        groups.take(7, &[12]);
+        assert_eq!(groups.open(7).map(|it| it.skipped), Some(vec![12]));
+        assert!(groups.session_has(1, vec![7], false).is_empty());
+        assert_eq!(groups.session_has(1, vec![], false), [7], "it unsubscribes");
+        groups.save(&key(), 7, at(10, &[]), &[1]);
+        assert_eq!(groups.session_has(1, vec![], true), [7], "it ends before it has joined");
+    }
+
+    /// Found by the simulation (seed 446495809958): both its reading and what was given back brought it.
+    #[test]
+    fn what_a_session_leaves_that_the_group_as_it_was_saved_has_not_come_to_is_not_given_back() {
+        let mut groups = KnownGroups::default();
+        groups.save(&key(), 7, at(10, &[]), &[1]);
+        groups.take(7, &[9, 12]);
+        groups.orphan(7, &[9, 12].into());
+        let stored = groups.open(7).expect("it is there");
+        assert_eq!((stored.next, stored.pending, stored.skipped), (10, vec![9], vec![]));
     }
 }

@@ -208,6 +208,7 @@ impl State {
         self.index_groups(store, &users)?;
         let mut unreadable = Vec::new();
         store.wills(|key: WillKey, found| match found {
+            Some(record) if record.due => self.wills.again_at(key, now.ms),
             Some(record) => {
                 let delay_secs =
                     record.will.delay_secs.min(record.expiry_secs).max(self.limits.will_grace_secs);

@@ -94,6 +94,8 @@ pub(crate) struct WillRecord {
     pub expiry_secs: u32,
     /// What is published.
     pub will: StoredWill,
+    /// Its delay was over: nothing calls it back.
+    pub due: bool,
 }
 
 /// The bytes of a record.

@@ -3,7 +3,7 @@
 use crate::action::Now;
 use crate::limits::AddressKey;
 use crate::state::change::WillKey;
-use crate::state::core::{Opening, State, StateNote, Turn};
+use crate::state::core::{State, StateNote, Turn};
 use crate::state::known::Known;
 use crate::state::record::{Life, SessionRecord, SubscriptionsRecord, WillRecord};
 use crate::state::request::{Answer, Open, OpenRefusal, Opened, Operation, Resumed, WillFate};
@@ -13,6 +13,20 @@ use firehose_log::Offset;
 
 /// Expired sessions that are forgotten in one turn.
 const EXPIRED_PER_TURN: usize = 256;
+
+/// An open that is answered when it is written.
+pub(super) struct Opening {
+    pub shard: usize,
+    pub token: u64,
+    pub session: u64,
+    pub outcome: Opened,
+    /// There was no such session before.
+    pub created: bool,
+    /// The will it brought.
+    pub will: Option<WillKey>,
+    /// How long the session lived before, if there was one.
+    pub before: Option<Life>,
+}
 
 impl State {
     /// Carries out one operation of a request that was made at `head`. Says whether it is answered as an opening.
@@ -57,7 +71,7 @@ impl State {
             Operation::Entered { name } => self.entered(name.hash),
             Operation::Gone { name, expiry_secs, will } => self.left(name.hash, expiry_secs, will, now),
             Operation::OpenGroup { hash } => {
-                turn.answers.push((shard, Answer::Group { token, stored: self.groups.open(hash) }));
+                turn.answers.push((shard, Answer::Group { token, stored: self.open_group(hash) }));
                 return true;
             }
             Operation::SaveGroup { key, hash, group, joining, members } => {
@@ -91,24 +105,25 @@ impl State {
             return Err(OpenRefusal::Unavailable(why));
         }
         // It has come back, and has not died with the bus. Who is turned away has not.
-        self.wills.orphans(hash).into_iter().for_each(|key| self.wills.recall(key));
+        self.recall(self.wills.orphans(hash));
         if has_expired {
             self.end(hash, now);
         }
         if kept {
             // The session goes on before the delay is over [MQTT-3.1.3-9]; a Clean Start ends it.
-            self.wills.delayed(hash, now.ms).into_iter().for_each(|key| self.wills.recall(key));
+            self.recall(self.wills.delayed(hash, now.ms));
         }
+        let before = self.known.get(hash).map(|known| known.life);
         let begun = self.begin(&open, kept, now, turn);
         if begun.is_err() {
-            self.wills.put_back(hash);
+            self.put_back(hash, false);
         }
         let (resumed, lost) = begun?;
         let created = resumed.is_none();
         let will = open.will.map(|will| {
             let key = self.wills.attach(hash);
-            let record =
-                WillRecord { client_id: open.name.client_id.clone(), expiry_secs: open.expiry_secs, will };
+            let (client_id, expiry_secs) = (open.name.client_id.clone(), open.expiry_secs);
+            let record = WillRecord { client_id, expiry_secs, will, due: false };
             self.pending.wills.insert(key, Some(record));
             key
         });
@@ -120,7 +135,7 @@ impl State {
         if self.failing.is_some() {
             turn.answers.push((shard, Answer::Opened { token, outcome: Ok(outcome) }));
         } else {
-            self.opening.push(Opening { shard, token, session: hash, outcome, created, will });
+            self.opening.push(Opening { shard, token, session: hash, outcome, created, will, before });
         }
         Ok(())
     }
@@ -216,7 +231,7 @@ impl State {
             }
         }
         match fate {
-            WillFate::Refused => self.wills.put_back(hash),
+            WillFate::Refused => self.put_back(hash, true),
             _ => self.entered(hash),
         }
         if expiry_secs == 0 && fate == WillFate::Kept {
@@ -225,6 +240,29 @@ impl State {
             self.end(hash, now);
         } else if self.known.contains(hash) {
             self.live(hash, Life { expiry_secs, left_us: Some(now.wall_us) });
+        }
+    }
+
+    /// These are called back by their client's return. They leave the file before the client is answered, so that a bus that
+    /// is killed after that has nothing to publish; if the file cannot be read now, once it can be written again.
+    fn recall(&mut self, keys: Vec<WillKey>) {
+        for key in keys {
+            let record = self.load_will(key).ok().flatten();
+            if record.is_some() {
+                self.pending.wills.insert(key, None);
+            }
+            self.wills.recall(key, record);
+        }
+    }
+
+    /// The client is turned away, and has called nothing back. If nothing was written since, nothing is to be written: on a
+    /// full disk a will that is new would keep the sessions that are there from being saved.
+    fn put_back(&mut self, hash: u64, was_written: bool) {
+        for (key, record) in self.wills.put_back(hash) {
+            match was_written {
+                true => drop(self.pending.wills.insert(key, Some(record))),
+                false => drop(self.pending.wills.remove(&key)),
+            }
         }
     }
 
@@ -250,18 +288,27 @@ impl State {
             }
             self.known.remove(hash);
             self.pending.wipe(hash);
-            self.session_subscribes(hash, None, &[]);
+            self.session_leaves(hash);
+        }
+    }
+
+    /// A will's delay is over: if the process dies before the log has it, the next one does not take it for one whose client
+    /// may still come back [MQTT-3.1.2-8].
+    pub(super) fn mark_due(&mut self, key: WillKey, record: &WillRecord) {
+        if !record.due {
+            self.pending.wills.insert(key, Some(WillRecord { due: true, ..record.clone() }));
         }
     }
 
     /// What was opened could not be written, and the client is turned away.
-    pub(super) fn take_back(&mut self, hash: u64, created: bool, will: Option<WillKey>, now: Now) {
-        will.into_iter().for_each(|key| self.drop_will(key));
-        self.wills.put_back(hash);
-        if created {
+    pub(super) fn take_back(&mut self, opening: &Opening, was_tried: bool, now: Now) {
+        let hash = opening.session;
+        opening.will.into_iter().for_each(|key| self.drop_will(key));
+        self.put_back(hash, was_tried);
+        if opening.created {
             self.end(hash, now);
-        } else if let Some(known) = self.known.get(hash) {
-            self.live(hash, Life { left_us: Some(now.wall_us), ..known.life });
+        } else if let Some(before) = opening.before {
+            self.live(hash, Life { left_us: before.left_us.or(Some(now.wall_us)), ..before });
         }
     }
 

@@ -16,8 +16,9 @@ use redb::{
 };
 use std::sync::Arc;
 
-/// The format of the state file; a file of a higher one is not opened.
-const FORMAT: u64 = 1;
+/// The format of the state file; a file of another one is not read. Format 1 had no groups of shared subscriptions, and was
+/// in no release.
+const FORMAT: u64 = 2;
 /// Bytes that redb keeps in memory.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -122,8 +123,9 @@ impl Store {
             bytes.map(u64::from_le_bytes).ok_or_else(|| damaged(format!("it does not say its {key}")))
         };
         let format = number("format")?;
-        if format > FORMAT {
-            return Err(damaged(format!("its format {format} is newer than this version's ({FORMAT})")));
+        if format != FORMAT {
+            let age = if format > FORMAT { "newer" } else { "older" };
+            return Err(damaged(format!("its format {format} is {age} than this version's ({FORMAT})")));
         }
         for table in [SUBSCRIPTIONS, PROGRESS, SESSIONS, GROUPS] {
             txn.open_table(table)?;

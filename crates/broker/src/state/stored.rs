@@ -93,6 +93,8 @@ pub struct StoredGroup {
     pub pending: Vec<Offset>,
     /// Those from `next` on that some member's session has already.
     pub skipped: Vec<Offset>,
+    /// Ranges that are gone, as far as no member is known to have been told: a line each.
+    pub gap: Option<Box<str>>,
 }
 
 /// Retained messages that a subscription has still to get.

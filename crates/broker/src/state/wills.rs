@@ -1,6 +1,7 @@
 //! When wills are due. What they say is in the file.
 
 use crate::state::change::WillKey;
+use crate::state::record::WillRecord;
 use crate::state::stored::StoredWill;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +51,8 @@ pub(crate) struct Wills {
     due: BTreeSet<(u64, WillKey)>,
     /// Those whose connection ended because the bus did, while they are not due.
     orphans: BTreeSet<WillKey>,
+    /// What those that are called back say, while their client may be turned away and the file has them no more.
+    recalled: BTreeMap<WillKey, WillRecord>,
 }
 
 impl Wills {
@@ -89,23 +92,28 @@ impl Wills {
         self.set(key, Stage::Again(due_ms));
     }
 
-    /// Its client has come back before it was due.
-    pub(crate) fn recall(&mut self, key: WillKey) {
+    /// Its client has come back before it was due. What it says is kept for
+    /// [`Wills::put_back`]; none if the file has it still.
+    pub(crate) fn recall(&mut self, key: WillKey, record: Option<WillRecord>) {
         if let Some(Stage::Due(due_ms)) = self.all.get(&key).copied() {
             let is_orphan = self.orphans.contains(&key);
             self.set(key, Stage::Recalled(due_ms, is_orphan));
+            self.recalled.extend(record.map(|record| (key, record)));
         }
     }
 
-    /// The client was turned away: what its return had called back is due as it was.
-    pub(crate) fn put_back(&mut self, session: u64) {
+    /// The client was turned away: what its return had called back is due as it was. Gives what has to be written again.
+    pub(crate) fn put_back(&mut self, session: u64) -> Vec<(WillKey, WillRecord)> {
+        let mut unwritten = Vec::new();
         for key in self.recalled(session) {
+            unwritten.extend(self.recalled.remove(&key).map(|record| (key, record)));
             match self.all.get(&key).copied() {
                 Some(Stage::Recalled(due_ms, true)) => self.orphan(key, due_ms),
                 Some(Stage::Recalled(due_ms, false)) => self.due_at(key, due_ms),
                 _ => {}
             }
         }
+        unwritten
     }
 
     /// Those that the client's return has called back, if it is let in.
@@ -157,6 +165,7 @@ impl Wills {
     /// It is gone.
     pub(crate) fn remove(&mut self, key: WillKey) {
         self.orphans.remove(&key);
+        self.recalled.remove(&key);
         if let Some(Stage::Due(due_ms) | Stage::Again(due_ms)) = self.all.remove(&key) {
             self.due.remove(&(due_ms, key));
         }

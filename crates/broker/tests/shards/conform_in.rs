@@ -67,7 +67,7 @@ fn wrong_subscription_options_close_the_connection() {
         let mut world = World::open();
         let client = world.client(Version::V5, "c");
         world.send(client, &[0x82, 7, 0, 1, 0, 0, 1, b'a', options]);
-        assert!(world.take(client)[0].reason().is_error());
+        assert_eq!(world.take(client)[0].reason(), Reason::ProtocolError);
         assert!(world.clients[client].closed);
     }
     let every = SubscribeOptions::default();

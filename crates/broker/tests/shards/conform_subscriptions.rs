@@ -136,6 +136,23 @@ fn after_unsubscribe_nothing_new_comes_and_what_was_begun_is_completed() {
 }
 
 #[test]
+fn filters_that_overlap_bring_one_copy_at_the_highest_qos_in_every_version() {
+    for version in VERSIONS {
+        let mut world = World::open();
+        let (publisher, reader) = (world.client(version, "p"), world.client(version, "r"));
+        world.clients[publisher].acknowledges = true;
+        world.subscribe(reader, &[("a/#", options(0)), ("a/+", options(2)), ("+/b", options(1))], &[]);
+        world.take(reader);
+        for (number, qos) in [(1, 2), (2, 1), (3, 0)] {
+            world.publish(publisher, "a/b", &number.to_string(), qos, number);
+        }
+        let got = messages(&mut world, reader);
+        let got: Vec<_> = got.iter().map(|it| (&*it.payload, it.qos)).collect();
+        assert_eq!(got, [("1", 2), ("2", 1), ("3", 0)], "{version:?}");
+    }
+}
+
+#[test]
 fn copies_by_several_subscriptions_have_each_its_own_identifier() {
     let mut world = World::open();
     let publisher = world.client(Version::V5, "p");

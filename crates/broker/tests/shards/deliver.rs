@@ -267,6 +267,11 @@ fn several_shards_see_one_order() {
     }
     let first = world.payloads(readers[0]);
     assert_eq!(first.len(), 400);
+    for publisher in &publishers {
+        let of = format!(" of {publisher}");
+        let rounds: Vec<_> = first.iter().filter_map(|it| it.strip_suffix(&of)).collect();
+        assert_eq!(rounds, (0..50).map(|round| round.to_string()).collect::<Vec<_>>(), "in its order");
+    }
     for reader in &readers[1..] {
         assert_eq!(world.payloads(*reader), first);
     }
@@ -276,9 +281,10 @@ fn several_shards_see_one_order() {
 fn topics_go_by_an_alias_once_it_is_set_to_who_takes_some() {
     let mut world = World::open();
     let publisher = world.client(Version::V5, "p");
-    let takes = [(0, 0), (1, 1), (2, 2), (65_535, 16)];
+    let takes = [(None, 0), (Some(0), 0), (Some(1), 1), (Some(2), 2), (Some(65_535), 16)];
     let readers = takes.map(|(max, limit)| {
-        let reader = world.client_with(Version::V5, &format!("r{max}"), &[Property::TopicAliasMaximum(max)]);
+        let list: Vec<_> = max.map(Property::TopicAliasMaximum).into_iter().collect();
+        let reader = world.client_with(Version::V5, &format!("r{max:?}"), &list);
         world.subscribed(reader, "#", 2);
         world.take(reader);
         (reader, limit)

@@ -1,6 +1,6 @@
 //! Readers that ask for much: many filters, many replays, many places to begin at.
 
-use crate::client::options;
+use crate::client::{options, subscribe_packet};
 use crate::world::{Setup, World};
 use firehose_broker::Limits;
 use firehose_broker::shard::Action;
@@ -36,6 +36,26 @@ fn many_filters_that_overlap_are_one_copy_with_the_highest_qos() {
     let got: Vec<_> = got.iter().filter(|it| it.kind == PacketKind::Publish).collect();
     assert_eq!(got.len(), 50);
     assert!(got.iter().all(|it| it.ids == [7, 7, 7, 7]), "four of them match: {:?}", got[0].ids);
+    assert!(got.iter().all(|it| it.qos == 1), "one of them asks for QoS 1");
+}
+
+#[test]
+fn who_subscribes_faster_than_that_is_placed_is_not_read_meanwhile() {
+    for version in [Version::V311, Version::V5] {
+        let mut world = World::open();
+        let client = world.client(version, "many");
+        let mut bytes = Vec::new();
+        for number in 1..=1_000 {
+            bytes.extend(subscribe_packet(version, number, &[(&number.to_string(), options(0))], &[]));
+        }
+        bytes.extend([0xc0, 0]);
+        world.send(client, &bytes);
+        assert!(world.clients[client].is_paused());
+        let mut got = world.take(client);
+        assert_eq!(got.pop().map(|it| it.kind), Some(PacketKind::PingResp));
+        assert!(got.iter().map(|it| (it.kind, it.id)).eq((1..=1_000).map(|id| (PacketKind::SubAck, id))));
+        assert!(!world.clients[client].is_paused());
+    }
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod session_rescue;
 mod session_seam;
 mod setup;
 mod shared;
+mod shared_gaps;
 mod shared_steps;
 mod shared_stored;
 mod slow;

@@ -5,8 +5,9 @@ use crate::world::{START_US, Setup, World};
 use firehose_auth::AnonymousMode;
 use firehose_broker::Limits;
 use firehose_broker::shard::Action;
-use firehose_log::{Cursor, KeepNothing, Offset};
+use firehose_log::{Cursor, DiskCall, KeepNothing, Offset};
 use firehose_mqtt::{Packet, PacketKind, Property, Publish, Reason, Version};
+use std::io::ErrorKind;
 use std::net::IpAddr;
 
 const CURSORS: Property<'_> = Property::UserProperty("firehose-cursor", "on");
@@ -67,6 +68,35 @@ fn it_begins_where_each_kind_of_from_says() {
     assert_eq!(begins(&mut world, &cursor), Vec::<String>::new());
     let cursor = cursor_of(&world, 0);
     assert_eq!(begins(&mut world, &cursor), all);
+}
+
+/// The process ends, and the next finds the disk full when it makes the first such call.
+fn begun_on_full_disk(world: World, call: DiskCall) -> World {
+    let (disk, now, setup) = (world.disk.clone(), world.now, world.setup.clone());
+    drop(world);
+    disk.fail(call, ErrorKind::StorageFull);
+    World::on(disk, now, setup)
+}
+
+/// Found by the simulation (seed 442187183183): its epoch had not begun, and was another one at the next start.
+#[test]
+fn a_cursor_that_was_given_out_on_a_full_disk_holds_after_every_later_start() {
+    let mut world = World::open();
+    publish(&mut world, 0..2);
+    world.commit();
+    // One start names its first segment, and cannot make the name durable; the next finds it, and cannot name its own.
+    let world = begun_on_full_disk(world, DiskCall::SyncDir);
+    let mut world = begun_on_full_disk(world, DiskCall::Rename);
+    assert_eq!(world.read.epoch(), 3);
+    let reader = world.client(Version::V5, "reader");
+    world.subscribe(reader, &[("t", options(0))], &[CURSORS]);
+    let cursor = world.take(reader)[0].user("firehose-cursor").expect("a cursor").to_owned();
+    assert_eq!(Cursor::parse(&cursor).map(|it| (it.epoch, it.offset)), Ok((1, 2)), "of the newest event");
+    let mut world = world.reopen(true);
+    assert_eq!(world.read.epoch(), 2, "the power has taken what had a name");
+    assert_eq!(begins(&mut world, &cursor), Vec::<String>::new());
+    publish(&mut world, 2..3);
+    assert_eq!(begins(&mut world, &cursor), ["2"]);
 }
 
 #[test]

@@ -66,6 +66,25 @@ fn a_new_subscription_gets_the_newest_of_each_topic_with_the_retain_flag() {
 }
 
 #[test]
+fn without_the_flag_nothing_is_stored_removed_or_replaced() {
+    for version in VERSIONS {
+        for qos in 0..3 {
+            let (mut world, publisher) = world();
+            retain(&mut world, publisher, "kept", "before", 1);
+            for (topic, payload) in [("kept", "other"), ("kept", ""), ("none", "x")] {
+                world.publish(publisher, topic, payload, qos, 5);
+                world.settle();
+            }
+            let reader = world.client(version, "reader");
+            world.subscribe(reader, &[("#", options(2))], &[]);
+            let got: Vec<_> =
+                messages(&mut world, reader).into_iter().map(|it| (it.topic, it.payload)).collect();
+            assert_eq!(got, [("kept".to_owned(), "before".to_owned())], "{version:?} at QoS {qos}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_payload_clears_and_is_delivered() {
     for version in VERSIONS {
         let (mut world, publisher) = world();

@@ -56,11 +56,17 @@ fn a_malformed_filter_is_a_malformed_packet() {
 
 #[test]
 fn one_bad_filter_does_not_spoil_the_others() {
-    let mut world = World::open();
-    let client = world.client(Version::V5, "c");
-    world.subscribe(client, &[("a", options(1)), ("$replay/b/c", options(1)), ("c", options(2))], &[]);
-    let reasons = world.take(client)[0].reasons.clone();
-    assert_eq!(reasons, [Reason::GrantedQoS1, Reason::TopicFilterInvalid, Reason::GrantedQoS2]);
+    for (version, bad) in [
+        (Version::V31, Reason::UnspecifiedError),
+        (Version::V311, Reason::UnspecifiedError),
+        (Version::V5, Reason::TopicFilterInvalid),
+    ] {
+        let mut world = World::open();
+        let client = world.client(version, "c");
+        world.subscribe(client, &[("a", options(1)), ("$replay/b/c", options(1)), ("c", options(2))], &[]);
+        let reasons = world.take(client)[0].reasons.clone();
+        assert_eq!(reasons, [Reason::GrantedQoS1, bad, Reason::GrantedQoS2], "{version:?}");
+    }
 }
 
 #[test]

@@ -213,8 +213,15 @@ fn a_takeover_publishes_it_unless_it_is_delayed_and_the_session_goes_on() {
 }
 
 #[test]
-fn who_leaves_properly_has_none_published_and_0x04_has() {
-    for (reason, expected) in [(Reason::Success, 0), (Reason::DisconnectWithWill, 1)] {
+fn who_leaves_with_0x00_has_none_published_and_with_any_other_reason_has() {
+    for (reason, expected) in [
+        (Reason::Success, 0),
+        (Reason::DisconnectWithWill, 1),
+        (Reason::UnspecifiedError, 1),
+        (Reason::MalformedPacket, 1),
+        (Reason::ProtocolError, 1),
+        (Reason::ReceiveMaximumExceeded, 1),
+    ] {
         let (mut world, reader) = world();
         let client = Client { session: KEPT, ..CLIENT }.arrive(&mut world);
         leave(&mut world, client, reason);

@@ -97,6 +97,7 @@ impl World {
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
+            recovered: log.read.cursor(log.read.head(), now.wall_us),
             acks_wait_for_sync: setup.durability == Durability::Sync,
         };
         let host = |number| {
@@ -394,7 +395,7 @@ impl World {
                 self.clients[client].session = Some(session);
                 self.hosts[host].clients.insert(session, client);
             }
-            Action::Close { session } => {
+            Action::Close { session, .. } => {
                 if let Some(client) = self.hosts[host].clients.remove(&session) {
                     self.clients[client].closed = true;
                     self.clients[client].session = None;

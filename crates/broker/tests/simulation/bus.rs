@@ -95,6 +95,7 @@ impl Bus {
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
             epoch: log.read.epoch(),
+            recovered: log.read.cursor(log.read.head(), now.wall_us),
             acks_wait_for_sync: plan.durability == Durability::Sync,
         };
         let head = log.read.head();
@@ -272,7 +273,7 @@ impl Bus {
                 net[number].session = Some(session);
                 it.connections.insert(session, number);
             }
-            Action::Close { session } => {
+            Action::Close { session, .. } => {
                 if let Some(number) = it.connections.remove(&session) {
                     net[number].closed_by_bus = true;
                     net[number].session = None;

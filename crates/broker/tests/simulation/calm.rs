@@ -19,11 +19,16 @@ pub fn calm(world: &mut World) {
         return;
     }
     settle(world);
+    notice(world);
     let now_ms = world.now.ms;
     world.clients.iter_mut().for_each(|client| client.wills.noticed(now_ms));
     settle(world);
     world.check_log();
-    let ledger = lock(&world.ledger);
+    let mut ledger = lock(&world.ledger);
+    let is_up: Vec<bool> = world.clients.iter().map(|it| matches!(it.link, Link::Up(_))).collect();
+    let mut groups = std::mem::take(&mut ledger.groups);
+    groups.check(&is_up, world.now.ms, &ledger);
+    ledger.groups = groups;
     for client in &mut world.clients {
         client.wills.check(world.now.ms, &ledger);
         if let Link::Up(_) = client.link {
@@ -32,6 +37,29 @@ pub fn calm(world: &mut World) {
             client.reader.subscriptions.retain(|it| it.ended.is_none());
         }
     }
+}
+
+/// Everybody comes back who may have something of a group, so that it is seen whether it was lost.
+pub fn gather(world: &mut World, rng: &mut Rng) {
+    world.note(|| "-- everybody comes".into());
+    let away = lock(&world.ledger).groups.away();
+    for client in away {
+        if world.clients[client].link == Link::None {
+            world.connect(client, rng);
+        }
+    }
+    calm(world);
+    ping(world);
+    // What sessions had that ended is given back within a minute.
+    world.pass(70_000);
+    calm(world);
+}
+
+/// Groups know from when on the bus knows who is gone.
+fn notice(world: &World) {
+    let mut ledger = lock(&world.ledger);
+    let head = ledger.head();
+    ledger.groups.notice(head);
 }
 
 /// The disk works again, and a log that does not is started anew.

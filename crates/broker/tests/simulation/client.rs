@@ -1,5 +1,6 @@
 //! A client, exact in what it sends: it keeps what MQTT says it keeps, over every crash of the bus.
 
+use crate::group::Fate;
 use crate::ledger::{Key, Ledger};
 use crate::packets::{self, Got};
 use crate::plan::ClientPlan;
@@ -17,7 +18,7 @@ pub const SESSION_US: i64 = 3_600_000_000;
 
 /// A SUBSCRIBE or UNSUBSCRIBE that is not acknowledged.
 #[derive(Debug)]
-enum Asked {
+pub(crate) enum Asked {
     /// Of the subscription, and where it begins at the earliest (`None`: behind the head, as SUBACK comes).
     Subscribe {
         written: String,
@@ -45,6 +46,8 @@ pub struct Client {
     pub link: Link,
     pub publisher: Publisher,
     pub reader: Reader,
+    /// Shared subscriptions of its session, as they are written, with the identifiers they have had.
+    pub(crate) shared: BTreeMap<String, Vec<u32>>,
     /// What the bus lets it have in flight.
     pub window: usize,
     /// Bytes of a packet that is not whole.
@@ -74,6 +77,8 @@ pub struct Client {
     pub told: Option<Vec<String>>,
     /// Told to leave by the bus: nothing may follow [MQTT-3.14.4-1].
     is_dismissed: bool,
+    /// The time, ms.
+    pub now_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +99,7 @@ impl Client {
             link: Link::None,
             publisher: Publisher::new(number as u32, plan.version),
             reader: Reader::new(number as u32, plan.user.is_none()),
+            shared: BTreeMap::new(),
             window: plan.window,
             input: Vec::new(),
             asked: BTreeMap::new(),
@@ -110,6 +116,7 @@ impl Client {
             cursor: None,
             told: None,
             is_dismissed: false,
+            now_ms: 0,
             plan,
         }
     }
@@ -138,6 +145,13 @@ impl Client {
         self.wills.disconnected(properly);
         let had_one = self.session_until_us.is_some_and(|until_us| until_us > now.wall_us);
         let may_be_new = self.plan.may_be_overtaken || self.starts_clean || !had_one;
+        let fate = match self.link {
+            Link::Up(_) if !had_one => Fate::Ends,
+            Link::Up(_) if self.plan.may_be_overtaken => Fate::Unsure,
+            Link::Connecting(_) if may_be_new => Fate::Unsure,
+            _ => Fate::Stays,
+        };
+        ledger.groups.disconnected(self.number, fate, now.ms);
         if matches!(self.link, Link::Connecting(_)) && may_be_new {
             self.doubt(ledger);
         }
@@ -164,6 +178,7 @@ impl Client {
 
     /// The bus may know nothing of the session any more.
     pub fn doubt(&mut self, ledger: &mut Ledger) {
+        ledger.groups.unsure(self.number, self.now_ms);
         self.reader.doubt();
         self.publisher.doubt(ledger);
         self.received.clear();
@@ -241,6 +256,11 @@ impl Client {
         // A clean session of 3.x ends with its connection.
         let lives_on = self.plan.persists && (self.plan.version == Version::V5 || !self.starts_clean);
         self.session_until_us = lives_on.then_some(i64::MAX);
+        if !got.present {
+            ledger.groups.gone(self.number, self.now_ms);
+            self.shared.clear();
+        }
+        ledger.groups.connected(self.number, connection, lives_on && !self.plan.may_be_overtaken);
         if got.present {
             self.reader.resumed(ledger);
             return self.publisher.send_again(ledger);
@@ -250,10 +270,11 @@ impl Client {
         self.publisher.start_anew(ledger)
     }
 
-    fn published(&mut self, got: &Got, ledger: &Ledger) {
+    fn published(&mut self, got: &Got, ledger: &mut Ledger) {
         if let Some(cursor) = got.user("firehose-cursor")
             && let Ok(Since::After(place)) = Since::parse(cursor)
         {
+            ledger.got_cursor(&place);
             self.cursor = Some((cursor.into(), place.offset));
         }
         let key = Key::parse(got.user("name").map_or(&got.payload, str::as_bytes));
@@ -274,7 +295,9 @@ impl Client {
             let kind = if got.qos == 2 { AckKind::PubRec } else { AckKind::PubAck };
             self.acks.push_back((kind, got.id));
         }
-        self.reader.got(got, ledger);
+        if !self.got_shared(got, ledger) {
+            self.reader.got(got, ledger);
+        }
     }
 
     /// SUBSCRIBE of one filter. `begins`: where a replay begins, if it is one.
@@ -344,7 +367,7 @@ impl Client {
         })
     }
 
-    fn ask(&mut self, asked: Asked) -> u16 {
+    pub(crate) fn ask(&mut self, asked: Asked) -> u16 {
         // Above those of the publisher.
         self.next_asked = self.next_asked % 60_000 + 1;
         let packet_id = 300 + self.next_asked;
@@ -352,22 +375,28 @@ impl Client {
         packet_id
     }
 
-    fn next_subscription(&mut self) -> u32 {
+    pub(crate) fn next_subscription(&mut self) -> u32 {
         self.next_subscription += 1;
         self.next_subscription
     }
 
-    fn subscribed(&mut self, got: &Got, ledger: &Ledger) {
+    fn subscribed(&mut self, got: &Got, ledger: &mut Ledger) {
         let Some(Asked::Subscribe { written, begins }) = self.asked.remove(&got.id) else {
             panic!("a SUBACK of nothing: {got:?}");
         };
         let cursor = got.user("firehose-cursor").map(Since::parse);
         let exact = match cursor {
-            Some(Ok(Since::After(cursor))) => Some(cursor.offset + 1),
+            Some(Ok(Since::After(cursor))) => {
+                ledger.got_cursor(&cursor);
+                Some(cursor.offset + 1)
+            }
             _ => None,
         };
         if let (Some(text), Some(next)) = (got.user("firehose-cursor"), exact) {
             self.cursor = Some((text.into(), next - 1));
+        }
+        if written.starts_with("$share/") {
+            return self.granted_share(&written, got, ledger);
         }
         let known = self.reader.subscriptions.iter_mut();
         let Some(it) = known.filter(|it| it.ended.is_none()).find(|it| it.written == written) else { return };
@@ -389,10 +418,14 @@ impl Client {
         });
     }
 
-    fn unsubscribed(&mut self, got: &Got, ledger: &Ledger) {
+    fn unsubscribed(&mut self, got: &Got, ledger: &mut Ledger) {
         let Some(Asked::Unsubscribe { written }) = self.asked.remove(&got.id) else {
             panic!("an UNSUBACK of nothing: {got:?}");
         };
+        if written.starts_with("$share/") {
+            let head = ledger.head();
+            return ledger.groups.left(&(self.plan.user, written), self.number, head);
+        }
         let all = self.reader.subscriptions.iter_mut();
         for it in all.filter(|it| it.written == written && it.ended.is_none()) {
             it.ended = Some(ledger.head());

@@ -1,6 +1,7 @@
 //! The truth: what was given a place in the log, in which order; what was published, and what was acknowledged.
 
-use firehose_log::{Batch, Kind, Offset};
+use crate::group::Groups;
+use firehose_log::{Batch, Cursor, Kind, Offset};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -81,8 +82,11 @@ pub struct Ledger {
     pub has_failed: bool,
     /// Up to here the log said that it is durable.
     pub durable: Offset,
-    /// Epochs that ended with less than there had been: (epoch, its recovered end).
-    pub ends: Vec<(u32, Offset)>,
+    /// The latest epoch in which anything was recorded.
+    pub epoch: u32,
+    /// What cursors that clients got stand after: each for one event, for ever.
+    cursors: HashMap<(u32, Offset), (Option<Key>, i64)>,
+    pub groups: Groups,
 }
 
 impl Ledger {
@@ -110,6 +114,7 @@ impl Ledger {
 
     /// A batch got its place.
     pub fn placed(&mut self, batch: &Batch) {
+        self.epoch = self.epoch.max(batch.epoch());
         for (offset, record) in batch.records() {
             assert_eq!(offset, self.head() + 1, "offsets are dense");
             let entry = entry_of(batch, &record);
@@ -146,9 +151,9 @@ impl Ledger {
     }
 
     /// After a crash the log ends at `head`.
-    pub fn cut(&mut self, head: Offset, epoch: u32) {
+    pub fn cut(&mut self, head: Offset) {
         assert!(head <= self.head(), "the log invents events: it ends at {head}, not at {}", self.head());
-        self.ends.push((epoch, head));
+        self.groups.cut(head);
         for entry in self.entries.drain(head as usize..) {
             if let Some(key) = entry.key {
                 self.by_key.remove(&key);
@@ -188,6 +193,28 @@ impl Ledger {
                 published.is_damaged |= self.is_flipped;
             }
         }
+    }
+
+    /// A client got a cursor.
+    pub fn got_cursor(&mut self, cursor: &Cursor) {
+        let Some(entry) = self.get(cursor.offset) else { return };
+        let event = (entry.key, entry.time_us);
+        let known = *self.cursors.entry((cursor.epoch, cursor.offset)).or_insert(event);
+        assert!(
+            known == event || self.is_flipped,
+            "{cursor:?} stood after {known:?}, and now after {event:?}"
+        );
+    }
+
+    /// `<from>..<to> <why>`: the events in this range are gone, and it has to be true.
+    pub fn declared(&self, gap: &str) -> (Offset, Offset) {
+        let range = gap.split(' ').next().and_then(|range| range.split_once(".."));
+        let (from, to) = range.expect("a range");
+        let (from, to): (Offset, Offset) = (from.parse().expect("a number"), to.parse().expect("a number"));
+        let there = (from..=to).find(|offset| *offset >= self.oldest && !self.is_damaged(*offset));
+        let there = there.filter(|_| !self.is_flipped && !gap.contains(" in part: "));
+        assert_eq!(there, None, "declared to be gone, and is there: {gap}, oldest {}", self.oldest);
+        (from, to)
     }
 
     pub fn is_stored(&self, message: (char, u32, u32)) -> bool {

@@ -30,6 +30,16 @@ pub const FILTERS: &[&str] = &[
     "kept/+",
     "nobody/publishes/this",
 ];
+/// Filters of shared subscriptions.
+pub const SHARED: &[&str] = &[
+    "$share/a/t/#",
+    "$share/a/t/#",
+    "$share/a/t/#",
+    "$share/b/t/0/#",
+    "$share/b/#",
+    "$share/a/kept/#",
+    "$share/a/secret/#",
+];
 pub const UNLOGGED: &str = "live/#";
 
 /// Which lines of the ACL file say so: see [`access`].
@@ -68,6 +78,15 @@ pub struct Faults {
     pub clock_jumps: bool,
 }
 
+/// Which subscriptions a client has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shares {
+    None,
+    /// Shared ones only: those that it was not given an identifier for come by one.
+    Only,
+    Both,
+}
+
 /// A client.
 #[derive(Clone, Debug)]
 pub struct ClientPlan {
@@ -75,6 +94,7 @@ pub struct ClientPlan {
     pub user: Option<&'static str>,
     pub address: Option<IpAddr>,
     pub name: String,
+    pub shares: Shares,
     /// Its session outlives its connections.
     pub persists: bool,
     /// Its session may end without its doing: it expires when the clock jumps, and in MQTT 3.x, which is not told of
@@ -140,10 +160,16 @@ impl Plan {
             retention_bytes,
             payload_bytes_max: rng.pick(&[20, 60, 400]),
             faults,
-            clients: (0..rng.between(1, 6))
-                .map(|number| client(rng, number, has_retention, faults))
-                .collect(),
+            clients: with_groups(
+                &mut Rng::of_step(seed, u64::MAX - 2),
+                (0..rng.between(1, 6)).map(|number| client(rng, number, has_retention, faults)).collect(),
+            ),
         }
+    }
+
+    /// Whether clients share subscriptions.
+    pub fn has_groups(&self) -> bool {
+        self.clients.iter().any(|client| client.shares != Shares::None)
     }
 
     pub fn log_config(&self) -> LogConfig {
@@ -172,6 +198,21 @@ fn limits(rng: &mut Rng) -> Limits {
     }
 }
 
+/// In a third of all worlds most clients share subscriptions, so that they have to be one user's.
+fn with_groups(rng: &mut Rng, mut clients: Vec<ClientPlan>) -> Vec<ClientPlan> {
+    if rng.percent(35) {
+        let user = rng.pick(&[None, Some("alice"), Some("alice")]);
+        for client in &mut clients {
+            let (does, both) = (rng.percent(75), rng.percent(50));
+            if does {
+                client.user = user;
+                client.shares = if client.has_ids && both { Shares::Both } else { Shares::Only };
+            }
+        }
+    }
+    clients
+}
+
 fn client(rng: &mut Rng, number: usize, has_retention: bool, faults: Faults) -> ClientPlan {
     let version = rng.pick(&[Version::V311, Version::V5, Version::V5]);
     let v5 = version == Version::V5;
@@ -182,6 +223,7 @@ fn client(rng: &mut Rng, number: usize, has_retention: bool, faults: Faults) -> 
         address: address.map(|address| address.parse().expect("an address")),
         // Names come twice, at different addresses or of different users, or not at all.
         name: format!("client-{number}"),
+        shares: Shares::None,
         persists: rng.percent(60),
         may_be_overtaken: (!v5 && has_retention) || faults.clock_jumps,
         has_ids: v5 && rng.percent(60),

@@ -166,7 +166,7 @@ impl Reader {
     pub fn got(&mut self, got: &Got, ledger: &Ledger) {
         self.count += 1;
         for (_, gap) in got.user.iter().filter(|(name, _)| name == "firehose-gap") {
-            self.declared(gap, ledger);
+            self.gaps.push(ledger.declared(gap));
         }
         let topic = TopicName::new(&got.topic).expect("a topic name");
         assert!(may_use(self.is_anonymous, &got.topic), "not allowed to read: {got:?}");
@@ -396,17 +396,6 @@ impl Reader {
             .map(|(offset, _)| offset)
             .collect::<Vec<_>>()
             .into_iter()
-    }
-
-    /// `<from>..<to> <why>`: the events in this range are gone, and it has to be true.
-    fn declared(&mut self, gap: &str, ledger: &Ledger) {
-        let range = gap.split(' ').next().and_then(|range| range.split_once(".."));
-        let (from, to) = range.expect("a range");
-        let (from, to): (Offset, Offset) = (from.parse().expect("a number"), to.parse().expect("a number"));
-        let there = (from..=to).find(|offset| *offset >= ledger.oldest && !ledger.is_damaged(*offset));
-        let there = there.filter(|_| !ledger.is_flipped && !gap.contains(" in part: "));
-        assert_eq!(there, None, "declared to be gone, and is there: {gap}, oldest {}", ledger.oldest);
-        self.gaps.push((from, to));
     }
 
     fn got_unlogged(&mut self, got: &Got) {

@@ -2,6 +2,7 @@
 
 use crate::calm;
 use crate::plan::Plan;
+use crate::rng::Rng;
 use crate::step;
 use crate::world::World;
 use std::cell::RefCell;
@@ -54,6 +55,9 @@ pub fn run(seed: u64, steps_max: u64, left_out: &BTreeSet<u64>, has_trace: bool)
         }
         world.note(|| "-- the end".into());
         calm::calm(world);
+        if world.plan.has_groups() && !world.is_over {
+            calm::gather(world, &mut Rng::of_step(seed, u64::MAX - 3));
+        }
         outcome.events = world.head();
         outcome.delivered = world.clients.iter().map(|client| client.reader.count).sum();
     }));

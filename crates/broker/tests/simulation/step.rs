@@ -3,7 +3,7 @@
 use crate::client::Link;
 use crate::engine::lock;
 use crate::packets::{self, Outgoing};
-use crate::plan::{FILTERS, LOGGED, RETAINED, TOPICS, may_use};
+use crate::plan::{FILTERS, LOGGED, RETAINED, SHARED, Shares, TOPICS, may_use};
 use crate::rng::Rng;
 use crate::world::{Crash, World};
 use firehose_log::{DiskCall, Offset};
@@ -218,6 +218,9 @@ fn publish(world: &mut World, client: usize, rng: &mut Rng) {
 fn subscribe(world: &mut World, client: usize, rng: &mut Rng) {
     let it = &mut world.clients[client];
     let Link::Up(_) = it.link else { return };
+    if it.plan.shares == Shares::Only || (it.plan.shares == Shares::Both && rng.percent(60)) {
+        return share(world, client, rng);
+    }
     let mut written = rng.pick(FILTERS).to_owned();
     let mut begins = None;
     let ledger = lock(&world.ledger);
@@ -251,6 +254,20 @@ fn subscribe(world: &mut World, client: usize, rng: &mut Rng) {
     world.send(client, &bytes);
 }
 
+fn share(world: &mut World, client: usize, rng: &mut Rng) {
+    let it = &mut world.clients[client];
+    let written = rng.pick(SHARED);
+    let options =
+        SubscribeOptions { qos: packets::qos(rng.pick(&[0, 1, 1, 1, 2, 2])), ..SubscribeOptions::default() };
+    // Without identifiers it could not tell by which of two a message comes.
+    if it.is_asking(written) || (!it.plan.has_ids && it.shared().any(|known| known != written)) {
+        return;
+    }
+    let bytes = it.share(written, options, &mut lock(&world.ledger));
+    world.note(|| format!("client {client} subscribes to {written:?}, {:?}", options.qos));
+    world.send(client, &bytes);
+}
+
 /// Where a replay begins: as it is written, and the first offset that has to come.
 fn replay_from(cursor: Option<(String, Offset)>, oldest: Offset, rng: &mut Rng) -> (String, Offset) {
     match cursor {
@@ -262,6 +279,9 @@ fn replay_from(cursor: Option<(String, Offset)>, oldest: Offset, rng: &mut Rng) 
 fn unsubscribe(world: &mut World, client: usize, rng: &mut Rng) {
     let it = &mut world.clients[client];
     let Link::Up(_) = it.link else { return };
+    if it.plan.shares != Shares::None && rng.percent(50) {
+        return unshare(world, client, rng);
+    }
     let held: Vec<String> = it
         .reader
         .subscriptions
@@ -277,6 +297,19 @@ fn unsubscribe(world: &mut World, client: usize, rng: &mut Rng) {
         return;
     }
     let bytes = it.unsubscribe(&written);
+    world.note(|| format!("client {client} unsubscribes from {written:?}"));
+    world.send(client, &bytes);
+}
+
+fn unshare(world: &mut World, client: usize, rng: &mut Rng) {
+    let it = &mut world.clients[client];
+    let known: Vec<String> =
+        it.shared().map(str::to_owned).filter(|written| !it.is_asking(written)).collect();
+    if known.is_empty() {
+        return;
+    }
+    let written = rng.pick(&known);
+    let bytes = it.unshare(&written, &mut lock(&world.ledger));
     world.note(|| format!("client {client} unsubscribes from {written:?}"));
     world.send(client, &bytes);
 }
@@ -340,6 +373,7 @@ fn disk_error(world: &mut World, rng: &mut Rng) {
             let bytes = rng.below(100);
             world.note(|| format!("the next write stops after {bytes} bytes"));
             world.disk.write_short(bytes);
+            world.unmarked.1 = true;
         }
         3 => world.disk.set_cold(rng.percent(50)),
         4 => world.disk.write_back(rng.number()),
@@ -353,6 +387,8 @@ fn disk_error(world: &mut World, rng: &mut Rng) {
             } else if world.cannot_truncate {
                 return;
             }
+            world.unmarked.0 |= call == DiskCall::Create;
+            world.unmarked.1 |= matches!(call, DiskCall::Write | DiskCall::Sync);
             world.note(|| format!("the next {call:?} fails: {kind}"));
             world.disk.fail(call, kind);
         }
@@ -364,5 +400,6 @@ fn flip(world: &mut World, rng: &mut Rng) {
         world.is_flipped = true;
         lock(&world.ledger).is_flipped = true;
         world.note(|| format!("a bit turned at {byte} of {}", file.display()));
+        world.check_kept();
     }
 }

@@ -20,6 +20,10 @@ enum Fate {
     Due { since_ms: u64, delay_ms: u64, is_orphan: bool },
     /// As before, but CONNECT is sent again: it is called back if the client is let in.
     Called { since_ms: u64, delay_ms: u64, is_orphan: bool },
+    /// CONNACK came, to the client of a bus that died: it was called back, if that was before this time.
+    Recalled { due_ms: u64 },
+    /// It is never published.
+    Never,
     /// The client left properly: it is never published, once that is saved.
     Dropped,
     /// Once or not at all.
@@ -38,18 +42,24 @@ struct Will {
 #[derive(Clone, Debug, Default)]
 pub struct Wills {
     all: Vec<Will>,
+    is_saved: bool,
 }
 
 impl Wills {
     /// A CONNECT brings one, or none. The ones before are called back by it, if they have a delay that is not over.
-    pub fn connect(&mut self, new: Option<(Key, u32)>, now_ms: u64) {
+    /// `is_saved`: the state file takes what is to be saved before CONNACK, and no session expires meanwhile.
+    pub fn connect(&mut self, new: Option<(Key, u32)>, is_saved: bool, now_ms: u64, ledger: &Ledger) {
+        self.is_saved = is_saved;
+        self.settle(now_ms);
         for will in &mut self.all {
             will.fate = match will.fate {
+                Fate::Due { .. } if ledger.is_stored(will.key.message()) => Fate::Open,
                 Fate::Due { delay_ms: 0, is_orphan: false, .. } => continue,
                 Fate::Due { since_ms, delay_ms, is_orphan: false } if now_ms > since_ms + delay_ms => {
                     continue;
                 }
                 Fate::Due { since_ms, delay_ms, is_orphan } => Fate::Called { since_ms, delay_ms, is_orphan },
+                Fate::Never => continue,
                 _ => Fate::Open,
             }
         }
@@ -67,6 +77,9 @@ impl Wills {
                 Fate::Asked if accepted => Fate::Stored,
                 Fate::Called { since_ms, delay_ms, is_orphan } if !accepted => {
                     Fate::Due { since_ms, delay_ms, is_orphan }
+                }
+                Fate::Called { since_ms, delay_ms, is_orphan: true } if self.is_saved => {
+                    Fate::Recalled { due_ms: since_ms + delay_ms }
                 }
                 Fate::Asked | Fate::Called { .. } => Fate::Open,
                 other => other,
@@ -86,6 +99,17 @@ impl Wills {
         }
     }
 
+    /// What was called back by now, in time, is so for ever.
+    fn settle(&mut self, now_ms: u64) {
+        for will in &mut self.all {
+            will.fate = match will.fate {
+                Fate::Recalled { due_ms } if now_ms < due_ms => Fate::Never,
+                Fate::Recalled { .. } => Fate::Open,
+                other => other,
+            };
+        }
+    }
+
     /// The bus knows of every connection that ended.
     pub fn noticed(&mut self, now_ms: u64) {
         for will in &mut self.all {
@@ -97,6 +121,7 @@ impl Wills {
 
     /// The bus crashed, with or without having saved what it knew.
     pub fn crashed(&mut self, now_ms: u64) {
+        self.settle(now_ms);
         for will in &mut self.all {
             will.fate = match will.fate {
                 Fate::Due { delay_ms, .. } => {
@@ -115,9 +140,11 @@ impl Wills {
 
     /// Everything has come to rest.
     pub fn check(&mut self, now_ms: u64, ledger: &Ledger) {
+        self.settle(now_ms);
         for will in &self.all {
             let stored = ledger.is_stored(will.key.message());
             match will.fate {
+                Fate::Never => assert!(!stored, "{:?} was called back, and is published", will.key),
                 Fate::Dropped => assert!(!stored, "{:?} was dropped, and is published", will.key),
                 Fate::Due { since_ms, delay_ms, .. } if now_ms > since_ms + delay_ms + SLACK_MS => {
                     assert!(stored, "{will:?} is due at {now_ms}, and is not published");

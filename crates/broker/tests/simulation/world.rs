@@ -1,7 +1,7 @@
 //! A seed's world: one bus after the other on one disk, clients, the network between them, and the ledger that knows
 //! what has to be.
 
-use crate::bus::{Bus, Unstarted, set_wall_us};
+use crate::bus::{Bus, set_wall_us};
 use crate::client::{Client, Link, SESSION_US};
 use crate::engine::{Mood, Shared, lock};
 use crate::ledger::{Key, Ledger, Published};
@@ -15,16 +15,12 @@ use firehose_broker::arrival::{Arrival, Scope, home_shard};
 use firehose_broker::message::Message;
 use firehose_broker::sequencer::Deposit;
 use firehose_broker::shard::Now;
-use firehose_log::{
-    Attributes, Chunk, Draft, Event, Flags, MemDisk, Offset, OpenError, Origin, Refusal, Wait, WayIn,
-};
+use firehose_log::{Attributes, Draft, Event, Flags, MemDisk, Offset, Origin, Refusal, WayIn};
 use firehose_mqtt::{Reason, Version};
 use std::sync::{Arc, Mutex};
 
 /// A time in 2026, µs.
 const START_US: i64 = 1_795_406_400_000_000;
-/// Bytes asked of the log at a time when it is checked.
-const CHECK_BYTES: usize = 64 << 10;
 /// The publisher that is no client: the bus's port.
 pub const PORT: u32 = 98;
 /// Another node's publisher.
@@ -58,15 +54,16 @@ pub struct World {
     pub is_flipped: bool,
     /// The next file cannot be cut.
     pub cannot_truncate: bool,
+    /// The disk was asked to fail to make a file, and to write or sync one: what says so of the state's file may be missing.
+    pub unmarked: (bool, bool),
     /// The disk cannot be opened any more, which only bits that turned may do.
     pub is_over: bool,
     /// A start failed when the log ended here: a sync that failed in it may have lost what nobody was promised.
-    doubtful: Offset,
+    pub(crate) doubtful: Offset,
     port_answers: PortAnswers,
     numbers: u32,
-    epoch: u32,
-    /// Where the log ended when this epoch began.
-    epoch_head: Offset,
+    /// What stands in the side file, at the last look.
+    pub(crate) kept: Vec<Offset>,
 }
 
 impl World {
@@ -83,15 +80,19 @@ impl World {
             trace: has_trace.then(Vec::new),
             is_flipped: false,
             cannot_truncate: false,
+            unmarked: (false, false),
             is_over: false,
             doubtful: 0,
             port_answers: PortAnswers::default(),
             numbers: 0,
-            epoch: 0,
-            epoch_head: 0,
+            kept: Vec::new(),
             plan,
         };
         set_wall_us(START_US);
+        let limits = &world.plan.limits;
+        // Beyond these, what a member's socket does not take goes to another one, behind what is newer.
+        let is_ordered = limits.outbox_bytes_max >= 256 << 10 && limits.parked_bytes_max >= 2 << 20;
+        lock(&world.ledger).groups.is_ordered = is_ordered;
         world.start();
         world
     }
@@ -112,80 +113,6 @@ impl World {
         lock(&self.ledger).head()
     }
 
-    /// Starts the bus, if the disk lets it, and holds what it found against the ledger.
-    pub fn start(&mut self) {
-        let started = Bus::start(&self.plan, &self.disk, &self.ledger, &self.mood, self.now);
-        match started {
-            Ok(bus) => {
-                let (head, epoch) = (bus.head(), bus.read.epoch());
-                self.note(|| format!("started: head {head}, epoch {epoch}"));
-                self.bus = Some(bus);
-                self.recovered(head, epoch);
-                self.hear_state();
-            }
-            Err(error) => {
-                self.note(|| format!("not started: {error}"));
-                let broken = matches!(error, Unstarted::Log(OpenError::NewerFormat { .. }));
-                assert!(!broken || self.is_flipped, "{error}");
-                self.is_over = broken;
-                self.doubtful = self.head();
-            }
-        }
-    }
-
-    fn recovered(&mut self, head: Offset, epoch: u32) {
-        // On a full disk the epoch may not have begun; then nothing was recorded in it.
-        let unbegun = epoch == self.epoch && self.head() == self.epoch_head;
-        assert!(epoch > self.epoch || unbegun || self.is_flipped, "epoch {epoch} after {}", self.epoch);
-        self.epoch_head = head;
-        let before = std::mem::replace(&mut self.epoch, epoch);
-        lock(&self.ledger).cut(head, before);
-        for client in &mut self.clients {
-            client.reader.cut(head);
-            if let Some((_, offset)) = &mut client.cursor {
-                *offset = (*offset).min(head);
-            }
-        }
-        self.check_log();
-        if !self.is_flipped {
-            lock(&self.ledger).check_acknowledged();
-        }
-    }
-
-    /// Reads the whole log: it is what was placed.
-    pub fn check_log(&mut self) {
-        let Some(bus) = &self.bus else { return };
-        let mut ledger = lock(&self.ledger);
-        ledger.oldest = bus.read.oldest();
-        let head = ledger.head();
-        assert_eq!(bus.head(), head, "the log's head is not the newest event that was placed");
-        let mut next = ledger.oldest;
-        while next <= head {
-            match bus.read.read(next, head, CHECK_BYTES, Wait::Yes) {
-                Ok(Chunk::Batches(batches)) => {
-                    assert!(
-                        batches.iter().any(|batch| batch.last() >= next),
-                        "nothing of {next}: {batches:?}"
-                    );
-                    for batch in &batches {
-                        assert!(batch.base() <= next, "{next} is left out: {}", batch.base());
-                        ledger.compare(batch, next, head);
-                        next = batch.last() + 1;
-                    }
-                }
-                Ok(Chunk::Gap { next: after, why }) => {
-                    assert!(after > next, "a gap from {next} to before {after}: {why}");
-                    let may = after > ledger.durable || ledger.is_damaged(next) || self.is_flipped;
-                    let may = may || after - 1 <= self.doubtful;
-                    assert!(may, "events {next} to {} are gone: {why}", after - 1);
-                    ledger.lose(next, after - 1);
-                    next = after;
-                }
-                other => panic!("event {next} of {head} cannot be read: {other:?}"),
-            }
-        }
-    }
-
     /// The bus ends without a word.
     pub fn crash(&mut self, crash: Crash, rng: &mut Rng) {
         self.note(|| format!("{crash:?}"));
@@ -199,6 +126,7 @@ impl World {
             }
             self.clients[number].wills.crashed(self.now.ms);
         }
+        lock(&self.ledger).groups.crashed();
         self.forget_promises(crash);
         self.net.clear();
         self.bus = None;
@@ -244,8 +172,14 @@ impl World {
         let delay_secs = rng.pick(&[0, 0, 2, 100]);
         let is_v5 = client.plan.version == Version::V5;
         let delay_secs = if is_v5 { delay_secs } else { 0 };
-        client.wills.connect(has_will.then_some((key, delay_secs)), self.now.ms);
+        let faults = &self.plan.faults;
+        let is_saved = !(faults.errors || faults.full || faults.flips || faults.clock_jumps);
+        let new = has_will.then_some((key, delay_secs));
+        client.wills.connect(new, is_saved, self.now.ms, &lock(&self.ledger));
         client.starts_clean = clean;
+        if clean {
+            lock(&self.ledger).groups.unsure(number, self.now.ms);
+        }
         client.session_until_us = client.session_until_us.filter(|_| !clean);
         let (payload, retain) = (key.text(), rng.percent(30));
         let will = packets::WillWish {
@@ -306,6 +240,7 @@ impl World {
             client.told = Some(std::mem::take(trace));
         }
         let until_us = client.session_until_us;
+        client.now_ms = self.now.ms;
         let answers = client.receive(&bytes, promptly, &mut lock(&self.ledger));
         self.trace = client.told.take();
         self.check_session(number, until_us);
@@ -337,12 +272,14 @@ impl World {
         }
     }
 
-    /// What the state has to say. Only a bit that turned may cost it its file.
-    fn hear_state(&mut self) {
+    /// What the state has to say. Only a bit that turned may cost it its file; or a power cut, when a write of it failed, the
+    /// file that tells the next start of that could not be made, and the bus was killed before it was written anew.
+    pub(crate) fn hear_state(&mut self) {
         let notes = self.bus.as_mut().map(|bus| std::mem::take(&mut bus.state.notes));
         for note in notes.unwrap_or_default() {
             if note.contains("set aside") {
-                assert!(self.is_flipped, "{note}");
+                let may = self.is_flipped || (self.unmarked == (true, true) && note.contains("corrupted"));
+                assert!(may, "{note}");
                 for client in &mut self.clients {
                     client.doubt(&mut lock(&self.ledger));
                 }
@@ -412,8 +349,10 @@ impl World {
     pub fn upkeep(&mut self) {
         // What is damaged cannot be kept beyond retention, and nobody will find it afterwards.
         self.is_flipped.then(|| self.check_log());
+        self.check_kept();
         let Some(bus) = &mut self.bus else { return };
         let notes = bus.upkeep();
+        self.kept = bus.read.kept();
         lock(&self.ledger).oldest = bus.read.oldest();
         for note in notes {
             self.note(|| note);

@@ -70,6 +70,33 @@ fn each_kind_of_damage_has_its_line_and_the_start_goes_on() {
     }
 }
 
+/// The same state file, if it were of another format.
+fn of_format(bytes: &[u8], format: u64) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    std::fs::write(&path, bytes).unwrap();
+    let database = redb::Database::open(&path).unwrap();
+    let txn = database.begin_write().unwrap();
+    let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+    txn.open_table(meta).unwrap().insert("format", &format.to_le_bytes()[..]).unwrap();
+    txn.commit().unwrap();
+    drop(database);
+    std::fs::read(&path).unwrap()
+}
+
+#[test]
+fn a_file_of_an_older_or_a_newer_format_is_set_aside_with_a_line_that_says_so() {
+    for (format, age) in [(1, "older"), (3, "newer")] {
+        let bed = filled();
+        let bytes = of_format(&bed.state_disk.bytes(&path()).unwrap(), format);
+        bed.state_disk.set_bytes(&path(), &bytes);
+        let bed = bed.restart();
+        let line = bed.notes[0].to_string();
+        assert!(line.contains(&format!("its format {format} is {age} than this version's (2)")), "{line}");
+        check_rebuilt(bed, age);
+    }
+}
+
 #[test]
 fn a_file_that_is_ahead_of_the_log_is_not_believed() {
     let bed = filled();

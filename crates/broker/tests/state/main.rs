@@ -4,6 +4,7 @@ mod bed;
 mod damage;
 mod failed_sync;
 mod full_disk;
+mod groups;
 mod power;
 mod redact;
 mod sessions;

@@ -1,6 +1,7 @@
 //! The power fails at any call: what was answered is there, and what was not is there wholly or not at all.
 
 use crate::bed::*;
+use firehose_broker::action::Now;
 use firehose_broker::state::{Open, Operation, Progress, WillFate};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,20 +173,19 @@ impl Run {
             self.bed.state_disk.fail_after(calls, std::io::ErrorKind::Other);
         }
         self.ask(step);
+        let is_logged = self.bed.log.read.head() > log_events;
         self.settle();
         let is_cut = self.bed.state_disk.is_failing();
         match (step, cut) {
             (_, Some((_, seed))) if is_cut => {
                 self.bed = self.bed.lose_power_partly(seed);
                 // The log's part of it is durable in any case; the rest is there wholly or not at all.
-                let asked = self.bed.log.read.head() == log_events;
-                let found = self.found();
                 let mut was = before;
                 was.begin_again(self.bed.now.wall_us);
-                if !(asked && self.matches(&was, &found)) {
-                    self.model.begin_again(self.bed.now.wall_us);
-                } else {
+                if !is_logged && self.is(&was) {
                     self.model = was;
+                } else {
+                    self.model.begin_again(self.bed.now.wall_us);
                 }
             }
             (Step::Restart, _) => {
@@ -216,11 +216,20 @@ impl Run {
         }
     }
 
+    /// Whether the state is the model's: what there is, and how long it lives.
+    fn is(&self, model: &Model) -> bool {
+        // The last second of a session that was left just now.
+        let later = Now { wall_us: self.bed.now.wall_us + 99 * 1_000_000, ..self.bed.now };
+        let mut then = model.clone();
+        then.expire(later.wall_us);
+        self.matches(model, &self.found(self.bed.now)) && self.matches(&then, &self.found(later))
+    }
+
     /// What a state that begins on copies of the disks has.
-    fn found(&self) -> Found {
+    fn found(&self, now: Now) -> Found {
         let (disk, state_disk) = (self.bed.disk.copy(), self.bed.state_disk.copy());
         let limits = firehose_broker::Limits::default();
-        let mut probe = Bed::on(disk, state_disk, self.bed.now, limits);
+        let mut probe = Bed::on(disk, state_disk, now, limits);
         assert!(probe.notes.is_empty(), "{:?}", probe.notes);
         probe.settle();
         let mut sessions = BTreeMap::new();
@@ -257,7 +266,7 @@ proptest! {
             run = run.step(step, *cut);
             prop_assert!(run.bed.notes.is_empty(), "{:?}", run.bed.notes);
         }
-        let found = run.found();
+        let found = run.found(run.bed.now);
         prop_assert!(run.matches(&run.model, &found), "{:?}\n{:?}", run.model, found);
         run.bed.pass(60);
         run.settle();

@@ -127,6 +127,57 @@ fn a_delayed_will_waits_and_the_return_of_the_client_cancels_it() {
     assert_eq!(stored_wills(&bed.lose_power()), 0);
 }
 
+/// Found by kills: the bus died between CONNACK and the next transaction, and published it.
+#[test]
+fn a_will_that_was_called_back_has_left_the_file_when_its_client_is_answered() {
+    let a = name("a");
+    let delayed = {
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 100, 10)).unwrap();
+        bed.save(vec![gone(&a, 100, due_after(10))]);
+        bed
+    };
+    let orphan = {
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 0, 0)).unwrap();
+        bed.lose_power()
+    };
+    for mut bed in [delayed, orphan] {
+        assert!(bed.open(open(&a)).unwrap().recalls);
+        let mut bed = bed.lose_power();
+        bed.pass(100);
+        assert!(bed.settle().wills.is_empty());
+        assert_eq!(stored_wills(&bed), 0);
+    }
+}
+
+#[test]
+fn a_client_that_is_turned_away_leaves_its_will_in_the_file() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    bed.save(vec![gone(&a, 100, due_after(10))]);
+    assert!(bed.open(open_with_will(&a, 100, 0)).unwrap().recalls);
+    bed.save(vec![gone(&a, 100, WillFate::Refused)]);
+    let mut bed = bed.lose_power();
+    bed.pass(60);
+    assert_eq!(bed.settle().wills.len(), 1);
+}
+
+/// Its session lives on for as long as it was told before, and so its will is not due yet.
+#[test]
+fn a_client_that_is_turned_away_changes_nothing_of_its_session() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    bed.save(vec![gone(&a, 100, due_after(10))]);
+    bed.state_disk.fail(firehose_log::DiskCall::Write, std::io::ErrorKind::Other);
+    assert!(bed.open(open_with_will(&a, 0, 0)).is_err());
+    bed.pass(5);
+    assert!(bed.settle().wills.is_empty());
+    assert!(bed.open(open(&a)).unwrap().resumed.is_some());
+}
+
 #[test]
 fn a_client_that_is_turned_away_calls_no_will_back() {
     for is_written in [false, true] {
@@ -166,6 +217,22 @@ fn a_will_that_is_due_and_found_no_room_is_not_called_back_by_its_client() {
     bed.pass(1);
     let due: Vec<_> = bed.settle().wills.iter().map(|due| due.key).collect();
     assert_eq!(due, [key]);
+}
+
+#[test]
+fn a_will_that_was_due_when_the_process_died_is_published_although_its_client_comes_back_before() {
+    let a = name("a");
+    for loses_power in [false, true] {
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 100, 0)).unwrap();
+        assert_eq!(bed.save(vec![gone(&a, 100, DUE)]).wills.len(), 1);
+        bed.settle();
+        let mut bed = if loses_power { bed.lose_power() } else { bed.restart() };
+        let token = bed.submit(vec![Operation::Open(Box::new(open(&a)))]);
+        let turn = bed.settle();
+        assert_eq!(turn.wills.iter().map(|due| &due.will).collect::<Vec<_>>(), [&will(0)]);
+        assert!(opened(turn, token).is_some_and(|it| it.is_ok_and(|it| it.resumed.is_some())));
+    }
 }
 
 #[test]

@@ -83,9 +83,26 @@ fn a_huge_connect_is_refused_when_its_length_is_known() {
 #[test]
 fn a_version_that_is_not_spoken_here_is_told_so() {
     let bed = Bed::start(Limits::default());
-    let mut client = bed.dial();
-    client.send(&[0x10, 0x0d, 0, 4, b'M', b'Q', b'T', b'T', 9, 2, 0, 60, 0, 1, b'x']);
-    assert!(client.next().is_none_or(|answer| answer.starts_with("CONNACK Unsupported")));
+    for (level, version) in [(3, Version::V311), (6, Version::V5), (9, Version::V5)] {
+        let mut client = bed.dial();
+        client.version = version;
+        client.send(&[0x10, 0x0d, 0, 4, b'M', b'Q', b'T', b'T', level, 2, 0, 60, 0, 1, b'x']);
+        // Return code 1 in the form of 3.1.1, reason 0x84 in that of 5.0.
+        assert_eq!(client.next().as_deref(), Some("CONNACK UnsupportedProtocolVersion"), "{level}");
+        assert_eq!(client.next(), None, "{level}");
+    }
+}
+
+#[test]
+fn who_ends_the_connection_right_behind_its_last_packet_is_gone() {
+    let bed = Bed::start(Limits::default());
+    for round in 0..50 {
+        let mut client = bed.client(Version::V311, &format!("c{round}"));
+        client.send(&[0xc0, 0]);
+        client.stream.shutdown(std::net::Shutdown::Write).expect("it is connected");
+        assert_eq!(client.next().as_deref(), Some("PINGRESP"));
+        assert_eq!(client.next(), None, "the end came with the packet, or right behind it");
+    }
 }
 
 #[test]

@@ -2,18 +2,20 @@
 //! of their bytes. Both take them, with the same content, or both refuse, except where one of the two is known to
 //! deviate from the specification or to leave a check to another layer: these are listed below, one by one.
 
-mod samples;
-
 use std::sync::Arc;
 
+use ::mqtt_protocol_core::mqtt::packet::{v3_1_1, v5_0};
 use firehose_mqtt::{DecodeError, Decoded, Packet, Reason, Version, decode};
 use firehose_topic::TopicError;
-use mqtt_protocol_core::mqtt::packet::{v3_1_1, v5_0};
 use proptest::prelude::*;
-use samples::{mutate, sample};
+
+use crate::{
+    cases,
+    samples::{mutate, sample},
+};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(6_000))]
 
     #[test]
     fn valid_packets_of_v311_mean_the_same_to_the_oracle(sample in sample(Version::V311)) {

@@ -1,0 +1,187 @@
+//! What a group wanted and the log has no more is told to a member of 5.0, whatever becomes of the message that tells it.
+
+use crate::session::{again, connect};
+use crate::shared::{numbers, publish, publishes};
+use crate::world::{Setup, World};
+use firehose_broker::Limits;
+use firehose_mqtt::{Property, Version};
+
+const GROUP: &str = "$share/g/t/#";
+
+/// Three shards, and a log that keeps little. Everybody takes one message at a time.
+fn world() -> World {
+    World::new(Setup {
+        shards: 3,
+        limits: Limits { inflight_max: 1, ..Limits::default() },
+        segment_bytes: 1 << 10,
+        tail_bytes: 0,
+        retention_bytes: Some(2 << 10),
+        ..Setup::default()
+    })
+}
+
+/// Publishes numbered messages, each of 100 bytes, until the log has none of those before.
+fn publish_much(world: &mut World, publisher: usize, numbers: std::ops::RangeInclusive<u16>) {
+    let filler = " ".repeat(100);
+    for number in numbers {
+        world.publish(publisher, "t/x", &format!("{number}{filler}"), 1, number);
+        world.settle();
+        world.commit();
+    }
+    world.upkeep_keeping_nothing();
+}
+
+/// A member of 5.0 that acknowledges when it is told to.
+fn slow_member(world: &mut World, name: &str, properties: &[Property<'_>]) -> usize {
+    let client = world.client_with(Version::V5, name, properties);
+    world.clients[client].acknowledges = true;
+    world.clients[client].holds_acks = true;
+    assert!(!world.subscribed(client, GROUP, 1).is_error());
+    client
+}
+
+/// The ranges that a member was told of.
+fn gaps(world: &mut World, client: usize) -> Vec<String> {
+    let user = publishes(world, client).into_iter().flat_map(|it| it.user);
+    user.filter(|(name, _)| name == "firehose-gap").map(|(_, gap)| gap).collect()
+}
+
+#[test]
+fn a_range_that_retention_took_is_told_to_a_member_that_can_hear_of_it() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let client = world.client_with(Version::V5, "a", &[Property::ReceiveMaximum(1)]);
+    world.clients[client].acknowledges = true;
+    world.clients[client].holds_acks = true;
+    world.subscribed(client, GROUP, 1);
+    let filler = " ".repeat(100);
+    for number in 1..=60u16 {
+        world.publish(publisher, "t/x", &format!("{number}{filler}"), 1, number);
+        world.settle();
+        world.commit();
+    }
+    world.upkeep_keeping_nothing();
+    world.delays_reads = false;
+    world.let_go();
+    let got = publishes(&mut world, client);
+    let gaps: Vec<&str> = got.iter().filter_map(|it| it.user("firehose-gap")).collect();
+    assert_eq!(gaps.len(), 1, "told once");
+    assert!(gaps[0].contains(".."), "{gaps:?}");
+    assert_eq!(got.last().map(|it| it.payload.trim()), Some("60"));
+}
+
+/// Found beside what the simulation found: the second gap took the place of the first.
+#[test]
+fn two_ranges_that_are_gone_are_both_told_to_the_first_member_that_can_hear_of_them() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let deaf = world.client(Version::V311, "a");
+    world.clients[deaf].acknowledges = true;
+    world.subscribed(deaf, GROUP, 1);
+    let filler = " ".repeat(100);
+    for round in 0..2u16 {
+        world.clients[deaf].holds_acks = true;
+        for number in 1..=60 {
+            world.publish(publisher, "t/x", &format!("{number}{filler}"), 1, round * 60 + number);
+            world.settle();
+            world.commit();
+        }
+        world.upkeep_keeping_nothing();
+        world.let_go();
+        assert_eq!(publishes(&mut world, deaf).last().map(|it| it.payload.trim()), Some("60"));
+    }
+    let client = world.client(Version::V5, "b");
+    world.subscribed(client, GROUP, 0);
+    world.hang_up(deaf);
+    publish(&mut world, publisher, 200..=200, 0);
+    let got = publishes(&mut world, client);
+    let gaps = got[0].user.iter().filter(|(name, _)| name == "firehose-gap");
+    assert_eq!(gaps.count(), 2, "{got:?}");
+}
+
+/// Found by the simulation (seed 445817712816): it was counted, and nobody was told.
+#[test]
+fn a_message_that_was_given_back_and_that_nobody_could_take_before_retention_did_is_told() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let one = slow_member(&mut world, "one", &[]);
+    publish(&mut world, publisher, 1..=1, 1);
+    assert_eq!(numbers(&mut world, one), [1], "not acknowledged");
+    let two = slow_member(&mut world, "two", &[]);
+    publish(&mut world, publisher, 2..=2, 1);
+    world.hang_up(one);
+    publish_much(&mut world, publisher, 3..=60);
+    assert_eq!(numbers(&mut world, two), [2]);
+    world.delays_reads = false;
+    world.let_go();
+    let gaps = gaps(&mut world, two);
+    assert!(gaps.iter().any(|gap| gap.starts_with("1..1 ")), "{gaps:?}");
+}
+
+#[test]
+fn a_gap_whose_message_did_not_reach_its_member_is_told_to_another_one() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let (one, two) = (slow_member(&mut world, "one", &[]), slow_member(&mut world, "two", &[]));
+    publish_much(&mut world, publisher, 1..=60);
+    for client in [one, two] {
+        assert_eq!(publishes(&mut world, client).len(), 1);
+    }
+    // What tells it lies in the first member's outbox when that is cut off.
+    world.clients[one].room = 0;
+    world.release_acks(one, 1);
+    world.settle();
+    world.hang_up(one);
+    world.let_go();
+    assert_eq!(gaps(&mut world, two).len(), 1);
+}
+
+#[test]
+fn a_gap_that_does_not_fit_a_members_maximum_packet_size_is_told_to_another_one() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let one = slow_member(&mut world, "one", &[Property::MaximumPacketSize(140)]);
+    let two = slow_member(&mut world, "two", &[]);
+    publish_much(&mut world, publisher, 1..=60);
+    for client in [one, two] {
+        assert_eq!(publishes(&mut world, client).len(), 1);
+    }
+    world.release_acks(one, 1);
+    world.settle();
+    let got = publishes(&mut world, one);
+    assert!(got.len() == 1 && got[0].user("firehose-gap").is_none(), "it fits without: {got:?}");
+    world.let_go();
+    publish(&mut world, publisher, 61..=62, 1);
+    world.let_go();
+    assert_eq!(gaps(&mut world, two).len(), 1);
+    assert_eq!(gaps(&mut world, one), Vec::<String>::new());
+}
+
+#[test]
+fn a_gap_that_nobody_was_told_of_outlives_the_bus() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let (one, _) = connect(&mut world, Version::V5, "one", &[Property::ReceiveMaximum(1)]);
+    world.clients[one].acknowledges = true;
+    world.clients[one].holds_acks = true;
+    assert!(!world.subscribed(one, GROUP, 1).is_error());
+    let deaf = world.client(Version::V311, "deaf");
+    world.clients[deaf].acknowledges = true;
+    world.clients[deaf].holds_acks = true;
+    assert!(!world.subscribed(deaf, GROUP, 1).is_error());
+    publish_much(&mut world, publisher, 1..=60);
+    world.hang_up(one);
+    world.clients[deaf].holds_acks = false;
+    world.release_acks(deaf, 10);
+    world.let_go();
+    assert_eq!(publishes(&mut world, deaf).last().map(|it| it.payload.trim().to_owned()), Some("60".into()));
+    world.pass(1_000);
+    world.settle();
+    let mut world = world.reopen(true);
+    let publisher = world.client(Version::V311, "p");
+    let one = again(&mut world, Version::V5, "one");
+    publish(&mut world, publisher, 61..=62, 1);
+    let got = publishes(&mut world, one);
+    let told = got.iter().filter(|it| it.user("firehose-gap").is_some());
+    assert_eq!(told.count(), 1, "{got:?}");
+}
