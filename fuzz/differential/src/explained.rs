@@ -258,7 +258,12 @@ fn overlap_copies(scene: &Scene<'_>, pair: &mut Pair) -> usize {
         let (mosquitto, firehose) = (of(&pair.mosquitto, &one), of(&pair.firehose, &one));
         let mut matching = scene.state.matching(scene.client, &one).into_iter();
         let Some(each) = matching.find(|count| count * firehose.len() == mosquitto.len()) else { continue };
-        if each > 1 && firehose.iter().all(|copy| *copy == union(&mosquitto[..each])) {
+        // Several without payload may have been published meanwhile: the copies of each stand side by side.
+        let mut wanted: Vec<Delivery> = mosquitto.chunks(each.max(1)).map(union).collect();
+        let mut found = firehose.clone();
+        wanted.sort_unstable();
+        found.sort_unstable();
+        if each > 1 && found == wanted {
             count += mosquitto.len() - firehose.len();
             merged.push(one);
         }

@@ -135,7 +135,8 @@ impl Model {
             Action::Expire(_) => Some(Play { pause_secs: PAUSE_SECS, ..play }),
             Action::Lapse { expiry_secs, .. } => {
                 let release = std::mem::take(&mut state.held);
-                let due = state.due(step.client, Cause::TakenOver, |delay| delay == 0);
+                let ends = state.expiry_secs == 0;
+                let due = state.due(step.client, Cause::TakenOver, |delay| ends || delay == 0);
                 let lives = u64::from(*expiry_secs) > PAUSE_SECS;
                 if !lives {
                     self.lose(step.client, true);
