@@ -236,10 +236,11 @@ fn stuck(scene: &Scene<'_>, pair: &mut Pair) -> usize {
         return 0;
     }
     let (mosquitto, firehose) = pair.unmatched();
-    firehose.iter().for_each(|delivery| pair.forget_at_firehose(delivery));
+    let sent: Vec<Delivery> = pair.firehose.iter().filter_map(Seen::message).cloned().collect();
     let was_sent = |delivery: &Delivery| {
-        scene.history.iter().chain(&firehose).any(|before| before.payload == delivery.payload)
+        scene.history.iter().chain(&sent).any(|before| before.payload == delivery.payload)
     };
+    firehose.iter().for_each(|delivery| pair.forget_at_firehose(delivery));
     let late: Vec<&Delivery> = mosquitto.iter().filter(|delivery| was_sent(delivery)).collect();
     late.iter().for_each(|delivery| pair.forget_at_mosquitto(delivery));
     firehose.len() + late.len()

@@ -42,6 +42,8 @@ pub struct State {
     pub has_waited: bool,
     /// Those that were subscribed to again with another No Local or Retain As Published.
     changed: BTreeSet<&'static str>,
+    /// What `changed` was before this step.
+    changed_before: BTreeSet<&'static str>,
 }
 
 /// How a step is played.
@@ -93,7 +95,7 @@ impl Model {
     /// Takes a step. `None`: it cannot be taken now.
     pub fn take(&mut self, step: &Step) -> Option<Play> {
         let version = self.roles.get(step.client)?.version;
-        self.states.iter_mut().for_each(|state| state.before.clone_from(&state.filters));
+        self.states.iter_mut().for_each(State::begin_step);
         let state = &mut self.states[step.client];
         let again = Options { expiry_secs: state.expiry_secs, ..Options::resuming() };
         let play = Play {
@@ -122,6 +124,8 @@ impl Model {
             }
             Action::Publish(_) => Some(play),
             Action::Resend(..) if state.expiry_secs == 0 => None,
+            // Which of the two stays retained would be chance: QoS 2 counts from PUBLISH or from PUBREL [MQTT-4.3.3].
+            Action::Resend(message, _) if state.retains_will_on(message.topic) => None,
             Action::Resend(..) => {
                 state.will = None;
                 Some(Play { release: std::mem::take(&mut state.held), ..play })
@@ -254,6 +258,15 @@ impl State {
         is_due(*delay_secs).then_some(Due { origin, retain: message.retain, cause })
     }
 
+    fn retains_will_on(&self, topic: &str) -> bool {
+        self.will.as_ref().is_some_and(|(Will { message, .. }, _)| message.retain && message.topic == topic)
+    }
+
+    fn begin_step(&mut self) {
+        self.before.clone_from(&self.filters);
+        self.changed_before.clone_from(&self.changed);
+    }
+
     fn subscribe(&mut self, filter: Filter) {
         let options = |filter: &Filter| (filter.options.no_local, filter.options.retain_as_published);
         let before = self.filters.insert(filter.filter, filter);
@@ -269,7 +282,7 @@ impl State {
 
     /// Whether a message matches a subscription whose options were replaced.
     pub fn has_changed(&self, message: &Delivery) -> bool {
-        self.changed.iter().any(|filter| matches(filter, message))
+        self.changed.union(&self.changed_before).any(|filter| matches(filter, message))
     }
 
     /// How many of its subscriptions, shared ones apart, a message may match: those of now or those before the step; with
