@@ -55,13 +55,22 @@ impl Pair {
 
     /// Takes one message out of what mosquitto sent.
     pub fn forget_at_mosquitto(&mut self, delivery: &Delivery) {
-        let at = self.mosquitto.iter().position(|seen| seen.message() == Some(delivery));
-        at.into_iter().for_each(|at| drop(self.mosquitto.remove(at)));
+        forget(&mut self.mosquitto, delivery);
+    }
+
+    /// Takes one message out of what firehose sent.
+    pub fn forget_at_firehose(&mut self, delivery: &Delivery) {
+        forget(&mut self.firehose, delivery);
     }
 
     fn sides(&self) -> [(&'static str, &[Seen]); 2] {
         [("mosquitto", &self.mosquitto), ("firehose", &self.firehose)]
     }
+}
+
+fn forget(seen: &mut Vec<Seen>, delivery: &Delivery) {
+    let at = seen.iter().position(|seen| seen.message() == Some(delivery));
+    at.into_iter().for_each(|at| drop(seen.remove(at)));
 }
 
 /// What one client published to one topic at one QoS comes in the order in which they were published [MQTT-4.6.0-6]. Further

@@ -38,10 +38,12 @@ pub struct State {
     pub filters: BTreeMap<&'static str, Filter>,
     /// What `filters` was before this step: what it brings may still come by them.
     before: BTreeMap<&'static str, Filter>,
-    /// Whether messages have waited for it, behind Receive Maximum or for its return.
+    /// Whether messages have waited for it, behind Receive Maximum or for its return, or were perhaps too large.
     pub has_waited: bool,
     /// Those that were subscribed to again with another No Local or Retain As Published.
     changed: BTreeSet<&'static str>,
+    /// What `changed` was before this step.
+    changed_before: BTreeSet<&'static str>,
 }
 
 /// How a step is played.
@@ -93,7 +95,7 @@ impl Model {
     /// Takes a step. `None`: it cannot be taken now.
     pub fn take(&mut self, step: &Step) -> Option<Play> {
         let version = self.roles.get(step.client)?.version;
-        self.states.iter_mut().for_each(|state| state.before.clone_from(&state.filters));
+        self.states.iter_mut().for_each(State::begin_step);
         let state = &mut self.states[step.client];
         let again = Options { expiry_secs: state.expiry_secs, ..Options::resuming() };
         let play = Play {
@@ -122,6 +124,8 @@ impl Model {
             }
             Action::Publish(_) => Some(play),
             Action::Resend(..) if state.expiry_secs == 0 => None,
+            // Which of the two stays retained would be chance: QoS 2 counts from PUBLISH or from PUBREL [MQTT-4.3.3].
+            Action::Resend(message, _) if state.retains_will_on(message.topic) => None,
             Action::Resend(..) => {
                 state.will = None;
                 Some(Play { release: std::mem::take(&mut state.held), ..play })
@@ -135,7 +139,8 @@ impl Model {
             Action::Expire(_) => Some(Play { pause_secs: PAUSE_SECS, ..play }),
             Action::Lapse { expiry_secs, .. } => {
                 let release = std::mem::take(&mut state.held);
-                let due = state.due(step.client, Cause::TakenOver, |delay| delay == 0);
+                let ends = state.expiry_secs == 0;
+                let due = state.due(step.client, Cause::TakenOver, |delay| ends || delay == 0);
                 let lives = u64::from(*expiry_secs) > PAUSE_SECS;
                 if !lives {
                     self.lose(step.client, true);
@@ -204,6 +209,7 @@ impl Model {
         let delay_secs = |will: &Will| if version == Version::V5 { will.delay_secs } else { 0 };
         let will = options.will.clone();
         state.will = will.map(|will| (Will { delay_secs: delay_secs(&will), ..will }, step.number));
+        state.has_waited |= options.packet_bytes_max.is_some();
         (state.held, state.owed) = (false, false);
         Play { release, forget, due, ..play }
     }
@@ -252,6 +258,15 @@ impl State {
         is_due(*delay_secs).then_some(Due { origin, retain: message.retain, cause })
     }
 
+    fn retains_will_on(&self, topic: &str) -> bool {
+        self.will.as_ref().is_some_and(|(Will { message, .. }, _)| message.retain && message.topic == topic)
+    }
+
+    fn begin_step(&mut self) {
+        self.before.clone_from(&self.filters);
+        self.changed_before.clone_from(&self.changed);
+    }
+
     fn subscribe(&mut self, filter: Filter) {
         let options = |filter: &Filter| (filter.options.no_local, filter.options.retain_as_published);
         let before = self.filters.insert(filter.filter, filter);
@@ -267,7 +282,7 @@ impl State {
 
     /// Whether a message matches a subscription whose options were replaced.
     pub fn has_changed(&self, message: &Delivery) -> bool {
-        self.changed.iter().any(|filter| matches(filter, message))
+        self.changed.union(&self.changed_before).any(|filter| matches(filter, message))
     }
 
     /// How many of its subscriptions, shared ones apart, a message may match: those of now or those before the step; with

@@ -112,6 +112,7 @@ impl Round {
 
     fn step(&mut self, session: &Session, step: &Step) -> Result<(), Vec<String>> {
         let Some(play) = self.model.take(step) else { return Ok(()) };
+        self.is_subscribing = false;
         if play.release {
             self.mosquitto.release(step.client);
             self.firehose.release(step.client);
