@@ -3,6 +3,7 @@
 use crate::arrival::Secret;
 use crate::commit;
 use crate::errand::Errands;
+use crate::kept::KeptBytes;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::replays::Replays;
@@ -100,6 +101,7 @@ impl Bus {
         let mailbox_bytes_max = config.limits.mailbox_bytes_max;
         let shared = Shared {
             replays: Arc::new(Replays::new(&config.limits)),
+            kept: Arc::new(KeptBytes::new(&config.limits)),
             limits: Arc::new(config.limits),
             access,
             unlogged: config.unlogged.into(),

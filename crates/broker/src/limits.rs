@@ -23,6 +23,9 @@ pub struct Limits {
     pub packet_bytes_max: usize,
     /// The largest packet an anonymous client may send (also before CONNECT is read).
     pub packet_anonymous_bytes_max: usize,
+    /// Kept for all clients: packets that have not come whole, replies that nobody reads, topic aliases of publishers. A user, or
+    /// an anonymous address, may have a quarter of it; beyond that the connection that keeps the most is closed.
+    pub kept_bytes_max: usize,
     /// Queued for one connection; beyond it the lane reads the log.
     pub outbox_bytes_max: usize,
     /// Queued for all connections of one shard whose sockets do not take more; beyond it their lanes read the log.
@@ -79,6 +82,7 @@ impl Default for Limits {
             connecting_bytes_max: 8 << 20,
             packet_bytes_max: 16 << 20,
             packet_anonymous_bytes_max: 64 << 10,
+            kept_bytes_max: 64 << 20,
             outbox_bytes_max: 256 << 10,
             parked_bytes_max: 2 << 20,
             mailbox_bytes_max: 8 << 20,
@@ -160,7 +164,7 @@ fn same_prefix(one: u128, other: u128, width: u8, prefix_bits: u8) -> bool {
 
 /// What limits per address count by: an IPv4 address, or an IPv6 /64. None for those that no such limit binds
 /// (loopback, unix sockets).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AddressKey(u64, bool);
 
 impl AddressKey {

@@ -21,6 +21,7 @@ use crate::deliver::RunCache;
 use crate::frames::TurnFrames;
 use crate::groups::Groups;
 use crate::inflight::Inflight;
+use crate::kept::KeptBytes;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::outbox::{Flushed, Scratch, Wire};
@@ -68,6 +69,8 @@ pub struct Shared {
     pub shards: usize,
     /// Bytes of CONNECTs that wait for the state, of all shards.
     pub connecting_bytes: Arc<AtomicUsize>,
+    /// What clients make the bus keep, in all shards.
+    pub kept: Arc<KeptBytes>,
     /// Names the log in cursors.
     pub log_id: u64,
     /// The log's present epoch.
@@ -281,6 +284,7 @@ impl Shard {
     /// Writes what the session's connection is to be sent.
     pub fn flush(&mut self, session: u32, wire: &mut dyn Wire) {
         self.flush_one(session, wire);
+        self.count_kept(session);
         self.feed();
     }
 
@@ -385,6 +389,7 @@ impl Shard {
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
             Message::Retained { scan, page } => self.retained(scan, page),
             Message::Redacted { offset, seen } => self.redacted.push((offset, seen)),
+            Message::OverBudget { session, generation } => self.over_budget(session, generation),
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }

@@ -13,6 +13,7 @@ mod deliver;
 mod disk;
 mod hostile;
 mod inbound;
+mod kept;
 mod publish;
 mod redact;
 mod replay;

@@ -7,6 +7,7 @@ use crate::plan::{Plan, UNLOGGED, access};
 use crate::state::StateSide;
 use crate::wire::Connection;
 use firehose_broker::Durability;
+use firehose_broker::kept::KeptBytes;
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Role, Sequencer};
@@ -84,6 +85,7 @@ impl Bus {
         let unlogged: Arc<[TopicFilter]> = [TopicFilter::new(UNLOGGED).expect("a filter")].into();
         let shared = Shared {
             replays: Arc::new(Replays::new(&plan.limits)),
+            kept: Arc::new(KeptBytes::new(&plan.limits)),
             limits,
             access: access().clone(),
             unlogged: unlogged.clone(),

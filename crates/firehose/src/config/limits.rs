@@ -26,6 +26,8 @@ pub struct Limits {
     pub packet_bytes_max: Size,
     /// The largest packet an anonymous client may send (also before CONNECT is read).
     pub packet_anonymous_bytes_max: Size,
+    /// Kept for all clients: packets that have not come whole, replies that nobody reads, topic aliases of publishers.
+    pub kept_bytes_max: Size,
     /// Queued for one connection; beyond it the lane reads the log.
     pub outbox_bytes_max: Size,
     /// Queued for all connections of one shard whose sockets do not take more; beyond it their lanes read the log.
@@ -82,6 +84,7 @@ impl Default for Limits {
             connecting_bytes_max: Size(limits.connecting_bytes_max as u64),
             packet_bytes_max: Size(limits.packet_bytes_max as u64),
             packet_anonymous_bytes_max: Size(limits.packet_anonymous_bytes_max as u64),
+            kept_bytes_max: Size(limits.kept_bytes_max as u64),
             outbox_bytes_max: Size(limits.outbox_bytes_max as u64),
             parked_bytes_max: Size(limits.parked_bytes_max as u64),
             mailbox_bytes_max: Size(limits.mailbox_bytes_max as u64),
@@ -120,6 +123,7 @@ impl Limits {
             packet_bytes_max: usize::try_from(self.packet_bytes_max.0).unwrap_or(usize::MAX),
             packet_anonymous_bytes_max: usize::try_from(self.packet_anonymous_bytes_max.0)
                 .unwrap_or(usize::MAX),
+            kept_bytes_max: usize::try_from(self.kept_bytes_max.0).unwrap_or(usize::MAX),
             outbox_bytes_max: usize::try_from(self.outbox_bytes_max.0).unwrap_or(usize::MAX),
             parked_bytes_max: usize::try_from(self.parked_bytes_max.0).unwrap_or(usize::MAX),
             mailbox_bytes_max: usize::try_from(self.mailbox_bytes_max.0).unwrap_or(usize::MAX),
