@@ -108,7 +108,7 @@ impl Bus {
             secret: state.secret().clone(),
             sys: Arc::default(),
             stored: state.names().clone(),
-            stored_groups: state.group_names().clone(),
+            groups: state.group_names().clone(),
             shards,
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),

@@ -42,6 +42,10 @@ pub struct Limits {
     pub subscriptions_per_client_max: usize,
     /// Bytes of all filters of one client, and 32 for each slash in them.
     pub subscription_bytes_per_client_max: usize,
+    /// Groups of shared subscriptions, of all users, with those that are kept while their members are away.
+    pub groups_max: usize,
+    /// Groups of one user.
+    pub groups_per_user_max: usize,
     /// Sessions live no longer than this after their connection (with persistent sessions; told in CONNACK).
     pub session_expiry_secs_max: u32,
     /// After a start clients have so long to come back before their wills are published: that the bus ended does not mean
@@ -91,6 +95,8 @@ impl Default for Limits {
             topic_aliases_max: 16,
             subscriptions_per_client_max: 1_000,
             subscription_bytes_per_client_max: 256 << 10,
+            groups_max: 10_000,
+            groups_per_user_max: 100,
             session_expiry_secs_max: 7 * 24 * 3600,
             will_grace_secs: 60,
             anonymous_sessions_per_address_max: 20,

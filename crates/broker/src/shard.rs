@@ -28,7 +28,7 @@ use crate::outbox::{Flushed, Scratch, Wire};
 use crate::outgoing::{Outgoing, OutgoingBuilder};
 use crate::replays::Replays;
 use crate::session::{Interest, Session};
-use crate::state::{Answer, StoredNames};
+use crate::state::{Answer, GroupNames, StoredNames};
 use crate::stats::ShardStats;
 use crate::subscribe::PendingSubscribe;
 use crate::sys::LatestSys;
@@ -63,8 +63,8 @@ pub struct Shared {
     pub sys: Arc<LatestSys>,
     /// Which sessions the state has.
     pub stored: Arc<StoredNames>,
-    /// And which groups of shared subscriptions.
-    pub stored_groups: Arc<StoredNames>,
+    /// And which groups of shared subscriptions there are.
+    pub groups: Arc<GroupNames>,
     /// How many shards there are.
     pub shards: usize,
     /// Bytes of CONNECTs that wait for the state, of all shards.

@@ -32,6 +32,7 @@ mod session_rescue;
 mod session_seam;
 mod setup;
 mod shared;
+mod shared_limits;
 mod shared_steps;
 mod shared_stored;
 mod slow;

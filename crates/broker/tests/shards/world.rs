@@ -95,7 +95,7 @@ impl World {
             secret: state.state.secret().clone(),
             sys: Arc::default(),
             stored: state.state.names().clone(),
-            stored_groups: state.state.group_names().clone(),
+            groups: state.state.group_names().clone(),
             shards: setup.shards,
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),

@@ -92,7 +92,7 @@ impl Bus {
             secret: state.state.secret().clone(),
             sys: Arc::default(),
             stored: state.state.names().clone(),
-            stored_groups: state.state.group_names().clone(),
+            groups: state.state.group_names().clone(),
             shards: plan.shards,
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),

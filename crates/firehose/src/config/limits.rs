@@ -44,6 +44,10 @@ pub struct Limits {
     pub subscriptions_per_client_max: usize,
     /// Bytes of all filters of one client.
     pub subscription_bytes_per_client_max: Size,
+    /// Groups of shared subscriptions, of all users.
+    pub groups_max: usize,
+    /// Groups of one user.
+    pub groups_per_user_max: usize,
     /// Sessions live no longer than this after their connection (with persistent sessions; told in CONNACK).
     pub session_expiry_secs_max: Age,
     /// After a start wills of connections that the bus's end cut wait so long for their clients to come back.
@@ -93,6 +97,8 @@ impl Default for Limits {
             topic_aliases_max: limits.topic_aliases_max,
             subscriptions_per_client_max: limits.subscriptions_per_client_max,
             subscription_bytes_per_client_max: Size(limits.subscription_bytes_per_client_max as u64),
+            groups_max: limits.groups_max,
+            groups_per_user_max: limits.groups_per_user_max,
             session_expiry_secs_max: Age::from_secs(limits.session_expiry_secs_max.into()),
             will_grace_secs: Age::from_secs(limits.will_grace_secs.into()),
             anonymous_sessions_per_address_max: limits.anonymous_sessions_per_address_max,
@@ -133,6 +139,8 @@ impl Limits {
             subscriptions_per_client_max: self.subscriptions_per_client_max,
             subscription_bytes_per_client_max: usize::try_from(self.subscription_bytes_per_client_max.0)
                 .unwrap_or(usize::MAX),
+            groups_max: self.groups_max,
+            groups_per_user_max: self.groups_per_user_max,
             session_expiry_secs_max: u32::try_from(self.session_expiry_secs_max.secs).unwrap_or(u32::MAX),
             will_grace_secs: u32::try_from(self.will_grace_secs.secs).unwrap_or(u32::MAX),
             anonymous_sessions_per_address_max: self.anonymous_sessions_per_address_max,
