@@ -3,6 +3,7 @@
 use crate::arrival::Secret;
 use crate::commit;
 use crate::errand::Errands;
+use crate::kept::KeptBytes;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::replays::Replays;
@@ -100,13 +101,14 @@ impl Bus {
         let mailbox_bytes_max = config.limits.mailbox_bytes_max;
         let shared = Shared {
             replays: Arc::new(Replays::new(&config.limits)),
+            kept: Arc::new(KeptBytes::new(&config.limits)),
             limits: Arc::new(config.limits),
             access,
             unlogged: config.unlogged.into(),
             secret: state.secret().clone(),
             sys: Arc::default(),
             stored: state.names().clone(),
-            stored_groups: state.group_names().clone(),
+            groups: state.group_names().clone(),
             shards,
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),

@@ -1,5 +1,6 @@
 //! A client's connection: what is left of its input, what it is to be sent, what it still has to be told.
 
+use crate::kept::Keeping;
 use crate::outbox::Outbox;
 use firehose_mqtt::{Reason, Version};
 use std::collections::{BTreeSet, VecDeque};
@@ -18,6 +19,10 @@ pub struct Connection {
     pub outbox: Outbox,
     /// What publishing needs, once it does.
     pub publisher: Option<Box<Publisher>>,
+    /// Bytes of the topic aliases that it set.
+    pub alias_bytes: usize,
+    /// What it makes the bus keep, if that is enough to count.
+    pub(crate) keeping: Option<Box<Keeping>>,
     /// The Will Delay Interval of the will that the state has of it; none: it has no will, or left properly.
     pub will_delay_secs: Option<u32>,
     /// The largest packet it takes (MQTT 5), in bytes.
@@ -59,6 +64,8 @@ impl Connection {
             input: Vec::new(),
             outbox: Outbox::default(),
             publisher: None,
+            alias_bytes: 0,
+            keeping: None,
             will_delay_secs: None,
             packet_bytes_max: u32::MAX,
             sends_bytes_max: sends_bytes_max.min(u32::MAX as usize) as u32,
@@ -75,6 +82,12 @@ impl Connection {
             asked_for_expiry: false,
             problem_information: true,
         }
+    }
+
+    /// What it makes the bus keep: of its input, of replies that it does not read, of topic aliases.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        let unread = if self.blocked { self.outbox.control_bytes() } else { 0 };
+        self.input.len() + self.alias_bytes + unread
     }
 }
 

@@ -99,7 +99,7 @@ impl Shard {
         };
         self.trie.insert(&filter, interest);
         self.outgoing.interest(true);
-        if self.shared.stored_groups.contains(join.hash) {
+        if self.shared.groups.is_stored(join.hash) {
             let operations = vec![Operation::OpenGroup { hash: join.hash }];
             self.actions.push(Action::State(Request { token: token(slot, generation), operations }));
         } else {

@@ -87,7 +87,8 @@ impl Hold {
         self.has_saved && !self.is_saving && !self.listed
     }
 
-    fn reply_bytes(&self) -> usize {
+    /// Bytes of replies that wait for the state.
+    pub(crate) fn reply_bytes(&self) -> usize {
         self.sealed.replies.len() + self.open.replies.len()
     }
 }

@@ -20,7 +20,7 @@ pub(crate) enum Flow {
 }
 
 /// Replies that a client does not read; beyond it the connection is closed.
-const CONTROL_BYTES_MAX: usize = 1 << 20;
+pub(crate) const CONTROL_BYTES_MAX: usize = 1 << 20;
 
 impl Shard {
     /// Bytes from the session's socket.
@@ -31,12 +31,49 @@ impl Shard {
         let Some(connection) = it.connection.as_deref_mut() else { return Appetite::Gone };
         self.stats.received_bytes.add(bytes.len() as u64);
         let mut input = std::mem::take(&mut connection.input);
-        if input.is_empty() && !connection.pauses.any() {
-            let consumed = self.process(session, bytes);
-            return self.keep(session, bytes.get(consumed..).unwrap_or(&[]).to_vec());
+        if connection.pauses.any() {
+            input.extend_from_slice(bytes);
+            return self.keep(session, input);
+        }
+        let behind = if input.is_empty() { bytes } else { self.complete(session, &mut input, bytes) };
+        if behind.is_empty() {
+            return self.keep(session, input);
+        }
+        let consumed = self.process(session, behind);
+        self.keep(session, behind.get(consumed..).unwrap_or(&[]).to_vec())
+    }
+
+    /// Adds to the beginning of a packet what it lacks, and looks at it once it is whole. Gives what lies behind it: that
+    /// is looked at where it is, and the beginning takes no more memory than its packet.
+    fn complete<'a>(&mut self, session: u32, input: &mut Vec<u8>, mut bytes: &'a [u8]) -> &'a [u8] {
+        while let Some(lacks) = self.lacks(session, input) {
+            let (more, behind) = bytes.split_at(lacks.min(bytes.len()));
+            input.extend_from_slice(more);
+            bytes = behind;
+            let consumed = self.process(session, input);
+            input.drain(..consumed);
+            if input.is_empty() {
+                *input = Vec::new();
+                return bytes;
+            }
+            if more.is_empty() && consumed == 0 {
+                break;
+            }
         }
         input.extend_from_slice(bytes);
-        self.go_on(session, input)
+        &[]
+    }
+
+    /// How many bytes more it takes until it is worth looking at the input again; none: it is not looked at for now.
+    fn lacks(&mut self, session: u32, input: &[u8]) -> Option<usize> {
+        let connection = self.connection(session)?;
+        if connection.closing || connection.pauses.any() {
+            return None;
+        }
+        match decode(input, connection.version, connection.sends_bytes_max as usize) {
+            Ok(Decoded::Incomplete { need }) => Some(need.saturating_sub(input.len())),
+            Ok(Decoded::Packet(..)) | Err(_) => Some(0),
+        }
     }
 
     /// A pause of the session is over: looks at what it had sent before.
@@ -51,12 +88,10 @@ impl Shard {
     }
 
     fn go_on(&mut self, session: u32, mut input: Vec<u8>) -> Appetite {
-        if self.connection(session).is_some_and(|connection| !connection.pauses.any()) {
-            let consumed = self.process(session, &input);
-            input.drain(..consumed);
-            if input.is_empty() {
-                input = Vec::new();
-            }
+        let consumed = self.process(session, &input);
+        input.drain(..consumed);
+        if input.len() < input.capacity() / 2 {
+            input.shrink_to_fit();
         }
         self.keep(session, input)
     }
@@ -64,18 +99,22 @@ impl Shard {
     /// Keeps what is left of the input for the next time.
     fn keep(&mut self, session: u32, rest: Vec<u8>) -> Appetite {
         match self.connection(session) {
-            Some(connection) if !connection.closing => {
-                connection.input = rest;
-                if connection.pauses.any() { Appetite::Paused } else { Appetite::More }
-            }
-            _ => Appetite::Gone,
+            Some(connection) if !connection.closing => connection.input = rest,
+            _ => return Appetite::Gone,
+        }
+        self.count_kept(session);
+        match self.connection(session) {
+            Some(connection) if connection.closing => Appetite::Gone,
+            Some(connection) if connection.pauses.any() => Appetite::Paused,
+            Some(_) => Appetite::More,
+            None => Appetite::Gone,
         }
     }
 
-    /// Looks at the packets in `input`; gives how many bytes it took.
+    /// Looks at the packets in `input`, unless the connection is not read for now; gives how many bytes it took.
     fn process(&mut self, session: u32, input: &[u8]) -> usize {
         let Some(connection) = self.connection(session) else { return 0 };
-        if connection.closing {
+        if connection.closing || connection.pauses.any() {
             return 0;
         }
         let (version, bytes_max) = (connection.version, connection.sends_bytes_max as usize);

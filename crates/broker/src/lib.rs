@@ -53,6 +53,7 @@ pub mod group;
 pub mod group_message;
 pub mod handoff;
 pub mod inflight;
+pub mod kept;
 pub mod lane;
 pub mod limits;
 pub mod message;

@@ -23,6 +23,9 @@ pub struct Limits {
     pub packet_bytes_max: usize,
     /// The largest packet an anonymous client may send (also before CONNECT is read).
     pub packet_anonymous_bytes_max: usize,
+    /// Kept for all clients: packets that have not come whole, replies that nobody reads, topic aliases of publishers. A user, or
+    /// an anonymous address, may have a quarter of it; beyond that the connection that keeps the most is closed.
+    pub kept_bytes_max: usize,
     /// Queued for one connection; beyond it the lane reads the log.
     pub outbox_bytes_max: usize,
     /// Queued for all connections of one shard whose sockets do not take more; beyond it their lanes read the log.
@@ -39,6 +42,10 @@ pub struct Limits {
     pub subscriptions_per_client_max: usize,
     /// Bytes of all filters of one client, and 32 for each slash in them.
     pub subscription_bytes_per_client_max: usize,
+    /// Groups of shared subscriptions, of all users, with those that are kept while their members are away.
+    pub groups_max: usize,
+    /// Groups of one user.
+    pub groups_per_user_max: usize,
     /// Sessions live no longer than this after their connection (with persistent sessions; told in CONNACK).
     pub session_expiry_secs_max: u32,
     /// After a start clients have so long to come back before their wills are published: that the bus ended does not mean
@@ -79,6 +86,7 @@ impl Default for Limits {
             connecting_bytes_max: 8 << 20,
             packet_bytes_max: 16 << 20,
             packet_anonymous_bytes_max: 64 << 10,
+            kept_bytes_max: 64 << 20,
             outbox_bytes_max: 256 << 10,
             parked_bytes_max: 2 << 20,
             mailbox_bytes_max: 8 << 20,
@@ -87,6 +95,8 @@ impl Default for Limits {
             topic_aliases_max: 16,
             subscriptions_per_client_max: 1_000,
             subscription_bytes_per_client_max: 256 << 10,
+            groups_max: 10_000,
+            groups_per_user_max: 100,
             session_expiry_secs_max: 7 * 24 * 3600,
             will_grace_secs: 60,
             anonymous_sessions_per_address_max: 20,
@@ -160,7 +170,7 @@ fn same_prefix(one: u128, other: u128, width: u8, prefix_bits: u8) -> bool {
 
 /// What limits per address count by: an IPv4 address, or an IPv6 /64. None for those that no such limit binds
 /// (loopback, unix sockets).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AddressKey(u64, bool);
 
 impl AddressKey {

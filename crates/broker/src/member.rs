@@ -7,9 +7,9 @@ use crate::inflight::Inflight;
 use crate::scan::RETAINED;
 use crate::session::Session;
 use crate::shard::{Action, Shard};
-use crate::state::{Operation, Request, StoredState};
+use crate::state::{Membership, Operation, Request, StoredState};
 use firehose_log::Offset;
-use firehose_mqtt::{QoS, Version};
+use firehose_mqtt::{QoS, Reason, Version};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -47,6 +47,8 @@ struct Share {
     untold: Vec<Offset>,
     returned: Vec<Offset>,
     taken: Vec<Offset>,
+    /// The group counts as long as somebody has this.
+    _membership: Membership,
 }
 
 /// A session's places in groups.
@@ -162,11 +164,11 @@ impl Session {
         (SHARED..RETAINED).find(|lane| !used.contains(lane))
     }
 
-    fn add_share(&mut self, key: Arc<GroupKey>, hash: u64, lane: u16, serial: u64) -> &mut Share {
+    fn add_share(&mut self, key: Arc<GroupKey>, place: Membership, lane: u16, serial: u64) -> &mut Share {
         let shares = self.shares.get_or_insert_default();
         shares.list.push(Share {
             key,
-            hash,
+            hash: place.hash(),
             lane,
             serial,
             joined: false,
@@ -179,6 +181,7 @@ impl Session {
             untold: Vec::new(),
             returned: Vec::new(),
             taken: Vec::new(),
+            _membership: place,
         });
         let last = shares.list.len() - 1;
         &mut shares.list[last]
@@ -186,17 +189,24 @@ impl Session {
 }
 
 impl Shard {
-    /// Asks a group to let the session in, unless it has asked already: whether there will be an answer under `question`.
-    pub(crate) fn ask_group(&mut self, session: u32, key: &Arc<GroupKey>, question: u64) -> bool {
+    /// Asks a group to let the session in, unless it has asked already: whether there will be an answer under `question`; or
+    /// why it is not asked.
+    pub(crate) fn ask_group(
+        &mut self,
+        session: u32,
+        key: &Arc<GroupKey>,
+        question: u64,
+    ) -> Result<bool, Reason> {
         let (hash, serial) = (self.home_of(key).0, self.next_token());
-        let Some(it) = self.sessions.get_mut(session as usize) else { return false };
+        let Some(it) = self.sessions.get_mut(session as usize) else { return Ok(false) };
         if it.shares.as_deref_mut().is_some_and(|shares| shares.of_key(key).is_some()) {
-            return false;
+            return Ok(false);
         }
-        let Some(lane) = it.free_shared_lane() else { return false };
-        it.add_share(key.clone(), hash, lane, serial);
+        let lane = it.free_shared_lane().ok_or(Reason::QuotaExceeded)?;
+        let place = self.shared.groups.join(hash, key, &self.shared.limits);
+        it.add_share(key.clone(), place.ok_or(Reason::QuotaExceeded)?, lane, serial);
         self.send_join(session, lane, question, None);
-        true
+        Ok(true)
     }
 
     /// A session goes on that was a member: its place is as it was.
@@ -211,7 +221,8 @@ impl Shard {
         let safe = it.inflight.as_deref().map(|window| {
             window.stored().filter(|entry| entry.shared == lane).map(|entry| entry.offset).collect()
         });
-        let share = it.add_share(key, hash, lane, serial);
+        let place = self.shared.groups.join_again(hash, &key);
+        let share = it.add_share(key, place, lane, serial);
         share.granted = true;
         share.safe = safe.unwrap_or_default();
         self.send_join(session, lane, 0, Some(from));
@@ -250,7 +261,7 @@ impl Shard {
 
     /// The subscription is to be entered: gives its lane. It is asked for again if the session has left the group since.
     pub(crate) fn enter_share(&mut self, session: u32, key: &Arc<GroupKey>) -> Option<u16> {
-        self.ask_group(session, key, 0);
+        self.ask_group(session, key, 0).ok()?;
         let it = self.sessions.get_mut(session as usize)?;
         if let Some(window) = it.inflight.as_deref_mut() {
             window.keep_places();

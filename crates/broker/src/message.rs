@@ -86,6 +86,13 @@ pub enum Message {
         /// Is dropped once the shard has nothing of it left.
         seen: Option<Sender<Infallible>>,
     },
+    /// A session's client makes the bus keep more than may be.
+    OverBudget {
+        /// The session's place in the shard.
+        session: u32,
+        /// Tells the session from later ones in the same place.
+        generation: u32,
+    },
     /// The access rules have a new generation.
     Reload,
     /// The bus stops: say so to every client and close.

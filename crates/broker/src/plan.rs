@@ -125,7 +125,7 @@ impl Shard {
         asked.len()
     }
 
-    /// Asks groups to let the session in; gives how many answers there will be.
+    /// Asks groups to let the session in, but for those that there is no room for; gives how many answers there will be.
     pub(crate) fn ask_groups(
         &mut self,
         session: u32,
@@ -137,9 +137,13 @@ impl Shard {
             let share = plan.as_ref().ok().filter(|plan| !plan.mute).and_then(|plan| plan.share.clone());
             let Some(key) = share else { continue };
             let question = self.next_token();
-            if self.ask_group(session, &key, question) {
-                self.questions.insert(question, (token, index));
-                asked += 1;
+            match self.ask_group(session, &key, question) {
+                Ok(true) => {
+                    self.questions.insert(question, (token, index));
+                    asked += 1;
+                }
+                Ok(false) => {}
+                Err(reason) => *plan = Err(reason),
             }
         }
         asked

@@ -89,7 +89,9 @@ impl Shard {
             if aliases.len() < alias {
                 aliases.resize(alias, None);
             }
-            aliases[alias - 1] = Some(publish.topic.into());
+            let before = aliases[alias - 1].replace(publish.topic.into());
+            connection.alias_bytes += publish.topic.len();
+            connection.alias_bytes -= before.map_or(0, |topic| topic.len());
             return Ok(None);
         }
         match aliases.get(alias - 1) {

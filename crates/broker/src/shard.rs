@@ -21,13 +21,14 @@ use crate::deliver::RunCache;
 use crate::frames::TurnFrames;
 use crate::groups::Groups;
 use crate::inflight::Inflight;
+use crate::kept::KeptBytes;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::outbox::{Flushed, Scratch, Wire};
 use crate::outgoing::{Outgoing, OutgoingBuilder};
 use crate::replays::Replays;
 use crate::session::{Interest, Session};
-use crate::state::{Answer, StoredNames};
+use crate::state::{Answer, GroupNames, StoredNames};
 use crate::stats::ShardStats;
 use crate::subscribe::PendingSubscribe;
 use crate::sys::LatestSys;
@@ -62,12 +63,14 @@ pub struct Shared {
     pub sys: Arc<LatestSys>,
     /// Which sessions the state has.
     pub stored: Arc<StoredNames>,
-    /// And which groups of shared subscriptions.
-    pub stored_groups: Arc<StoredNames>,
+    /// And which groups of shared subscriptions there are.
+    pub groups: Arc<GroupNames>,
     /// How many shards there are.
     pub shards: usize,
     /// Bytes of CONNECTs that wait for the state, of all shards.
     pub connecting_bytes: Arc<AtomicUsize>,
+    /// What clients make the bus keep, in all shards.
+    pub kept: Arc<KeptBytes>,
     /// Names the log in cursors.
     pub log_id: u64,
     /// The log's present epoch.
@@ -283,6 +286,7 @@ impl Shard {
     /// Writes what the session's connection is to be sent.
     pub fn flush(&mut self, session: u32, wire: &mut dyn Wire) {
         self.flush_one(session, wire);
+        self.count_kept(session);
         self.feed();
     }
 
@@ -387,6 +391,7 @@ impl Shard {
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
             Message::Retained { scan, page } => self.retained(scan, page),
             Message::Redacted { offset, seen } => self.redacted.push((offset, seen)),
+            Message::OverBudget { session, generation } => self.over_budget(session, generation),
             Message::Reload => self.reload(),
             Message::Shutdown => self.shut_down(),
         }

@@ -65,6 +65,8 @@ counters! {
     messages_refused_disk,
     /// Connections closed for a malformed packet or a protocol error.
     protocol_errors,
+    /// Connections closed since they, and others of their user or address, made the bus keep too much.
+    connections_over_budget,
     /// Times a live lane went on from the log, since its reader was slow.
     lanes_fallen_back,
     /// Times the shard's mailbox was full.

@@ -71,6 +71,7 @@ fn topics(bus: &Bus, uptime_secs: u64) -> Vec<(&'static str, String)> {
         ("uptime", format!("{uptime_secs} seconds")),
         ("clients/connected", stats.connections.get().to_string()),
         ("clients/total", stats.connections.get().to_string()),
+        ("clients/closed/budget", stats.connections_over_budget.get().to_string()),
         ("subscriptions/count", stats.subscriptions.get().to_string()),
         ("messages/received", stats.messages_received.get().to_string()),
         ("messages/sent", stats.messages_sent.get().to_string()),

@@ -3,7 +3,7 @@
 
 use crate::group::GroupKey;
 use crate::state::core::State;
-use crate::state::names::StoredNames;
+use crate::state::group_names::GroupNames;
 use crate::state::record::{GroupRecord, SubscriptionsRecord};
 use crate::state::store::{Store, StoreError};
 use crate::state::stored::{StoredGroup, StoredState, StoredSubscription};
@@ -38,12 +38,12 @@ pub(crate) struct KnownGroups {
     all: HashMap<u64, KnownGroup>,
     of_session: HashMap<u64, Vec<u64>>,
     /// For shards, which ask for a group only if there is one.
-    names: Arc<StoredNames>,
+    names: Arc<GroupNames>,
 }
 
 impl KnownGroups {
     /// Whose groups there are.
-    pub(crate) fn names(&self) -> &Arc<StoredNames> {
+    pub(crate) fn names(&self) -> &Arc<GroupNames> {
         &self.names
     }
 
@@ -105,7 +105,7 @@ impl KnownGroups {
     }
 
     fn insert(&mut self, hash: u64, record: GroupRecord) {
-        self.names.insert(hash);
+        self.names.store(hash, record.user.as_deref());
         self.all.insert(hash, KnownGroup::new(record));
     }
 
@@ -165,7 +165,7 @@ impl KnownGroups {
             known.joining.remove(&session);
             if known.is_unused() {
                 self.all.remove(&hash);
-                self.names.remove(hash);
+                self.names.forget(hash);
                 ended.push(hash);
             }
         }
@@ -192,7 +192,7 @@ impl KnownGroups {
         let unused: Vec<u64> = unused.map(|(hash, _)| *hash).collect();
         for hash in &unused {
             self.all.remove(hash);
-            self.names.remove(*hash);
+            self.names.forget(*hash);
         }
         unused
     }
@@ -204,7 +204,7 @@ impl KnownGroups {
 
 impl State {
     /// Which groups of shared subscriptions there are.
-    pub fn group_names(&self) -> &Arc<StoredNames> {
+    pub fn group_names(&self) -> &Arc<GroupNames> {
         self.groups.names()
     }
 
@@ -331,7 +331,7 @@ impl State {
 
     pub(super) fn forget_groups(&mut self) {
         for hash in self.groups.hashes() {
-            self.groups.names.remove(hash);
+            self.groups.names.forget(hash);
         }
         self.groups = KnownGroups { names: self.groups.names.clone(), ..KnownGroups::default() };
     }
@@ -372,7 +372,7 @@ mod tests {
         assert!(groups.session_has(1, vec![], false).is_empty());
         assert_eq!(groups.session_has(2, vec![8], false), [7]);
         assert_eq!(groups.open(7), None);
-        assert!(!groups.names().contains(7));
+        assert!(!groups.names().is_stored(7));
     }
     /// Found by the simulation (seed 446088912453).
     #[test]

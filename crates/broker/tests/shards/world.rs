@@ -7,6 +7,7 @@ use crate::state::StateSide;
 use crate::wire::Client;
 use firehose_auth::{Access, Identity};
 use firehose_broker::arrival::{Arrival, Scope, home_shard};
+use firehose_broker::kept::KeptBytes;
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Durability, Sequencer};
@@ -54,6 +55,7 @@ pub struct World {
     pub delays_reads: bool,
     /// The last values of `$SYS`.
     pub sys: Arc<LatestSys>,
+    pub kept: Arc<KeptBytes>,
     pub state: StateSide,
     pub setup: Setup,
     hosts: Vec<Host>,
@@ -86,13 +88,14 @@ impl World {
         sequencer.set_state(state.state.queue().clone());
         let shared = Shared {
             replays: Arc::new(Replays::new(&limits)),
+            kept: Arc::new(KeptBytes::new(&limits)),
             limits,
             access: access.clone(),
             unlogged: setup.unlogged.clone().into(),
             secret: state.state.secret().clone(),
             sys: Arc::default(),
             stored: state.state.names().clone(),
-            stored_groups: state.state.group_names().clone(),
+            groups: state.state.group_names().clone(),
             shards: setup.shards,
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),
@@ -121,6 +124,7 @@ impl World {
             has_section_thread: true,
             delays_reads: false,
             sys: shared.sys,
+            kept: shared.kept,
             state,
             setup,
             hosts,

@@ -7,6 +7,7 @@ use crate::plan::{Plan, UNLOGGED, access};
 use crate::state::StateSide;
 use crate::wire::Connection;
 use firehose_broker::Durability;
+use firehose_broker::kept::KeptBytes;
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Role, Sequencer};
@@ -84,13 +85,14 @@ impl Bus {
         let unlogged: Arc<[TopicFilter]> = [TopicFilter::new(UNLOGGED).expect("a filter")].into();
         let shared = Shared {
             replays: Arc::new(Replays::new(&plan.limits)),
+            kept: Arc::new(KeptBytes::new(&plan.limits)),
             limits,
             access: access().clone(),
             unlogged: unlogged.clone(),
             secret: state.state.secret().clone(),
             sys: Arc::default(),
             stored: state.state.names().clone(),
-            stored_groups: state.state.group_names().clone(),
+            groups: state.state.group_names().clone(),
             shards: plan.shards,
             connecting_bytes: Arc::default(),
             log_id: log.read.log_id(),

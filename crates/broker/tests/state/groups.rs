@@ -66,7 +66,7 @@ fn a_group_is_not_kept_for_a_session_that_never_came_to_subscribe() {
     let hash = hash(&bed);
     bed.save(vec![save(hash, 5, &[session.hash], &[])]);
     assert_eq!(opened(&mut bed), None);
-    assert!(!bed.state.group_names().contains(hash));
+    assert!(!bed.state.group_names().is_stored(hash));
 }
 
 /// Found by the simulation (seed 446088912453): what members had was forgotten with it, and came again at QoS 2.

@@ -26,6 +26,8 @@ pub struct Limits {
     pub packet_bytes_max: Size,
     /// The largest packet an anonymous client may send (also before CONNECT is read).
     pub packet_anonymous_bytes_max: Size,
+    /// Kept for all clients: packets that have not come whole, replies that nobody reads, topic aliases of publishers.
+    pub kept_bytes_max: Size,
     /// Queued for one connection; beyond it the lane reads the log.
     pub outbox_bytes_max: Size,
     /// Queued for all connections of one shard whose sockets do not take more; beyond it their lanes read the log.
@@ -42,6 +44,10 @@ pub struct Limits {
     pub subscriptions_per_client_max: usize,
     /// Bytes of all filters of one client.
     pub subscription_bytes_per_client_max: Size,
+    /// Groups of shared subscriptions, of all users.
+    pub groups_max: usize,
+    /// Groups of one user.
+    pub groups_per_user_max: usize,
     /// Sessions live no longer than this after their connection (with persistent sessions; told in CONNACK).
     pub session_expiry_secs_max: Age,
     /// After a start wills of connections that the bus's end cut wait so long for their clients to come back.
@@ -82,6 +88,7 @@ impl Default for Limits {
             connecting_bytes_max: Size(limits.connecting_bytes_max as u64),
             packet_bytes_max: Size(limits.packet_bytes_max as u64),
             packet_anonymous_bytes_max: Size(limits.packet_anonymous_bytes_max as u64),
+            kept_bytes_max: Size(limits.kept_bytes_max as u64),
             outbox_bytes_max: Size(limits.outbox_bytes_max as u64),
             parked_bytes_max: Size(limits.parked_bytes_max as u64),
             mailbox_bytes_max: Size(limits.mailbox_bytes_max as u64),
@@ -90,6 +97,8 @@ impl Default for Limits {
             topic_aliases_max: limits.topic_aliases_max,
             subscriptions_per_client_max: limits.subscriptions_per_client_max,
             subscription_bytes_per_client_max: Size(limits.subscription_bytes_per_client_max as u64),
+            groups_max: limits.groups_max,
+            groups_per_user_max: limits.groups_per_user_max,
             session_expiry_secs_max: Age::from_secs(limits.session_expiry_secs_max.into()),
             will_grace_secs: Age::from_secs(limits.will_grace_secs.into()),
             anonymous_sessions_per_address_max: limits.anonymous_sessions_per_address_max,
@@ -120,6 +129,7 @@ impl Limits {
             packet_bytes_max: usize::try_from(self.packet_bytes_max.0).unwrap_or(usize::MAX),
             packet_anonymous_bytes_max: usize::try_from(self.packet_anonymous_bytes_max.0)
                 .unwrap_or(usize::MAX),
+            kept_bytes_max: usize::try_from(self.kept_bytes_max.0).unwrap_or(usize::MAX),
             outbox_bytes_max: usize::try_from(self.outbox_bytes_max.0).unwrap_or(usize::MAX),
             parked_bytes_max: usize::try_from(self.parked_bytes_max.0).unwrap_or(usize::MAX),
             mailbox_bytes_max: usize::try_from(self.mailbox_bytes_max.0).unwrap_or(usize::MAX),
@@ -129,6 +139,8 @@ impl Limits {
             subscriptions_per_client_max: self.subscriptions_per_client_max,
             subscription_bytes_per_client_max: usize::try_from(self.subscription_bytes_per_client_max.0)
                 .unwrap_or(usize::MAX),
+            groups_max: self.groups_max,
+            groups_per_user_max: self.groups_per_user_max,
             session_expiry_secs_max: u32::try_from(self.session_expiry_secs_max.secs).unwrap_or(u32::MAX),
             will_grace_secs: u32::try_from(self.will_grace_secs.secs).unwrap_or(u32::MAX),
             anonymous_sessions_per_address_max: self.anonymous_sessions_per_address_max,

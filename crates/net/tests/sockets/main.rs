@@ -2,6 +2,7 @@
 
 mod bed;
 mod fan_out;
+mod kept;
 mod lobby;
 mod retained;
 mod sessions;
