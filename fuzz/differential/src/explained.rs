@@ -127,7 +127,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "own copies lost with No Local",
         statement: "MQTT-3.3.4-2, 3.8.3-3",
-        why: "mosquitto 2.0 keeps back further copies of a message when one of the subscriptions has No Local",
+        why: "mosquitto 2.0 keeps back what comes by other subscriptions, too, when one that matches has No Local",
         apply: lost_with_no_local,
     },
     Rule {
@@ -221,7 +221,11 @@ fn lost_with_no_local(scene: &Scene<'_>, pair: &mut Pair) -> usize {
             copy.is_copy_of(one) && copy.qos <= one.qos && copy.retain <= one.retain && known
         };
         let parts: Vec<&Delivery> = mosquitto.iter().filter(is_part).collect();
-        if !parts.is_empty() && one.origin().is_none_or(|origin| origin.client == scene.client) {
+        let is_own = match one.origin() {
+            Some(origin) => origin.client == scene.client,
+            None => !parts.is_empty(),
+        };
+        if is_own {
             parts.into_iter().for_each(|part| pair.forget_at_mosquitto(part));
             pair.forget_at_firehose(one);
             count += 1;
