@@ -4,7 +4,7 @@ use crate::bus::{Bus, wall_us};
 use crate::sequencer::Durability;
 use crate::state::StateKeep;
 use crate::sys::Sys;
-use firehose_log::{Commit, Refusal, Upkeep};
+use firehose_log::{Commit, Note, Refusal, Upkeep};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,7 @@ impl Turns {
         if let Err(error) = self.commit.close() {
             tracing::error!(%error, "the log's last commit failed");
         }
+        self.commit.noticed().iter().for_each(tell);
         self.bus.errands().close();
     }
 
@@ -140,10 +141,18 @@ impl Turns {
         for note in &notes {
             // What does not work is tried again and again; it is told when it begins.
             if !self.failures.contains(note) {
-                tracing::warn!("{note}");
+                tell(note);
             }
         }
         self.failures = notes;
         self.failures.retain(|note| matches!(note, Upkeep::Failed { .. }));
+    }
+}
+
+/// Writes its log line.
+fn tell(note: &Upkeep) {
+    match note {
+        Upkeep::Noticed(Note::EventsDamaged { .. } | Note::MoreDamaged) => tracing::error!("{note}"),
+        _ => tracing::warn!("{note}"),
     }
 }

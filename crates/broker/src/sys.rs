@@ -66,6 +66,7 @@ impl Sys {
 fn topics(bus: &Bus, uptime_secs: u64) -> Vec<(&'static str, String)> {
     let stats = bus.stats();
     let state = bus.state().stats();
+    let damage = bus.read().damage();
     vec![
         ("version", format!("firehose version {}", env!("CARGO_PKG_VERSION"))),
         ("uptime", format!("{uptime_secs} seconds")),
@@ -80,6 +81,8 @@ fn topics(bus: &Bus, uptime_secs: u64) -> Vec<(&'static str, String)> {
         ("publish/messages/dropped", stats.messages_dropped.get().to_string()),
         ("publish/messages/refused", stats.messages_refused.get().to_string()),
         ("publish/messages/refused/disk", stats.messages_refused_disk.get().to_string()),
+        ("log/damaged/ranges", damage.ranges.to_string()),
+        ("log/damaged/events", damage.events.to_string()),
         ("bytes/received", stats.received_bytes.get().to_string()),
         ("state/sessions", state.sessions().to_string()),
         ("state/wills", state.wills().to_string()),

@@ -296,6 +296,9 @@ pub struct Doctor {
     /// Trust the clock again: events are deleted for their age
     #[arg(long)]
     pub accept_clock: bool,
+    /// Read every event in the log of the running bus, to find what is damaged; it takes the disk's time
+    #[arg(long)]
+    pub read: bool,
     /// Which bus.
     #[command(flatten)]
     pub place: Place,

@@ -4,13 +4,14 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use firehose_broker::state::StateStats;
-use firehose_log::{Disk, Note, Offset, Read, RealDisk, RecoveryReport, clock_hold};
+use firehose_log::{Damage, Disk, Note, Read, RealDisk, RecoveryReport, clock_hold};
 use serde_json::{Value, json};
+
+use crate::full_read::full_read;
 
 /// What a start found amiss.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    gaps: Vec<(Offset, Offset)>,
     /// Events at the end of the log that were durable and are not there.
     lost: Vec<String>,
     notes: Vec<String>,
@@ -22,7 +23,7 @@ impl Found {
         let is_lost = |note: &&Note| matches!(note, Note::DurableLost { .. });
         let lost = report.notes.iter().filter(is_lost).map(ToString::to_string).collect();
         let notes = report.notes.iter().map(ToString::to_string).collect();
-        Found { gaps: report.gaps.clone(), lost, notes }
+        Found { lost, notes }
     }
 
     /// By others, a line each.
@@ -58,11 +59,7 @@ impl Diagnosis {
         self.fact("oldest", read.oldest());
         self.fact("head", read.head());
         self.fact("kept", read.kept().len());
-        for (first, last) in &found.gaps {
-            self.needs.push(format!(
-                "events {first} to {last} are damaged on the disk and are declared as a gap: look at the disk"
-            ));
-        }
+        self.damage(&read.damage());
         self.needs.extend(found.lost.iter().map(|lost| format!("{lost}: look at the disk")));
         self.needs.extend(read.read_only().map(|why| {
             format!(
@@ -71,6 +68,18 @@ impl Diagnosis {
             )
         }));
         self.fact("notes", found.notes.clone());
+    }
+
+    /// And what a read of the whole log finds. To come before [`Diagnosis::add_running`], which names the damage. Waits for
+    /// the disk.
+    pub fn add_full_read(&mut self, read: &dyn Read) {
+        match full_read(read) {
+            Ok((first, last)) if first > last => self.fact("read", "there are no events"),
+            Ok((first, last)) => self.fact("read", format!("events {first} to {last}")),
+            Err(error) => {
+                self.need(format!("{error}: not all of it was read; look at the disk, and ask once more"));
+            }
+        }
     }
 
     /// And its state, whose view is so many events behind.
@@ -112,6 +121,23 @@ impl Diagnosis {
 
     fn fact(&mut self, name: &'static str, value: impl Into<Value>) {
         self.facts.push((name, value.into()));
+    }
+
+    /// What the start and all reads since then found.
+    fn damage(&mut self, damage: &Damage) {
+        self.fact("damaged_ranges", damage.ranges);
+        self.fact("damaged_events", damage.events);
+        for (first, last) in &damage.named {
+            self.need(format!(
+                "events {first} to {last} are damaged on the disk and are declared as a gap: look at the disk"
+            ));
+        }
+        let more = damage.ranges.saturating_sub(damage.named.len() as u64);
+        if more > 0 {
+            self.need(format!(
+                "{more} more ranges of events are damaged on the disk and are declared as gaps: look at the disk"
+            ));
+        }
     }
 
     fn clock(&mut self, log: &Path) {

@@ -12,6 +12,7 @@ mod config;
 mod diagnosis;
 mod exit;
 mod format;
+mod full_read;
 mod logging;
 mod operator;
 mod output;

@@ -148,8 +148,11 @@ impl Operator for BusOperator {
         }))
     }
 
-    fn diagnose(&self) -> Value {
+    fn diagnose(&self, reads_all: bool) -> Value {
         let mut diagnosis = Diagnosis::of_folder(&self.data, self.reserve_bytes);
+        if reads_all {
+            diagnosis.add_full_read(self.bus.read().as_ref());
+        }
         diagnosis.add_running(self.bus.read().as_ref(), &self.found);
         let head = self.bus.read().head();
         diagnosis.add_state(self.bus.state().stats(), self.bus.state().lag(head));

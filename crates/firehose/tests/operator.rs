@@ -326,3 +326,65 @@ fn the_doctor_names_events_that_were_durable_and_are_gone() {
     assert!(ill.out.contains(told), "{}", ill.out);
     drop(serve);
 }
+
+/// A stopped bus with 600 events of a kilobyte, of which the seventh has a flipped bit.
+fn flipped() -> Bed {
+    let bed = Bed::new();
+    let serve = bed.serve();
+    let lines: Vec<String> = (1..=600).map(|n| format!("<{n:01000}>")).collect();
+    publish(&serve, "ann/n", &lines.iter().map(String::as_str).collect::<Vec<_>>(), false);
+    assert_eq!(serve.terminate(), Some(0));
+    let path = bed.data().join("log/00000000000000000001.0.log");
+    let mut bytes = fs::read(&path).expect("the first segment");
+    let at = bytes.windows(1_002).position(|it| it == lines[6].as_bytes()).expect("the seventh event");
+    bytes[at + 500] ^= 1;
+    fs::write(path, bytes).expect("it can be written");
+    bed
+}
+
+const DAMAGED: &str = "events 7 to 7 are damaged on the disk";
+
+#[test]
+fn damage_that_readers_come_upon_is_logged_once_counted_and_named_by_the_doctor() {
+    let bed = flipped();
+    let log = bed.folder.path().join("lines");
+    let serve = Serve::start_logging(&bed.data(), &log, &["--config", &bed.config]);
+    let well = bed.operator(&["doctor"]);
+    assert_eq!(well.code, Some(0), "the start looks at the end of the log only: {}", well.out);
+    for _ in 0..2 {
+        let read = run(["sub", &serve.mqtt, "-t", "ann/n", "--since", "earliest", "-n", "599"]);
+        assert_eq!((read.code, read.out.lines().count()), (Some(0), 599), "{}", read.err);
+        let history = run(["history", &serve.http, "-t", "ann/n"]);
+        assert_eq!(history.code, Some(4), "{}", history.err);
+        assert!(history.err.contains("410"), "{}", history.err);
+    }
+    let ill = bed.operator(&["doctor"]);
+    assert_eq!(ill.code, Some(1), "{}", ill.out);
+    let told = format!("to do: {DAMAGED} and are declared as a gap: look at the disk\n");
+    assert!(ill.out.contains(&told), "{}", ill.out);
+    for name in ["ranges", "events"] {
+        let topic = format!("$SYS/broker/log/damaged/{name}");
+        let counted = run(["sub", &serve.mqtt, "-t", &topic, "-n", "2"]);
+        assert!(counted.out.ends_with("1\n"), "{name}: {}", counted.out);
+    }
+    assert_eq!(serve.terminate(), Some(0));
+    let lines = fs::read_to_string(log).expect("they are there");
+    let about: Vec<&str> = lines.lines().filter(|line| line.contains("damaged")).collect();
+    assert!(about.len() == 1 && about[0].contains(DAMAGED), "{lines}");
+}
+
+#[test]
+fn the_doctor_reads_the_whole_log_of_a_running_bus_if_told_to() {
+    let bed = flipped();
+    let stopped = bed.operator(&["doctor", "--read"]);
+    assert_eq!(stopped.code, Some(1), "{}", stopped.out);
+    assert!(stopped.out.contains("to do: the log was not read"), "{}", stopped.out);
+    let serve = bed.serve();
+    assert_eq!(bed.operator(&["doctor"]).code, Some(0));
+    let ill = bed.operator(&["doctor", "--read"]);
+    assert_eq!(ill.code, Some(1), "{}", ill.out);
+    for part in ["read: events 1 to 600\n", "damaged_ranges: 1\n", DAMAGED] {
+        assert!(ill.out.contains(part), "{part}: {}", ill.out);
+    }
+    drop(serve);
+}

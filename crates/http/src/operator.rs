@@ -33,8 +33,8 @@ pub trait Operator: Send + Sync {
     /// [`OperatorError`].
     fn redact(&self, cursor: &Cursor, reason: &str) -> Result<Value, OperatorError>;
 
-    /// How the bus is.
-    fn diagnose(&self) -> Value;
+    /// How the bus is; `reads_all`: after a look at every event in the log.
+    fn diagnose(&self, reads_all: bool) -> Value;
 
     /// Trusts the clock again, so that events are deleted for their age.
     ///
@@ -74,6 +74,7 @@ pub(crate) async fn accept(
     let routes = Router::new()
         .route("/v1/redactions", post(redact))
         .route("/v1/doctor", get(diagnose))
+        .route("/v1/doctor/read", get(diagnose_reading))
         .route("/v1/clock", post(accept_clock))
         .fallback(router::not_found)
         .method_not_allowed_fallback(router::method_not_allowed)
@@ -125,7 +126,11 @@ async fn redact(FromState(operator): FromState<Arc<dyn Operator>>, body: Bytes) 
 }
 
 async fn diagnose(FromState(operator): FromState<Arc<dyn Operator>>) -> Response {
-    answer(move || Ok(operator.diagnose())).await
+    answer(move || Ok(operator.diagnose(false))).await
+}
+
+async fn diagnose_reading(FromState(operator): FromState<Arc<dyn Operator>>) -> Response {
+    answer(move || Ok(operator.diagnose(true))).await
 }
 
 async fn accept_clock(FromState(operator): FromState<Arc<dyn Operator>>) -> Response {

@@ -84,6 +84,10 @@ impl Commit for Committer {
         done
     }
 
+    fn noticed(&mut self) -> Vec<Upkeep> {
+        std::mem::take(&mut *lock(&self.shared.notices))
+    }
+
     fn close(&mut self) -> Result<Offset, CommitError> {
         let _ = lock(&self.shared.writer).cut_again();
         self.points.step_bytes = Some(1);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::cursor::Cursor;
+use crate::damage::Damage;
 use crate::draft::Draft;
 use crate::event::Offset;
 use crate::note::Note;
@@ -93,6 +94,11 @@ pub trait Commit: Send {
     fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
         let (_, _) = (offset, now_us);
         Err(RedactError::Unsupported)
+    }
+
+    /// What was noticed since the last upkeep, for those who stop and do no further one.
+    fn noticed(&mut self) -> Vec<Upkeep> {
+        Vec::new()
     }
 
     /// The last commit before a clean stop; also leaves what makes the next start short.
@@ -377,6 +383,11 @@ pub trait Read: Send + Sync {
     /// Whether the wall clock has jumped and is not trusted: nothing may go for its age. Cheap.
     fn clock_is_held(&self) -> bool {
         false
+    }
+
+    /// The events that the start or a read since then found damaged, as far as they are still there.
+    fn damage(&self) -> Damage {
+        Damage::default()
     }
 
     /// Why nothing more is written until a restart, since the disk failed; none: it is written. Cheap.

@@ -73,7 +73,7 @@ fn from_kept(
     events: &mut Events,
 ) -> Result<bool, ReadError> {
     let Some(kept) = shared.kept() else { return Ok(true) };
-    match kept.fetch(shared.salt, offsets, wait, events) {
+    match kept.fetch(shared, offsets, wait, events) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(ReadError(format!("{}: {error}", kept.path.display()))),
@@ -105,7 +105,7 @@ impl Fetching<'_> {
             if header.last() >= wanted {
                 let here = offsets.partition_point(|offset| *offset <= header.last());
                 let bytes = pages.get(position, header.total_bytes())?;
-                take(bytes, &header, self.shared.salt, &offsets[..here], events);
+                take(self.shared, bytes, &header, &offsets[..here], events);
                 (offsets, starts) = (&offsets[here..], &starts[here..]);
             }
             position += header.total_bytes() as u64;
@@ -147,10 +147,21 @@ impl Fetching<'_> {
 }
 
 /// Takes the wanted events of one batch from its bytes.
-pub(crate) fn take(bytes: &[u8], header: &BatchHeader, salt: u32, wanted: &[Offset], events: &mut Events) {
-    for piece in batch::split(bytes, header, salt) {
-        let Piece::Whole(run) = piece else { continue };
-        let run = Arc::new(run);
+pub(crate) fn take(
+    shared: &Shared,
+    bytes: &[u8],
+    header: &BatchHeader,
+    wanted: &[Offset],
+    events: &mut Events,
+) {
+    for piece in batch::split(bytes, header, shared.salt) {
+        let run = match piece {
+            Piece::Whole(run) => Arc::new(run),
+            Piece::Bad(first, last) => {
+                shared.found_damaged(first, last);
+                continue;
+            }
+        };
         let from = wanted.partition_point(|offset| *offset < run.base());
         let inside = wanted[from..].iter().take_while(|offset| **offset <= run.last());
         events.extend(inside.filter_map(|offset| fetched(*offset, Arc::clone(&run))));

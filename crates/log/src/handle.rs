@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::cursor::Cursor;
+use crate::damage::Damage;
 use crate::engine::{Chunk, Fetched, Read, ReadError, Start, Wait};
 use crate::event::{FIRST_OFFSET, Offset};
 use crate::fetch;
@@ -81,6 +82,13 @@ impl Read for Handle {
 
     fn clock_is_held(&self) -> bool {
         self.0.clock_held.load(Ordering::Acquire)
+    }
+
+    fn damage(&self) -> Damage {
+        let (oldest, kept) = (self.oldest(), self.0.kept());
+        let is_there =
+            |first, last| last >= oldest || kept.as_ref().is_some_and(|kept| kept.has_any(first, last));
+        self.0.damaged.known(is_there)
     }
 
     fn read_only(&self) -> Option<String> {

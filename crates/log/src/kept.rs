@@ -64,6 +64,12 @@ impl Kept {
         (self.runs.first().map_or(0, |run| run.base), self.runs.last().map_or(0, Run::last))
     }
 
+    /// Whether it has any record from `first` to `last`.
+    pub(crate) fn has_any(&self, first: Offset, last: Offset) -> bool {
+        let at = self.runs.partition_point(|run| run.last() < first);
+        self.runs.get(at).is_some_and(|run| run.base <= last)
+    }
+
     pub(crate) fn holds(&self, offset: Offset) -> bool {
         let after = self.runs.partition_point(|run| run.base <= offset);
         after > 0 && self.runs[after - 1].last() >= offset
@@ -72,7 +78,7 @@ impl Kept {
     /// Adds to `events` those of `offsets`, which ascend, that it has.
     pub(crate) fn fetch(
         &self,
-        salt: u32,
+        shared: &Shared,
         mut offsets: &[Offset],
         wait: Wait,
         events: &mut Events,
@@ -85,8 +91,9 @@ impl Kept {
             let (here, behind) = offsets.split_at(offsets.partition_point(|offset| *offset <= run.last()));
             if !here.is_empty() {
                 let bytes = pages.get(run.position, run.bytes as usize)?;
-                if let Some(header) = BatchHeader::decode(bytes, salt) {
-                    fetch::take(bytes, &header, salt, here, events);
+                match BatchHeader::decode(bytes, shared.salt) {
+                    Some(header) => fetch::take(shared, bytes, &header, here, events),
+                    None => shared.found_damaged(run.base, run.last()),
                 }
             }
             offsets = behind;

@@ -17,6 +17,7 @@ mod batch;
 mod clock;
 mod committer;
 mod cursor;
+mod damage;
 mod disk;
 mod draft;
 mod engine;
@@ -56,6 +57,7 @@ pub use attributes::{ATTRIBUTE_BYTES_MAX, Attribute, Attributes, AttributesBuf};
 pub use batch::{BATCH_HEADER_BYTES, Batch};
 pub use clock::{ClockHold, accept_clock, clock_hold};
 pub use cursor::{Cursor, CursorError};
+pub use damage::Damage;
 pub use disk::{Disk, File, NotAFile, RealDisk, Space};
 pub use draft::{DRAFT_BYTES_MAX, Draft};
 pub use engine::{

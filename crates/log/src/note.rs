@@ -77,6 +77,15 @@ pub enum Note {
         /// The last of them that is known of.
         last: Offset,
     },
+    /// A read found events that it cannot read, in the midst of the log.
+    EventsDamaged {
+        /// The first of them.
+        first: Offset,
+        /// The last of them.
+        last: Offset,
+    },
+    /// A read found such events again, and there were many before: they are counted from now on.
+    MoreDamaged,
     /// There is no room for the new epoch's first segment: reading works, publishes are refused, and the epoch begins
     /// by itself once there is room.
     NoRoom {
@@ -129,6 +138,14 @@ impl std::fmt::Display for Note {
             Note::DurableLost { first, last } => {
                 write!(f, "events {first} to {last} were durable and are damaged: they are lost")
             }
+            Note::EventsDamaged { first, last } => write!(
+                f,
+                "events {first} to {last} are damaged on the disk: they are declared as a gap; look at the disk"
+            ),
+            Note::MoreDamaged => f.write_str(
+                "still more events are damaged on the disk: from now on they are counted and not told one by one; \
+                 look at the disk",
+            ),
             Note::NoRoom { why } => write!(
                 f,
                 "no room on the log's disk ({why}): reading works, publishes are refused until there is room"

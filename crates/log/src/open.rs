@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use crate::batch::Batch;
 use crate::clock::{Clock, HOLD_FILE};
 use crate::committer::Committer;
+use crate::damage::Damaged;
 use crate::disk::{Disk, File, NotAFile};
 use crate::epoch::{Beginning, Unsettled, recovered};
 use crate::event::Offset;
@@ -71,6 +72,7 @@ pub fn open(config: LogConfig, disk: Arc<dyn Disk>, now_us: i64) -> Result<Log, 
         clock_held: AtomicBool::new(held),
         read_only: std::sync::OnceLock::new(),
         notices: Mutex::new(Vec::new()),
+        damaged: Damaged::told(&report.gaps),
         opened: Mutex::new(Vec::new()),
         _lock: guard,
         config,

@@ -121,9 +121,11 @@ impl Reading<'_> {
                 Stop::Gap(next) if taken.batches.is_empty() => return Ok(Chunk::Gap { next, why: DAMAGED }),
                 Stop::Gap(_) => return Ok(Chunk::Batches(taken.batches)),
                 Stop::Damaged if taken.batches.is_empty() => {
-                    match self.search(&file, position, end, taken.next.unwrap_or(next))? {
-                        Some((next, _)) if next > self.from => return Ok(Chunk::Gap { next, why: DAMAGED }),
+                    let expected = taken.next.unwrap_or(next);
+                    match self.search(&file, position, end, expected)? {
+                        Some((next, _)) if next > self.from => return Ok(self.lost_from(expected, next)),
                         Some((next, found)) => {
+                            self.shared.found_damaged(expected, next - 1);
                             position = found;
                             taken.next = Some(next);
                         }
@@ -139,8 +141,14 @@ impl Reading<'_> {
                 Ok(Chunk::Batches(taken.batches))
             }
             // Its successor says that it had more.
-            None => Ok(Chunk::Gap { next: self.last + 1, why: DAMAGED }),
+            None => Ok(self.lost_from(taken.next.unwrap_or(next), self.last + 1)),
         }
+    }
+
+    /// The events from `first`, or the one that was asked for, to the one before `next` are damaged.
+    fn lost_from(&self, first: Offset, next: Offset) -> Chunk {
+        self.shared.found_damaged(first.min(self.from), next - 1);
+        Chunk::Gap { next, why: DAMAGED }
     }
 
     fn place(&self) -> io::Result<Place> {
@@ -241,7 +249,10 @@ impl Reading<'_> {
                     taken.batches.push(Arc::new(batch));
                     return (parts > 1).then_some(Stop::Gap(header.last() + 1));
                 }
-                Piece::Bad(_, last) if last >= wanted => return Some(Stop::Gap(last + 1)),
+                Piece::Bad(first, last) if last >= wanted => {
+                    self.shared.found_damaged(first, last);
+                    return Some(Stop::Gap(last + 1));
+                }
                 _ => {}
             }
         }

@@ -303,8 +303,13 @@ impl<'a> Copy<'a> {
                     self.index.push(&header, at);
                     self.pending.1 = walk.position.min(end);
                 }
-                Step::Lost(first, last) if within(first, last) => self.blank(from, walk.position)?,
-                Step::Lost(..) => self.pending.1 = walk.position,
+                Step::Lost(first, last) => {
+                    self.shared.found_damaged(first, last);
+                    match within(first, last) {
+                        true => self.blank(from, walk.position)?,
+                        false => self.pending.1 = walk.position,
+                    }
+                }
                 Step::End if next > last => break,
                 Step::End if within(next, last) => {
                     self.blank(from, end)?;
@@ -329,6 +334,7 @@ impl<'a> Copy<'a> {
             let run = match piece {
                 Piece::Whole(run) => run,
                 Piece::Bad(first, last) => {
+                    self.shared.found_damaged(first, last);
                     self.position += (last + 1 - first) * RECORD_BYTES_MIN;
                     continue;
                 }

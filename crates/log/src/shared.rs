@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::damage::Damaged;
 use crate::disk::{Disk, File};
 use crate::engine::Upkeep;
 use crate::event::Offset;
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub read_only: OnceLock<String>,
     /// Noticed outside of upkeep, told by the next one.
     pub notices: Mutex<Vec<Upkeep>>,
+    /// Events that cannot be read.
+    pub damaged: Damaged,
     /// The segments that were read last, the latest at the end.
     pub opened: Mutex<Vec<(Arc<Segment>, Opened)>>,
     /// Keeps other processes out of the folder.
@@ -99,6 +102,13 @@ impl Shared {
             self.forget(segment);
         }
         Ok(found)
+    }
+
+    /// A read found that the events from `first` to `last` are damaged.
+    pub(crate) fn found_damaged(&self, first: Offset, last: Offset) {
+        if let Some(note) = self.damaged.found(first, last) {
+            lock(&self.notices).push(Upkeep::Noticed(note));
+        }
     }
 
     /// Closes the files of a segment that is gone.

@@ -32,7 +32,8 @@ fn tiny() -> LogConfig {
     LogConfig { segment_bytes: 4096 + 450, index_point_bytes: 50, ..config() }
 }
 
-/// Opens and reads everything; gives what is lost, the notes of the start and those of upkeep.
+/// Opens and reads everything; gives what is lost, the notes of the start and those of upkeep. Of damaged events there is
+/// a line and an entry each, which are looked at here and are none of the notes.
 fn open_and_read(disk: &MemDisk, events: &BTreeMap<Offset, String>) -> (Vec<Offset>, Vec<Note>, Log) {
     let mut log = try_open(disk, tiny()).expect("opens");
     let (oldest, head) = (log.read.oldest(), log.read.head());
@@ -51,10 +52,19 @@ fn open_and_read(disk: &MemDisk, events: &BTreeMap<Offset, String>) -> (Vec<Offs
     let cut = lost.iter().any(|offset| *offset > head);
     assert!(!cut || !log.recovery.notes.is_empty(), "what is cut is told: {lost:?}");
     let mut notes = log.recovery.notes.clone();
+    let mut told = log.recovery.gaps.clone();
     for done in log.commit.upkeep(NOW_US, &mut KeepNothing) {
-        if let Upkeep::Noticed(note) = done {
-            notes.push(note);
+        match done {
+            Upkeep::Noticed(Note::EventsDamaged { first, last }) => told.push((first, last)),
+            Upkeep::Noticed(note) => notes.push(note),
+            _ => {}
         }
+    }
+    let damage = log.read.damage();
+    assert_eq!(damage.named.len() as u64, damage.ranges);
+    for gap in &found.gaps {
+        let within = |(first, last): &(Offset, Offset)| *first <= gap.0 && gap.1 <= *last;
+        assert!(told.iter().any(within) && damage.named.iter().any(within), "{gap:?}: {told:?} {damage:?}");
     }
     for note in &notes {
         assert!(!note.to_string().contains('\n'));
@@ -267,7 +277,8 @@ fn in_the_place_of_any_file(make: impl Fn(&Path), what: &str) {
     assert!(notes[1].to_string().contains(what), "{notes:?}");
     assert_eq!(read_from(&log, 1).gaps.len(), 1);
     let told = log.commit.upkeep(NOW_US, &mut KeepNothing);
-    assert_eq!(told.iter().filter(|done| matches!(done, Upkeep::Noticed(_))).count(), 2, "{told:?}");
+    // Of the index, of the segment, and of the events in it.
+    assert_eq!(told.iter().filter(|done| matches!(done, Upkeep::Noticed(_))).count(), 3, "{told:?}");
     append(&mut log, &["goes on"]);
     commit(&mut log).expect("commits");
     let epoch = log.recovery.epoch;

@@ -89,6 +89,10 @@ impl StateFile {
     fn len(&self, file: &dyn File) -> Result<u64, StoreError> {
         match file.len().map_err(|error| unavailable(&error))? {
             0 => Err(StoreError::Damaged("it is empty".into())),
+            // Its header takes a page.
+            len @ 1..PAGE_BYTES => {
+                Err(StoreError::Damaged(format!("it is cut short: only {len} bytes of it are left")))
+            }
             len => Ok(len.next_multiple_of(PAGE_BYTES)),
         }
     }

@@ -98,6 +98,19 @@ fn a_file_of_an_older_or_a_newer_format_is_set_aside_with_a_line_that_says_so() 
 }
 
 #[test]
+fn of_a_file_that_is_cut_short_it_is_said_that_it_is() {
+    let whole = filled().state_disk.bytes(&path()).unwrap();
+    for len in [1, 100, 4_095] {
+        let bed = filled();
+        bed.state_disk.set_bytes(&path(), &whole[..len]);
+        let bed = bed.restart();
+        let line = bed.notes[0].to_string();
+        assert!(line.contains(&format!("it is cut short: only {len} bytes of it are left")), "{line}");
+        check_rebuilt(bed, "cut short");
+    }
+}
+
+#[test]
 fn a_file_that_is_ahead_of_the_log_is_not_believed() {
     let bed = filled();
     let log_disk = MemDisk::new();

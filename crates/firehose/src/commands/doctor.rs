@@ -19,11 +19,15 @@ pub fn run(args: &cli::Doctor) -> Result<(), Failure> {
     if args.accept_clock {
         accept_clock(&data)?;
     }
-    let diagnosis = match admin_socket::ask(&data, "GET", "/v1/doctor", None)? {
+    let target = if args.read { "/v1/doctor/read" } else { "/v1/doctor" };
+    let diagnosis = match admin_socket::ask(&data, "GET", target, None)? {
         Some(diagnosis) => diagnosis,
         None => {
             let mut diagnosis = Diagnosis::of_folder(&data, config.log.disk_reserve_bytes.0);
             diagnosis.add_stopped(&data);
+            if args.read {
+                diagnosis.need("the log was not read, since that takes a running bus: start it".into());
+            }
             diagnosis.to_json()
         }
     };

@@ -66,6 +66,13 @@ impl Serve {
         Serve::start_at(data, "127.0.0.1:0", more)
     }
 
+    /// On free ports of loopback; its log lines go to `log`.
+    pub fn start_logging(data: &Path, log: &Path, more: &[&str]) -> Serve {
+        let mut command = command(["serve", "--mqtt", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"]);
+        command.arg(data).args(more).stderr(std::fs::File::create(log).expect("it can be made"));
+        Serve::of(command)
+    }
+
     /// With MQTT at this address.
     pub fn start_at(data: &Path, mqtt: &str, more: &[&str]) -> Serve {
         let mut command = command(["serve", "--mqtt", mqtt, "--http", "127.0.0.1:0", "--data"]);
