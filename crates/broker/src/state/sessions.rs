@@ -9,6 +9,7 @@ use crate::state::record::{Life, SessionRecord, SubscriptionsRecord, WillRecord}
 use crate::state::request::{Answer, Open, OpenRefusal, Opened, Operation, Resumed, WillFate};
 use crate::state::store::StoreError;
 use crate::state::stored::{SessionName, StoredState};
+use crate::state::wills::Recalled;
 use firehose_log::Offset;
 
 /// Expired sessions that are forgotten in one turn.
@@ -247,21 +248,23 @@ impl State {
     /// is killed after that has nothing to publish; if the file cannot be read now, once it can be written again.
     fn recall(&mut self, keys: Vec<WillKey>) {
         for key in keys {
+            let was_stored = !self.pending.wills.contains_key(&key);
             let record = self.load_will(key).ok().flatten();
             if record.is_some() {
                 self.pending.wills.insert(key, None);
             }
-            self.wills.recall(key, record);
+            let recalled = record.map(|record| Recalled { record, was_stored });
+            self.wills.recall(key, recalled);
         }
     }
 
     /// The client is turned away, and has called nothing back. If nothing was written since, nothing is to be written: on a
     /// full disk a will that is new would keep the sessions that are there from being saved.
     fn put_back(&mut self, hash: u64, was_written: bool) {
-        for (key, record) in self.wills.put_back(hash) {
-            match was_written {
-                true => drop(self.pending.wills.insert(key, Some(record))),
-                false => drop(self.pending.wills.remove(&key)),
+        for (key, Recalled { record, was_stored }) in self.wills.put_back(hash) {
+            match was_stored && !was_written {
+                true => drop(self.pending.wills.remove(&key)),
+                false => drop(self.pending.wills.insert(key, Some(record))),
             }
         }
     }

@@ -44,6 +44,15 @@ enum Stage {
     Recalled(u64, bool),
 }
 
+/// A will that was called back, and may have to be put back.
+#[derive(Clone, Debug)]
+pub(crate) struct Recalled {
+    /// What it says.
+    pub record: WillRecord,
+    /// The file had it when it was called back.
+    pub was_stored: bool,
+}
+
 /// All wills of the state.
 #[derive(Default)]
 pub(crate) struct Wills {
@@ -52,7 +61,7 @@ pub(crate) struct Wills {
     /// Those whose connection ended because the bus did, while they are not due.
     orphans: BTreeSet<WillKey>,
     /// What those that are called back say, while their client may be turned away and the file has them no more.
-    recalled: BTreeMap<WillKey, WillRecord>,
+    recalled: BTreeMap<WillKey, Recalled>,
 }
 
 impl Wills {
@@ -94,19 +103,19 @@ impl Wills {
 
     /// Its client has come back before it was due. What it says is kept for
     /// [`Wills::put_back`]; none if the file has it still.
-    pub(crate) fn recall(&mut self, key: WillKey, record: Option<WillRecord>) {
+    pub(crate) fn recall(&mut self, key: WillKey, recalled: Option<Recalled>) {
         if let Some(Stage::Due(due_ms)) = self.all.get(&key).copied() {
             let is_orphan = self.orphans.contains(&key);
             self.set(key, Stage::Recalled(due_ms, is_orphan));
-            self.recalled.extend(record.map(|record| (key, record)));
+            self.recalled.extend(recalled.map(|it| (key, it)));
         }
     }
 
     /// The client was turned away: what its return had called back is due as it was. Gives what has to be written again.
-    pub(crate) fn put_back(&mut self, session: u64) -> Vec<(WillKey, WillRecord)> {
+    pub(crate) fn put_back(&mut self, session: u64) -> Vec<(WillKey, Recalled)> {
         let mut unwritten = Vec::new();
         for key in self.recalled(session) {
-            unwritten.extend(self.recalled.remove(&key).map(|record| (key, record)));
+            unwritten.extend(self.recalled.remove(&key).map(|it| (key, it)));
             match self.all.get(&key).copied() {
                 Some(Stage::Recalled(due_ms, true)) => self.orphan(key, due_ms),
                 Some(Stage::Recalled(due_ms, false)) => self.due_at(key, due_ms),

@@ -97,6 +97,22 @@ fn a_client_that_is_turned_away_has_not_come_back_and_its_will_stays_due() {
     assert_eq!(due, [a.hash]);
 }
 
+/// Found by the simulation (seed 451811438411): the first time it was written that the will is gone, and the second time not.
+#[test]
+fn a_client_that_is_turned_away_twice_has_not_come_back_and_its_will_stays_due() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(Open { will: Some(will(0)), ..open(&a) }).unwrap();
+    let mut bed = bed.lose_power();
+    assert!(bed.open(Open { will: Some(will(0)), ..open(&a) }).unwrap().recalls);
+    bed.submit(vec![gone(&a, 100, WillFate::Refused)]);
+    bed.state_disk.set_free_bytes(Some(100));
+    assert!(is_unavailable(&bed.open(Open { clean: true, ..open(&a) })));
+    bed.state_disk.set_free_bytes(None);
+    bed.pass(60);
+    assert_eq!(bed.settle().wills.len(), 1);
+}
+
 #[test]
 fn the_opens_of_the_very_turn_that_fails_are_answered_as_well() {
     for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
