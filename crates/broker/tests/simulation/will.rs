@@ -38,6 +38,8 @@ struct Will {
     fate: Fate,
     /// A CONNECT that was refused had called it back, and it may not be saved yet that it is due again.
     is_unsaved: bool,
+    /// A bus that crashed may have found it due, and noted that: its client's return comes too late.
+    may_be_due: bool,
 }
 
 /// See the module.
@@ -70,6 +72,7 @@ impl Wills {
             delay_ms: u64::from(delay_secs) * 1000,
             fate: Fate::Asked,
             is_unsaved: false,
+            may_be_due: false,
         }));
     }
 
@@ -82,7 +85,7 @@ impl Wills {
                     will.is_unsaved = true;
                     Fate::Due { since_ms, delay_ms, is_orphan }
                 }
-                Fate::Called { since_ms, delay_ms, is_orphan: true } if self.is_saved => {
+                Fate::Called { since_ms, delay_ms, is_orphan: true } if self.is_saved && !will.may_be_due => {
                     Fate::Recalled { due_ms: since_ms + delay_ms }
                 }
                 Fate::Asked | Fate::Called { .. } => Fate::Open,
@@ -120,6 +123,17 @@ impl Wills {
             if let Fate::Due { since_ms, .. } = &mut will.fate {
                 *since_ms = now_ms.min(*since_ms);
             }
+        }
+    }
+
+    /// The bus is about to crash, and its connections with it.
+    pub fn crashing(&mut self, now_ms: u64) {
+        for will in &mut self.all {
+            will.may_be_due |= match will.fate {
+                Fate::Due { is_orphan: false, .. } => true,
+                Fate::Due { since_ms, delay_ms, .. } => now_ms >= since_ms + delay_ms,
+                _ => false,
+            };
         }
     }
 

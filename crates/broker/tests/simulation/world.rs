@@ -118,6 +118,7 @@ impl World {
         self.note(|| format!("{crash:?}"));
         let head = self.head();
         for number in 0..self.clients.len() {
+            self.clients[number].wills.crashing(self.now.ms);
             if let Some(connection) = self.clients[number].connection() {
                 // Some of what was on its way arrives.
                 let bytes = rng.below(self.net[connection].to_client.len() + 1);
