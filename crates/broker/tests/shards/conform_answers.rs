@@ -1,4 +1,4 @@
-//! What the bus answers, statement by statement (docs/reference/mqtt-statements.md).
+//! What the bus answers, statement by statement (docs/reference/mqtt.md).
 
 use crate::client::{Got, ack, connect_packet, options, start_packet, unsubscribe_packet};
 use crate::world::{Setup, World};

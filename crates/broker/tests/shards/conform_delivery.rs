@@ -1,4 +1,4 @@
-//! What subscribers are sent, and when, statement by statement (docs/reference/mqtt-statements.md).
+//! What subscribers are sent, and when, statement by statement (docs/reference/mqtt.md).
 
 use crate::client::{
     Got, ack, bytes_of, id, options, properties, publish, subscribe_packet, unsubscribe_packet,

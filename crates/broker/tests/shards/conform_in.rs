@@ -1,5 +1,5 @@
 //! What clients send that the standard forbids, or that comes where nothing may come, statement by statement
-//! (docs/reference/mqtt-statements.md).
+//! (docs/reference/mqtt.md).
 
 use crate::client::{bytes_of, properties, publish};
 use crate::session::{again, connect};

@@ -1,4 +1,4 @@
-//! Shared subscriptions, statement by statement (docs/reference/mqtt-statements.md).
+//! Shared subscriptions, statement by statement (docs/reference/mqtt.md).
 
 use crate::client::{bytes_of, id, options};
 use crate::session::{VERSIONS, again, arrive, connect};

@@ -1,4 +1,4 @@
-//! Subscriptions, statement by statement (docs/reference/mqtt-statements.md).
+//! Subscriptions, statement by statement (docs/reference/mqtt.md).
 
 use crate::client::{Got, ack, options, publish, unsubscribe_packet};
 use crate::session::{again, connect, short};

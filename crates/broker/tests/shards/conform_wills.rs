@@ -1,4 +1,4 @@
-//! Wills, statement by statement (docs/reference/mqtt-statements.md).
+//! Wills, statement by statement (docs/reference/mqtt.md).
 
 use crate::client::{Got, bytes_of, properties, publish};
 use crate::world::{Setup, World};

@@ -1,8 +1,10 @@
-//! docs/reference/mqtt-statements.md: every normative statement of MQTT stands there once, with tests that exist.
+//! The tables of docs/reference/mqtt.md: every normative statement of MQTT stands there once, with tests that exist.
 
 use std::collections::{BTreeMap, HashMap};
 
-const PAGE: &str = "docs/reference/mqtt-statements.md";
+const PAGE: &str = "docs/reference/mqtt.md";
+/// What the tables stand below.
+const HEADING: &str = "\n## Every normative statement, and the test that proves it\n";
 
 /// The numbers of a version: [MQTT-section-number].
 type Numbers = &'static [(&'static str, &'static [u32])];
@@ -179,13 +181,14 @@ fn page() -> String {
 /// What stands below the heading of a version.
 fn section(page: &str, version: &str) -> String {
     let heading = format!("MQTT {version}\n");
-    let section = page.split("\n## ").find(|section| section.starts_with(&heading));
+    let section = page.split("\n### ").find(|section| section.starts_with(&heading));
     section.unwrap_or_else(|| panic!("{PAGE} has no section {heading}")).to_owned()
 }
 
 /// The folders that the places stand for.
 fn places(page: &str) -> HashMap<String, String> {
-    let head = page.split("\n## ").next().unwrap_or_default();
+    let (_, below) = page.split_once(HEADING).unwrap_or_else(|| panic!("{PAGE} has no {HEADING}"));
+    let head = below.split("\n### ").next().unwrap_or_default();
     let rows = head.lines().filter(|line| line.starts_with("| `"));
     rows.filter_map(|row| {
         let mut cells = row.split('`');
