@@ -119,7 +119,11 @@ fn welcome(config: &MqttConfig, version: Version, packet: &Packet<'_>) -> Result
         return Err(NotOpened { error, is_version: false });
     };
     if *reason != Reason::Success {
-        let why = properties.reason_string().map_or(String::new(), |why| format!(": {why}"));
+        let mut why = properties.reason_string().map_or(String::new(), |why| format!(": {why}"));
+        // Most servers say so of a wrong password too: 3.1.1 has no code of its own for it.
+        if version == Version::V311 && *reason == Reason::NotAuthorized && config.account.user.is_some() {
+            why.push_str(" (is the user name right, and the password?)");
+        }
         let error =
             ClientError::Refused(format!("{} refused the connection: {}{why}", config.url, reason.name()));
         return Err(NotOpened { error, is_version: *reason == Reason::UnsupportedProtocolVersion });
