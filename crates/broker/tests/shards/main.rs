@@ -26,6 +26,7 @@ mod sequencer;
 mod session;
 mod session_arrive;
 mod session_client;
+mod session_gaps;
 mod session_in;
 mod session_lanes;
 mod session_out;
