@@ -286,7 +286,7 @@ impl Shard {
         }
         let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
         if disconnect.reason == Reason::Success {
-            connection.will_delay_secs = None;
+            connection.will = None;
         }
         self.end(session);
         Flow::Stop

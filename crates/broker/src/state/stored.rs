@@ -126,3 +126,10 @@ pub struct StoredWill {
     /// The user it is published as; none: the anonymous (with `anonymous = "full"`).
     pub user: Option<String>,
 }
+
+impl StoredWill {
+    /// The bytes of all that it says.
+    pub fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.attributes.len()
+    }
+}

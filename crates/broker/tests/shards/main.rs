@@ -42,5 +42,6 @@ mod slow;
 mod state;
 mod subscribe;
 mod wills;
+mod wills_recalled;
 mod wire;
 mod world;
