@@ -13,6 +13,7 @@ mod backpressure;
 mod connack;
 mod deliver;
 mod departure;
+mod deposit;
 mod ended;
 mod errand;
 mod group_reading;

@@ -4,6 +4,7 @@
 //! In the section: assign offsets and time, write once, push into the mailboxes, publish the head. Nothing in it is
 //! proportional to bytes but the write itself: records and their checksums were made before.
 
+pub use crate::deposit::Deposit;
 pub use crate::sleepers::{SHARDS_MAX, Sleepers};
 
 use crate::bell::Bell;
@@ -11,7 +12,7 @@ use crate::handoff::{Mailbox, Reader, Turnstile};
 use crate::message::Message;
 use crate::port::Ports;
 use crate::state::Queue;
-use firehose_log::{Append, Batch, Draft, Offset, Refusal, Submission};
+use firehose_log::{Append, Batch, Offset, Refusal, Submission};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -38,26 +39,6 @@ pub enum Role {
     Depositor,
     /// Always the section's own thread, as `bench/` compares it with the default (ADR 2).
     Thread,
-}
-
-/// What lies in a slot.
-pub enum Deposit {
-    /// Events for the log.
-    Batch {
-        /// Names it to its depositor.
-        ticket: u64,
-        /// The events.
-        draft: Draft,
-        /// Whether an acknowledgement waits for its durability.
-        wants_sync: bool,
-    },
-    /// Publications that are delivered but not stored: they get a place between two offsets.
-    Unlogged(Draft),
-    /// Asks for its place in the order: how SUBSCRIBE is sequenced.
-    Mark {
-        /// Names it to its depositor.
-        token: u64,
-    },
 }
 
 /// What the section works on.
@@ -323,8 +304,9 @@ impl Sequencer {
         self.desks[shard].mailbox.push(message)
     }
 
-    /// The section. Batches of all slots go to the log in one write; marks and unlogged publications come behind
-    /// them, and what the same slot deposited after those waits for the next round, so that a slot's order holds.
+    /// The section. Marks with which a slot begins come first, so that who subscribes gets what others publish at that
+    /// moment. Batches of all slots go to the log in one write; other marks and unlogged publications come behind them,
+    /// and what the same slot deposited after those waits for the next round, so that a slot's order holds.
     /// Returns whether the commit thread has something to do.
     fn place(
         &self,
@@ -334,17 +316,21 @@ impl Sequencer {
     ) -> bool {
         let mut ring = false;
         while !deposits.is_empty() {
-            // Slots whose batches have to wait for the next round, and slots of which something does.
-            let (mut closed, mut waiting) = (0u128, 0u128);
+            // Slots of which something has come, whose batches have to wait for the next round, and of which something does.
+            let (mut begun, mut closed, mut waiting) = (0u128, 0u128, 0u128);
             for (slot, deposit) in deposits.drain(..) {
                 let bit = 1u128 << slot;
                 match deposit {
                     _ if waiting & bit != 0 => section.deferred.push((slot, deposit)),
+                    Deposit::Mark { .. } if begun & bit == 0 => {
+                        self.place_without_offset(slot, deposit, sleepers);
+                    }
                     Deposit::Batch { .. } if closed & bit != 0 => {
                         waiting |= bit;
                         section.deferred.push((slot, deposit));
                     }
                     Deposit::Batch { ticket, draft, wants_sync } => {
+                        begun |= bit;
                         ring |= wants_sync && self.durability == Durability::Sync;
                         section.submissions.push(Submission {
                             draft,
@@ -353,6 +339,7 @@ impl Sequencer {
                         });
                     }
                     Deposit::Unlogged(_) | Deposit::Mark { .. } => {
+                        begun |= bit;
                         closed |= bit;
                         section.after.push((slot, deposit));
                     }

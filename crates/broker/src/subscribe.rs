@@ -276,7 +276,7 @@ impl Shard {
             }
             return Ok(granted);
         }
-        self.has_room_for(session, &plan)?;
+        self.has_room_for(session, &plan, 0)?;
         let (lane, from) = match plan.start {
             // 3.x has no way to hear of a gap.
             Some(Start { gap: Some(_), .. }) if !v5 && plan.is_cursor() => {
@@ -305,7 +305,7 @@ impl Shard {
         if self.replace(session, &plan, id).is_some() {
             return Ok(());
         }
-        if let Err(reason) = self.has_room_for(session, &plan) {
+        if let Err(reason) = self.has_room_for(session, &plan, 0) {
             self.give_share_up(session, &key);
             return Err(reason);
         }
@@ -314,13 +314,28 @@ impl Shard {
         self.subscribe_one(session, plan, id, lane, from).map(drop).ok_or(Reason::UnspecifiedError)
     }
 
-    /// Whether the session may have one more subscription.
-    fn has_room_for(&self, session: u32, plan: &Plan) -> Result<(), Reason> {
+    /// What a filter of a group costs the session beside `asked_bytes`, if it may have it; nothing, if it is there.
+    pub(crate) fn room_for_group(
+        &self,
+        session: u32,
+        plan: &Plan,
+        asked_bytes: usize,
+    ) -> Result<usize, Reason> {
+        let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
+        if it.subscriptions.find(plan.written.as_deref().unwrap_or_default()).is_some() {
+            return Ok(0);
+        }
+        self.has_room_for(session, plan, asked_bytes)?;
+        Ok(filter_cost_bytes(&plan.filter, plan.written.as_deref()))
+    }
+
+    /// Whether the session may have one more subscription, when others take so many bytes besides.
+    fn has_room_for(&self, session: u32, plan: &Plan, others_bytes: usize) -> Result<(), Reason> {
         let Some(it) = self.sessions.get(session as usize) else { return Err(Reason::UnspecifiedError) };
         let limits = &self.shared.limits;
         let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
         let is_full = it.subscriptions.count() >= limits.subscriptions_per_client_max.min(SUBSCRIPTIONS_MAX)
-            || it.subscription_bytes + cost_bytes > limits.subscription_bytes_per_client_max;
+            || it.subscription_bytes + others_bytes + cost_bytes > limits.subscription_bytes_per_client_max;
         if is_full { Err(Reason::QuotaExceeded) } else { Ok(()) }
     }
 

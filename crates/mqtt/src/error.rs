@@ -110,8 +110,6 @@ impl DecodeError {
             | Self::SubscribeOptionsReserved(_)
             | Self::PropertyUnknown(_)
             | Self::PropertyNotAllowed(..) => Reason::MalformedPacket,
-            // "Topic Name invalid" is for those that are well formed (2.4).
-            Self::Topic(error) if !error.is_malformed() => Reason::TopicNameInvalid,
             // No name at all is a protocol error in PUBLISH (3.3.2.1), so it is one in a will too.
             Self::Topic(TopicError::Empty) => Reason::ProtocolError,
             Self::Topic(_) => Reason::MalformedPacket,

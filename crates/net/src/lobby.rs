@@ -312,7 +312,7 @@ impl Lobby {
         let identity = match outcome {
             Ok(identity) => identity,
             Err(Refused::BadUserNameOrPassword) => {
-                return self.refuse(token, connect.version, Reason::BadUserNameOrPassword);
+                return self.refuse(token, connect.version, unknown_user(connect.version));
             }
             Err(Refused::NotAuthorized) => return self.refuse(token, connect.version, Reason::NotAuthorized),
         };
@@ -377,5 +377,13 @@ impl Lobby {
             tracing::debug!(?address, "no CONNECT within limits.connect_timeout_secs");
             self.dismiss(token);
         }
+    }
+}
+
+/// What is said to who is not known, or gives another password. 3.1.1 keeps code 4 for what is malformed (table 3.1).
+fn unknown_user(version: Version) -> Reason {
+    match version {
+        Version::V311 => Reason::NotAuthorized,
+        Version::V31 | Version::V5 => Reason::BadUserNameOrPassword,
     }
 }

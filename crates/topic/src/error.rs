@@ -1,7 +1,5 @@
 use std::{error::Error, fmt};
 
-use crate::LEVELS_MAX;
-
 /// Why a topic name, a topic filter or a shared subscription is not one. Whoever wrote it is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -10,8 +8,6 @@ pub enum TopicError {
     Empty,
     /// It is longer than 65,535 bytes (MQTT-4.7.3-3).
     TooLong,
-    /// It has more than [`LEVELS_MAX`] levels (a limit of firehose).
-    TooManyLevels,
     /// It contains U+0000 (MQTT-4.7.3-2).
     Nul,
     /// It is not UTF-8 (MQTT-1.5.4-1).
@@ -28,24 +24,11 @@ pub enum TopicError {
     ShareFilter,
 }
 
-impl TopicError {
-    /// Whether the standard forbids it; else it is only more than this server takes.
-    pub fn is_malformed(self) -> bool {
-        self != Self::TooManyLevels
-    }
-}
-
 impl fmt::Display for TopicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "the topic is empty; it needs at least one character (MQTT-4.7.3-1)",
             Self::TooLong => "the topic is longer than 65535 bytes (MQTT-4.7.3-3)",
-            Self::TooManyLevels => {
-                return write!(
-                    f,
-                    "the topic has more than {LEVELS_MAX} levels, the most that this server takes"
-                );
-            }
             Self::Nul => "the topic contains U+0000 (MQTT-4.7.3-2)",
             Self::NotUtf8 => "the topic is not UTF-8 (MQTT-1.5.4-1)",
             Self::WildcardInName => "the topic name contains + or #, which only filters may (MQTT-3.3.2-2)",

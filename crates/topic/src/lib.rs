@@ -2,7 +2,10 @@
 //!
 //! A [`TopicName`] is what a message is published under, a [`TopicFilter`] what somebody subscribes to; neither can
 //! hold an invalid value. A [`Trie`] finds everything whose filter matches a name. All rules are those of MQTT 5.0
-//! section 4.7 (the same as 3.1.1's), with one limit of our own: [`LEVELS_MAX`].
+//! section 4.7 (the same as 3.1.1's).
+//!
+//! There is no limit to the number of levels. Nothing here recurses over them, and a walk through the trie comes to each
+//! node once at most: whoever bounds the nodes, by what filters cost those who keep them, bounds the work of a match.
 //!
 //! ```
 //! use firehose_topic::{TopicFilter, TopicName, Trie};
@@ -31,10 +34,6 @@ pub use filter::TopicFilter;
 pub use name::TopicName;
 pub use share::parse_share;
 pub use trie::Trie;
-
-/// The most levels (parts between `/`) that a name or a filter may have. MQTT sets no limit of its own below
-/// [`BYTES_MAX`]; without one, a name of 65,535 slashes would cost 65,536 look-ups.
-pub const LEVELS_MAX: usize = 200;
 
 /// The most bytes that a name or a filter may have (MQTT 5.0 section 1.5.4: a two-byte length).
 pub const BYTES_MAX: usize = 65_535;

@@ -14,6 +14,7 @@ mod disk;
 mod hostile;
 mod inbound;
 mod kept;
+mod levels;
 mod publish;
 mod redact;
 mod replay;

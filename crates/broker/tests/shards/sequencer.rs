@@ -140,6 +140,21 @@ fn deposits_of_several_slots_come_in_one_order_to_all() {
 }
 
 #[test]
+fn who_subscribes_gets_what_others_publish_at_that_moment_but_not_what_its_own_shard_had_before() {
+    let (sequencer, _) = sequencer(Role::Thread, 1 << 20);
+    sequencer.deposit(0, [batch(1, &["a"]), Deposit::Mark { token: 1 }, Deposit::Mark { token: 2 }]);
+    sequencer.deposit(1, [Deposit::Mark { token: 3 }, batch(1, &["x"]), Deposit::Mark { token: 4 }]);
+    sequencer.run_section();
+    assert_eq!(mail(&sequencer, 0), ["1: a own 1", "2: x", "mark 1 at 2", "mark 2 at 2"]);
+    assert_eq!(mail(&sequencer, 1), ["mark 3 at 0", "1: a", "2: x own 1", "mark 4 at 2"]);
+    sequencer.deposit(0, [batch(2, &["b"])]);
+    sequencer.deposit(1, [Deposit::Unlogged(draft(&["u"])), Deposit::Mark { token: 5 }]);
+    sequencer.run_section();
+    assert_eq!(mail(&sequencer, 0), ["3: b own 2", "-: u"]);
+    assert_eq!(mail(&sequencer, 1), ["3: b", "-: u", "mark 5 at 3"]);
+}
+
+#[test]
 fn a_full_mailbox_gets_its_answers_and_one_note_of_what_it_missed() {
     let (sequencer, _) = sequencer(Role::Depositor, 400);
     for ticket in 1..5 {

@@ -119,7 +119,11 @@ fn welcome(config: &MqttConfig, version: Version, packet: &Packet<'_>) -> Result
         return Err(NotOpened { error, is_version: false });
     };
     if *reason != Reason::Success {
-        let why = properties.reason_string().map_or(String::new(), |why| format!(": {why}"));
+        let mut why = properties.reason_string().map_or(String::new(), |why| format!(": {why}"));
+        // Most servers say so of a wrong password too: 3.1.1 has no code of its own for it.
+        if version == Version::V311 && *reason == Reason::NotAuthorized && config.account.user.is_some() {
+            why.push_str(" (is the user name right, and the password?)");
+        }
         let error =
             ClientError::Refused(format!("{} refused the connection: {}{why}", config.url, reason.name()));
         return Err(NotOpened { error, is_version: *reason == Reason::UnsupportedProtocolVersion });
@@ -138,4 +142,26 @@ fn welcome(config: &MqttConfig, version: Version, packet: &Packet<'_>) -> Result
         maximum_packet_size: properties.maximum_packet_size().map_or(256 << 20, |bytes| bytes as usize),
         keep_alive_secs: properties.server_keep_alive().unwrap_or(config.keep_alive_secs),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use firehose_mqtt::Properties;
+
+    #[test]
+    fn who_gave_a_name_that_3_1_1_does_not_authorize_is_asked_whether_it_and_the_password_are_right() {
+        let mut config = MqttConfig::new(crate::Url::parse("mqtt://127.0.0.1:1883").unwrap()).unwrap();
+        let connack = |reason| ConnAck { session_present: false, reason, properties: Properties::EMPTY };
+        let mut told = |version, user: Option<&str>| {
+            config.account.user = user.map(str::to_owned);
+            let connack = Packet::ConnAck(connack(Reason::NotAuthorized));
+            welcome(&config, version, &connack).err().unwrap().error.to_string()
+        };
+        let plain = "mqtt://127.0.0.1:1883 refused the connection: not authorized";
+        assert_eq!(told(Version::V311, None), plain);
+        assert_eq!(told(Version::V5, Some("u")), plain);
+        let asked = told(Version::V311, Some("u"));
+        assert_eq!(asked, format!("{plain} (is the user name right, and the password?)"));
+    }
 }

@@ -112,8 +112,7 @@ fn oracle_is_laxer(error: &DecodeError, kind: u8, version: Version) -> bool {
         DecodeError::VarintNotMinimal(_) => v5,
         // It takes U+0000 in strings (MQTT-1.5.4-2).
         DecodeError::Nul(_) | DecodeError::Topic(TopicError::Nul) => true,
-        // It takes wildcards (MQTT-3.3.2-2) in topic names, and no name at all (MQTT-4.7.3-1, 3.3.2.1); the number of
-        // levels is a limit of ours.
+        // It takes wildcards (MQTT-3.3.2-2) in topic names, and no name at all (MQTT-4.7.3-1, 3.3.2.1).
         DecodeError::Topic(_) | DecodeError::TopicMissing => kind == 1 || kind == 3,
         // It looks for zero packet identifiers (MQTT-2.2.1-3) in PUBACK to PUBCOMP only.
         DecodeError::PacketIdZero(_) => !(4..=7).contains(&kind),

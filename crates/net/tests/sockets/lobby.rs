@@ -112,7 +112,8 @@ fn a_password_is_checked() {
         (Version::V5, "secret", "CONNACK Success"),
         (Version::V311, "secret", "CONNACK Success"),
         (Version::V5, "wrong", "CONNACK BadUserNameOrPassword"),
-        (Version::V311, "wrong", "CONNACK BadUserNameOrPassword"),
+        // Return codes 5 and 4.
+        (Version::V311, "wrong", "CONNACK NotAuthorized"),
         (Version::V31, "", "CONNACK BadUserNameOrPassword"),
     ] {
         let mut client = bed.dial();
@@ -250,11 +251,15 @@ fn an_empty_id_that_asks_for_a_session_is_told_so_and_closed() {
 #[test]
 fn who_is_refused_is_told_why_and_closed() {
     let bed = Bed::start(Limits::default());
-    for version in [Version::V31, Version::V311, Version::V5] {
+    for (version, told) in [
+        (Version::V31, "CONNACK BadUserNameOrPassword"),
+        (Version::V311, "CONNACK NotAuthorized"),
+        (Version::V5, "CONNACK BadUserNameOrPassword"),
+    ] {
         let mut client = bed.dial();
         client.version = version;
         client.connect("c", Some("wrong"));
-        assert_eq!(client.next().as_deref(), Some("CONNACK BadUserNameOrPassword"));
+        assert_eq!(client.next().as_deref(), Some(told));
         assert_eq!(client.next(), None);
     }
     let mut client = bed.dial();

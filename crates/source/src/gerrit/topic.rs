@@ -6,7 +6,7 @@ use super::event::GerritEvent;
 
 /// `<base>/<project>/<type>`, as germqtt computed it, with names percent-encoded where a topic cannot hold them.
 ///
-/// An event without a project has an empty level there. None: MQTT has no such topic (too long, too many levels).
+/// An event without a project has an empty level there. None: MQTT has no such topic (too long).
 pub(super) fn topic(base: &str, event: &GerritEvent<'_>) -> Option<String> {
     let topic = format!("{base}/{}/{}", encode_name(&event.project), encode_name(&event.kind));
     TopicName::new(&topic).is_ok().then_some(topic)
