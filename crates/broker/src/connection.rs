@@ -49,6 +49,8 @@ pub struct Connection {
     pub pauses: Pauses,
     /// Filters of its SUBSCRIBEs and UNSUBSCRIBEs that have no place in the order yet.
     pub sequencing: usize,
+    /// The bytes of those.
+    pub sequencing_bytes: usize,
     /// MQTT 5: its CONNECT asked for a session expiry above 0.
     pub asked_for_expiry: bool,
     /// MQTT 5: reason strings and user properties are welcome on every packet.
@@ -79,15 +81,16 @@ impl Connection {
             closing: false,
             pauses: Pauses::default(),
             sequencing: 0,
+            sequencing_bytes: 0,
             asked_for_expiry: false,
             problem_information: true,
         }
     }
 
-    /// What it makes the bus keep: of its input, of replies that it does not read, of topic aliases.
+    /// What it makes the bus keep: of its input, of filters on their way, of replies that it does not read, of topic aliases.
     pub(crate) fn kept_bytes(&self) -> usize {
         let unread = if self.blocked { self.outbox.control_bytes() } else { 0 };
-        self.input.len() + self.alias_bytes + unread
+        self.input.len() + self.sequencing_bytes + self.alias_bytes + unread
     }
 }
 

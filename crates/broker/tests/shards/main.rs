@@ -14,6 +14,7 @@ mod disk;
 mod hostile;
 mod inbound;
 mod kept;
+mod many_filters;
 mod publish;
 mod redact;
 mod replay;
