@@ -1,6 +1,6 @@
 //! The budget of what clients make the bus keep, of all shards: packets that have not come whole, what a connection sent
 //! that is not read for a while, filters that have no place yet, replies that nobody reads, topic aliases of publishers,
-//! acknowledgements that publishers wait for, and QoS 2 packet ids.
+//! acknowledgements that publishers wait for, QoS 2 packet ids, wills.
 //!
 //! It is counted by *accounts*: a user has one, wherever its clients come from; the anonymous have one for each address
 //! (IPv4, or IPv6 /64), and one for all that no address tells apart (loopback, unix sockets). An account may have a quarter of

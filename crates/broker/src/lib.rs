@@ -41,6 +41,7 @@ mod suback;
 mod subscribe;
 pub mod subscriptions;
 mod sync;
+mod told;
 mod unsubscribe;
 mod will;
 
