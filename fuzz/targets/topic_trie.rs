@@ -1,12 +1,14 @@
 //! Filters and the trie against a naive matcher.
 
 use firehose_topic::{TopicFilter, TopicName, Trie};
+use std::collections::HashMap;
 
 /// Each line is a filter, put into the trie, or, after a `-`, one to take out; after a `=`, a name to look up.
 pub fn trie(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut trie = Trie::new();
     let mut model: Vec<(TopicFilter, usize)> = Vec::new();
+    let mut places = HashMap::new();
     for (number, line) in text.lines().take(100).enumerate() {
         if let Some(name) = line.strip_prefix('=') {
             look_up(&trie, &model, name);
@@ -15,21 +17,31 @@ pub fn trie(data: &[u8]) {
             match model.iter().position(|(other, _)| *other == filter) {
                 Some(at) => {
                     let (_, value) = model.swap_remove(at);
-                    assert_eq!(trie.remove(&filter, |found| *found == value), Some(value));
+                    take(&mut trie, &mut places, &filter, value);
                 }
-                None => assert_eq!(trie.remove(&filter, |_| true), None),
+                None => assert_eq!(trie.remove(&filter, 0), None),
             }
         } else if let Ok(filter) = TopicFilter::new(line) {
-            trie.insert(&filter, number);
+            places.insert(number, trie.insert(&filter, number));
             relations(&model, &filter);
             model.push((filter, number));
         }
         assert_eq!(trie.len(), model.len());
     }
     for (filter, value) in model {
-        assert_eq!(trie.remove(&filter, |found| *found == value), Some(value));
+        take(&mut trie, &mut places, &filter, value);
     }
     assert_eq!((trie.len(), trie.nodes()), (0, 0));
+}
+
+/// Takes a value out by its place, and notes that of the one that moved.
+fn take(trie: &mut Trie<usize>, places: &mut HashMap<usize, u32>, filter: &TopicFilter, value: usize) {
+    let place = places.remove(&value).expect("it stands somewhere");
+    let (taken, moved) = trie.remove(filter, place).expect("it stands there");
+    assert_eq!(taken, value);
+    if let Some(moved) = moved {
+        places.insert(*moved, place);
+    }
 }
 
 fn look_up(trie: &Trie<usize>, model: &[(TopicFilter, usize)], name: &str) {

@@ -57,6 +57,7 @@ impl Shard {
             self.stats.messages_refused_disk.add(sent.events.into());
         }
         *place = Some(outcome);
+        let mut counted = Vec::new();
         for (session, generation, bytes) in &sent.publishers {
             let Some(it) = self.sessions.get_mut(*session as usize) else { continue };
             if it.generation == *generation
@@ -70,8 +71,12 @@ impl Shard {
                     connection.pauses.set(Pause::Unplaced, false);
                     self.actions.push(Action::Resume { session: *session });
                 }
+                if connection.keeping.is_some() || connection.pauses.has(Pause::Budget) {
+                    counted.push(*session);
+                }
             }
         }
+        counted.into_iter().for_each(|session| self.count_placed(session));
         self.release();
     }
 
@@ -170,6 +175,7 @@ impl Shard {
             }
             write_ack(connection.outbox.control(), connection.version, ack.packet_id, ack.kind, reason);
         }
+        publisher.give_room_back();
         mark_dirty(&mut self.dirty, session, &mut connection.dirty);
         if let Some(reason) = close {
             self.disconnect(session, reason, "a publish could not be stored or is not allowed");

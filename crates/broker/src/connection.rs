@@ -7,6 +7,11 @@ use firehose_mqtt::{Reason, Version};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 
+/// What a packet id takes in a set of them, where they ascend.
+const RECEIVED_BYTES: usize = 8;
+/// Acknowledgements that a queue keeps room for once they have left.
+const ACKS_ROOM_MAX: usize = 1024;
+
 /// See the module. Idle, it holds no buffers.
 #[derive(Debug)]
 pub struct Connection {
@@ -50,6 +55,8 @@ pub struct Connection {
     pub pauses: Pauses,
     /// Filters of its SUBSCRIBEs and UNSUBSCRIBEs that have no place in the order yet.
     pub sequencing: usize,
+    /// The bytes of those.
+    pub sequencing_bytes: usize,
     /// MQTT 5: its CONNECT asked for a session expiry above 0.
     pub asked_for_expiry: bool,
     /// MQTT 5: reason strings and user properties are welcome on every packet.
@@ -80,16 +87,24 @@ impl Connection {
             closing: false,
             pauses: Pauses::default(),
             sequencing: 0,
+            sequencing_bytes: 0,
             asked_for_expiry: false,
             problem_information: true,
         }
     }
 
-    /// What it makes the bus keep: of its input, of replies that it does not read, of topic aliases, its will.
+    /// What it makes the bus keep: of its input, of filters on their way, of replies that it does not read, of topic aliases, of what
+    /// its publishes are owed, its will.
     pub(crate) fn kept_bytes(&self) -> usize {
         let unread = if self.blocked { self.outbox.control_bytes() } else { 0 };
+        let owed = self.publisher.as_deref().map_or(0, Publisher::owed_bytes);
         let will = self.will.as_deref().map_or(0, StoredWill::bytes);
-        self.input.len() + self.alias_bytes + unread + will
+        self.input.len() + self.sequencing_bytes + self.alias_bytes + unread + owed + will
+    }
+
+    /// What it published that has no place in the log yet.
+    pub(crate) fn unplaced_bytes(&self) -> usize {
+        self.publisher.as_deref().map_or(0, |publisher| publisher.unplaced_bytes)
     }
 }
 
@@ -104,6 +119,8 @@ pub enum Pause {
     Subscribing = 4,
     /// Many of its filters have no place in the order yet.
     Sequencing = 8,
+    /// Too much of what clients of its user or address published has no place in the log yet.
+    Budget = 16,
 }
 
 /// The reasons that hold at present.
@@ -170,4 +187,18 @@ pub struct Publisher {
     pub allowance_bytes: u64,
     /// The second that the allowance is of.
     pub allowance_secs: u32,
+}
+
+impl Publisher {
+    /// All acknowledgements have left: room for very many is given back.
+    pub(crate) fn give_room_back(&mut self) {
+        if self.acks.is_empty() && self.acks.capacity() > ACKS_ROOM_MAX {
+            self.acks = VecDeque::new();
+        }
+    }
+
+    /// The memory of acknowledgements to come and of packet ids, which MQTT 3.x limits by their number alone.
+    fn owed_bytes(&self) -> usize {
+        self.acks.len() * size_of::<PendingAck>() + self.received.len() * RECEIVED_BYTES
+    }
 }

@@ -20,8 +20,9 @@ impl Resend {
     /// Keeps what is needed to name a subscription that ends, unless all of them together would cost more than
     /// `bytes_max`. `upto`: the first offset that its lane did not come to.
     pub(crate) fn keep_ended(&mut self, it: Subscription, upto: Offset, bytes_max: usize) {
-        let kept: usize = self.ended.iter().map(|it| filter_cost_bytes(&it.filter, None)).sum();
-        if it.id != 0 && it.from < upto && kept + filter_cost_bytes(&it.filter, None) <= bytes_max {
+        let cost_bytes = |filter: &TopicFilter| filter_cost_bytes(filter, None) + size_of::<Ended>();
+        let kept: usize = self.ended.iter().map(|it| cost_bytes(&it.filter)).sum();
+        if it.id != 0 && it.from < upto && kept + cost_bytes(&it.filter) <= bytes_max {
             let Subscription { filter, id, from, options, .. } = it;
             self.ended.push(Ended { filter, id, no_local: options.no_local, offsets: from..upto });
         }

@@ -14,7 +14,7 @@ use firehose_auth::{Auth, Identity, Verdict};
 use firehose_log::{Batch, Kind, Offset};
 use firehose_topic::{TopicFilter, TopicName, parse_share};
 use siphasher::sip::SipHasher13;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -111,6 +111,8 @@ pub(crate) struct Group {
     pub(crate) hash: u64,
     pub(crate) generation: u32,
     pub(crate) filter: TopicFilter,
+    /// Its place in the trie, among those of the same filter.
+    pub(crate) place: u32,
     pub(crate) phase: Phase,
     /// Where it begins, as the state had it; none: at the mark.
     pub(crate) resumes_at: Option<Offset>,
@@ -136,6 +138,8 @@ pub(crate) struct Group {
     pub(crate) saved_secs: u32,
     identity: Identity,
     members: Vec<Member>,
+    /// Where each of them stands, so that thousands cost each other nothing when they settle or leave.
+    places: HashMap<MemberKey, usize>,
     /// Whose turn it is.
     turn: usize,
     given: BTreeMap<Offset, Given>,
@@ -170,6 +174,7 @@ impl Group {
             hash: join.hash,
             generation,
             filter,
+            place: 0,
             phase: Phase::Beginning,
             resumes_at: None,
             waiting: Vec::new(),
@@ -185,6 +190,7 @@ impl Group {
             saved_secs: 0,
             identity: join.identity.clone(),
             members: Vec::new(),
+            places: HashMap::new(),
             turn: 0,
             given: BTreeMap::new(),
             returned: BTreeSet::new(),
@@ -237,6 +243,7 @@ impl Group {
     /// Lets a member in. It is given nothing before it gave credit.
     pub(crate) fn enroll(&mut self, join: &Join, auth: &Auth) {
         self.is_stored |= join.stored.is_some();
+        self.places.insert(join.member, self.members.len());
         self.members.push(Member {
             key: join.member,
             client_id: join.client_id.clone(),
@@ -260,9 +267,11 @@ impl Group {
 
     /// A member is gone: what it had, and did not keep, is to be given to others.
     pub(crate) fn leave(&mut self, left: &Settled) {
-        let Some(at) = self.members.iter().position(|member| member.key == left.member) else { return };
-        let member = self.members.remove(at);
-        self.turn -= usize::from(self.turn > at);
+        let Some(at) = self.places.remove(&left.member) else { return };
+        let member = self.members.swap_remove(at);
+        if let Some(moved) = self.members.get(at) {
+            self.places.insert(moved.key, at);
+        }
         self.changed = true;
         self.returned.extend(&left.returned);
         let returned = &mut self.returned;
@@ -294,9 +303,8 @@ impl Group {
 
     /// What became of messages.
     pub(crate) fn settle(&mut self, settled: &Settled) {
-        let Some(member) = self.members.iter_mut().find(|member| member.key == settled.member) else {
-            return;
-        };
+        let place = self.places.get(&settled.member);
+        let Some(member) = place.and_then(|place| self.members.get_mut(*place)) else { return };
         member.credit = member.credit.saturating_add(settled.credit);
         let member_key = settled.member;
         let its = |offset: &Offset| self.given.get(offset).is_some_and(|given| given.member == member_key);

@@ -7,7 +7,7 @@ use firehose_log::{Batch, Offset};
 use std::sync::Arc;
 
 /// A member, as shards name it to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MemberKey {
     /// Its shard.
     pub shard: usize,

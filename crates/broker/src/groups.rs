@@ -97,7 +97,10 @@ impl Shard {
             qos: QoS::ExactlyOnce,
             special: false,
         };
-        self.trie.insert(&filter, interest);
+        let place = self.trie.insert(&filter, interest);
+        if let Some(group) = self.groups.all.get_mut(slot as usize) {
+            group.place = place;
+        }
         self.outgoing.interest(true);
         if self.shared.groups.is_stored(join.hash) {
             let operations = vec![Operation::OpenGroup { hash: join.hash }];
@@ -251,7 +254,7 @@ impl Shard {
         let Some(group) = self.groups.all.try_remove(slot as usize) else { return };
         self.groups.by_hash.remove(&group.hash);
         self.groups.ahead_bytes -= group.ahead_bytes;
-        self.trie.remove(&group.filter, |interest| interest.session == GROUP | slot);
+        self.remove_interest(&group.filter, group.place);
         self.lose_interest();
     }
 

@@ -1,5 +1,6 @@
 //! The budget of what clients make the bus keep, of all shards: packets that have not come whole, what a connection sent
-//! that is not read for a while, replies that nobody reads, topic aliases of publishers, wills.
+//! that is not read for a while, filters that have no place yet, replies that nobody reads, topic aliases of publishers,
+//! acknowledgements that publishers wait for, QoS 2 packet ids, wills.
 //!
 //! It is counted by *accounts*: a user has one, wherever its clients come from; the anonymous have one for each address
 //! (IPv4, or IPv6 /64), and one for all that no address tells apart (loopback, unix sockets). An account may have a quarter of
@@ -9,7 +10,13 @@
 //!
 //! Up to [`FREE_BYTES`] of a connection count for nothing, so that the budget is asked at the end of a read that leaves a
 //! larger beginning behind, and never for a packet.
+//!
+//! What was published and has no place in the log yet counts too, but closes nobody: it is the disk that is slow, and the more honest
+//! a publisher, the more it sends. While an account has more than its part, or all have more than there is, a connection
+//! that has more than [`UNPLACED_FREE_BYTES`] of it is not read before all of that has its place. A log that keeps up has
+//! a place for everything before the next read, and the budget is not asked at all.
 
+use crate::connection::Pause;
 use crate::inbound::CONTROL_BYTES_MAX;
 use crate::limits::{AddressKey, Limits};
 use crate::message::Message;
@@ -24,6 +31,9 @@ use std::sync::Arc;
 
 /// What one connection may make the bus keep without being counted.
 pub const FREE_BYTES: usize = 4 << 10;
+/// What one connection may have published without a place in the log, and without being counted: about what one read of its
+/// socket brings.
+pub const UNPLACED_FREE_BYTES: usize = 128 << 10;
 
 /// A connection, as shards name it to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,16 +66,24 @@ impl Payer {
     }
 }
 
+/// What one connection has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Amount {
+    kept: usize,
+    unplaced: usize,
+}
+
 #[derive(Debug, Default)]
 struct Account {
     bytes: usize,
-    /// What each one keeps; none: it is being closed, and counts no more.
-    keepers: BTreeMap<Keeper, Option<usize>>,
+    unplaced_bytes: usize,
+    /// What each one has; none: it is being closed, and counts no more.
+    keepers: BTreeMap<Keeper, Option<Amount>>,
 }
 
 impl Account {
     fn largest(&self) -> Option<(Keeper, usize)> {
-        let counting = self.keepers.iter().filter_map(|(keeper, bytes)| Some((*keeper, (*bytes)?)));
+        let counting = self.keepers.iter().filter_map(|(keeper, amount)| Some((*keeper, (*amount)?.kept)));
         counting.max_by_key(|(_, bytes)| *bytes)
     }
 }
@@ -75,6 +93,7 @@ struct Inside {
     accounts: BTreeMap<Payer, Account>,
     user_bytes: usize,
     anonymous_bytes: usize,
+    unplaced_bytes: usize,
 }
 
 impl Inside {
@@ -82,19 +101,22 @@ impl Inside {
         if payer.is_anonymous() { &mut self.anonymous_bytes } else { &mut self.user_bytes }
     }
 
-    /// A connection keeps so much from now on. False: it is being closed.
-    fn set(&mut self, payer: &Payer, keeper: Keeper, bytes: usize) -> bool {
+    /// A connection has so much from now on. False: it is being closed.
+    fn set(&mut self, payer: &Payer, keeper: Keeper, amount: Amount) -> bool {
         let account = self.accounts.entry(payer.clone()).or_default();
-        let Some(kept) = account.keepers.entry(keeper).or_insert(Some(0)) else { return false };
-        let before = std::mem::replace(kept, bytes);
-        account.bytes = account.bytes + bytes - before;
+        let known = account.keepers.entry(keeper).or_insert(Some(Amount::default()));
+        let Some(known) = known else { return false };
+        let before = std::mem::replace(known, amount);
+        account.bytes = account.bytes + amount.kept - before.kept;
+        account.unplaced_bytes = account.unplaced_bytes + amount.unplaced - before.unplaced;
+        self.unplaced_bytes = self.unplaced_bytes + amount.unplaced - before.unplaced;
         let sum = self.sum(payer);
-        *sum = *sum + bytes - before;
+        *sum = *sum + amount.kept - before.kept;
         true
     }
 
     fn remove(&mut self, payer: &Payer, keeper: Keeper) {
-        self.set(payer, keeper, 0);
+        self.set(payer, keeper, Amount::default());
         if let Some(account) = self.accounts.get_mut(payer) {
             account.keepers.remove(&keeper);
             if account.keepers.is_empty() {
@@ -106,10 +128,12 @@ impl Inside {
     /// The connection of an account that keeps the most is to be closed: it counts no more.
     fn give_up_one(&mut self, payer: &Payer) -> Option<Keeper> {
         let account = self.accounts.get_mut(payer)?;
-        let (keeper, bytes) = account.largest()?;
-        account.bytes -= bytes;
-        account.keepers.insert(keeper, None);
-        *self.sum(payer) -= bytes;
+        let (keeper, _) = account.largest()?;
+        let amount = account.keepers.insert(keeper, None)??;
+        account.bytes -= amount.kept;
+        account.unplaced_bytes -= amount.unplaced;
+        self.unplaced_bytes -= amount.unplaced;
+        *self.sum(payer) -= amount.kept;
         Some(keeper)
     }
 
@@ -146,12 +170,18 @@ impl KeptBytes {
         inside.user_bytes + inside.anonymous_bytes
     }
 
-    /// A connection keeps so much from now on. Gives those that are to be closed for it.
-    fn set(&self, payer: &Payer, keeper: Keeper, bytes: usize) -> Vec<Keeper> {
+    /// What was published and has no place yet, as far as it counts.
+    pub fn unplaced_bytes(&self) -> usize {
+        lock(&self.inside).unplaced_bytes
+    }
+
+    /// A connection has so much from now on. Gives those that are to be closed for it, and whether what it published is to get its
+    /// place before it is read again.
+    fn set(&self, payer: &Payer, keeper: Keeper, amount: Amount) -> (Vec<Keeper>, bool) {
         let inside = &mut *lock(&self.inside);
         let mut closing = Vec::new();
-        if !inside.set(payer, keeper, bytes) {
-            return closing;
+        if !inside.set(payer, keeper, amount) {
+            return (closing, false);
         }
         while let Some(payer) = self.over(inside, payer) {
             match inside.give_up_one(&payer) {
@@ -159,7 +189,15 @@ impl KeptBytes {
                 None => break,
             }
         }
-        closing
+        (closing, amount.unplaced > 0 && self.is_short(inside, payer))
+    }
+
+    /// Whether an account, or all together, have more than there is, with what has no place yet.
+    fn is_short(&self, inside: &Inside, payer: &Payer) -> bool {
+        let of_account =
+            inside.accounts.get(payer).map_or(0, |account| account.bytes + account.unplaced_bytes);
+        let of_all = inside.user_bytes + inside.anonymous_bytes + inside.unplaced_bytes;
+        of_account > self.account_bytes_max || of_all > self.bytes_max
     }
 
     /// Whose turn it is to keep less, since this account has changed.
@@ -181,7 +219,7 @@ pub(crate) struct Keeping {
     budget: Arc<KeptBytes>,
     payer: Payer,
     keeper: Keeper,
-    bytes: usize,
+    amount: Amount,
 }
 
 impl Keeping {
@@ -192,16 +230,22 @@ impl Keeping {
         address: Option<IpAddr>,
         keeper: Keeper,
     ) -> Keeping {
-        Keeping { budget: budget.clone(), payer: Payer::of(identity, address), keeper, bytes: 0 }
+        Keeping {
+            budget: budget.clone(),
+            payer: Payer::of(identity, address),
+            keeper,
+            amount: Amount::default(),
+        }
     }
 
-    /// It keeps so much from now on. Gives the connections that are to be closed for it, itself perhaps.
-    pub(crate) fn set(&mut self, bytes: usize) -> Vec<Keeper> {
-        if bytes == self.bytes {
-            return Vec::new();
+    /// It has so much from now on. Gives the connections that are to be closed for it, itself perhaps, and whether it is to be read
+    /// again only once what it published has its place.
+    fn set(&mut self, amount: Amount) -> (Vec<Keeper>, bool) {
+        if amount == self.amount {
+            return (Vec::new(), false);
         }
-        self.bytes = bytes;
-        self.budget.set(&self.payer, self.keeper, bytes)
+        self.amount = amount;
+        self.budget.set(&self.payer, self.keeper, amount)
     }
 }
 
@@ -212,19 +256,26 @@ impl Drop for Keeping {
 }
 
 impl Session {
-    fn kept_bytes(&self) -> usize {
+    /// What its client makes the bus keep, as far as it counts.
+    fn kept(&self) -> Amount {
+        let Some(connection) = self.connection.as_deref() else { return Amount::default() };
         let held = self.persistence.as_deref().map_or(0, |it| it.hold.reply_bytes());
-        self.connection.as_deref().map_or(0, |connection| connection.kept_bytes() + held)
+        let above = |bytes: usize, free: usize| if bytes > free { bytes } else { 0 };
+        Amount {
+            kept: above(connection.kept_bytes() + held, FREE_BYTES),
+            unplaced: above(connection.unplaced_bytes(), UNPLACED_FREE_BYTES),
+        }
     }
 }
 
 impl Shard {
-    /// Counts what the session's client makes the bus keep; beyond the budget a connection is closed for it.
+    /// Counts what the session's client makes the bus keep; beyond the budget a connection is closed for it, or this one is not
+    /// read until what it published has its place.
     pub(crate) fn count_kept(&mut self, session: u32) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let bytes = it.kept_bytes();
+        let amount = it.kept();
         let Some(connection) = it.connection.as_deref_mut() else { return };
-        if bytes <= FREE_BYTES {
+        if amount == Amount::default() {
             connection.keeping = None;
             return;
         }
@@ -232,13 +283,29 @@ impl Shard {
         let keeping = connection.keeping.get_or_insert_with(|| {
             Box::new(Keeping::new(&self.shared.kept, &it.identity, connection.address, keeper))
         });
-        for Keeper { shard, session, generation } in keeping.set(bytes) {
+        let (closing, waits) = keeping.set(amount);
+        if waits {
+            connection.pauses.set(Pause::Budget, true);
+        }
+        for Keeper { shard, session, generation } in closing {
             if shard == self.number {
                 self.over_budget(session, generation);
             } else {
                 self.actions
                     .push(Action::ToShard { shard, message: Message::OverBudget { session, generation } });
             }
+        }
+    }
+
+    /// Some of what a connection published that is counted has its place now.
+    pub(crate) fn count_placed(&mut self, session: u32) {
+        self.count_kept(session);
+        if let Some(connection) = self.connection(session)
+            && connection.pauses.has(Pause::Budget)
+            && connection.unplaced_bytes() == 0
+        {
+            connection.pauses.set(Pause::Budget, false);
+            self.actions.push(Action::Resume { session });
         }
     }
 
@@ -273,6 +340,19 @@ mod tests {
         Keeping::new(budget, &identity, address, Keeper { shard: 0, session, generation: 1 })
     }
 
+    impl Keeping {
+        fn keeps(&mut self, bytes: usize) -> Vec<Keeper> {
+            self.set(Amount { kept: bytes, unplaced: 0 }).0
+        }
+
+        /// Whether it is not to be read on.
+        fn publishes(&mut self, bytes: usize) -> bool {
+            let (closing, waits) = self.set(Amount { kept: 0, unplaced: bytes });
+            assert!(closing.is_empty(), "nobody is closed for what the disk is too slow for");
+            waits
+        }
+    }
+
     fn sessions(closing: &[Keeper]) -> Vec<u32> {
         closing.iter().map(|keeper| keeper.session).collect()
     }
@@ -281,15 +361,15 @@ mod tests {
     fn an_account_has_a_quarter_and_its_largest_goes_first() {
         let budget = budget();
         let mut all: Vec<Keeping> = (0..4).map(|it| keeping(&budget, Some("mallory"), None, it)).collect();
-        assert!(all[0].set(800_000).is_empty());
-        assert!(all[1].set(900_000).is_empty());
-        assert_eq!(sessions(&all[2].set(500_000)), [1]);
+        assert!(all[0].keeps(800_000).is_empty());
+        assert!(all[1].keeps(900_000).is_empty());
+        assert_eq!(sessions(&all[2].keeps(500_000)), [1]);
         assert_eq!(budget.bytes(), 1_300_000);
-        assert!(all[1].set(950_000).is_empty(), "it is being closed, and counts no more");
-        assert_eq!(sessions(&all[3].set(1_000_000)), [3], "the one that asks may be the largest");
+        assert!(all[1].keeps(950_000).is_empty(), "it is being closed, and counts no more");
+        assert_eq!(sessions(&all[3].keeps(1_000_000)), [3], "the one that asks may be the largest");
         assert_eq!(budget.bytes(), 1_300_000);
         let mut other = keeping(&budget, Some("alice"), None, 9);
-        assert!(other.set(1 << 20).is_empty(), "another user pays for nothing");
+        assert!(other.keeps(1 << 20).is_empty(), "another user pays for nothing");
         drop(other);
         drop(all);
         assert_eq!(budget.bytes(), 0);
@@ -301,11 +381,11 @@ mod tests {
         let budget = budget();
         let from = |last: u32| format!("203.0.113.{last}");
         let mut all: Vec<Keeping> = (0..3).map(|it| keeping(&budget, None, Some(&from(it)), it)).collect();
-        assert!(all[0].set(2 << 20).is_empty());
-        assert!(all[1].set((2 << 20) - 1000).is_empty());
+        assert!(all[0].keeps(2 << 20).is_empty());
+        assert!(all[1].keeps((2 << 20) - 1000).is_empty());
         let mut user = keeping(&budget, Some("alice"), Some(&from(0)), 7);
-        assert!(user.set(1 << 20).is_empty(), "a user behind the same address has its own");
-        assert_eq!(sessions(&all[2].set(5000)), [0], "who has the most goes first");
+        assert!(user.keeps(1 << 20).is_empty(), "a user behind the same address has its own");
+        assert_eq!(sessions(&all[2].keeps(5000)), [0], "who has the most goes first");
         assert_eq!(budget.bytes(), (3 << 20) + 4000);
     }
 
@@ -315,17 +395,17 @@ mod tests {
         let mut users: Vec<Keeping> =
             (0..4).map(|it| keeping(&budget, Some(&format!("user {it}")), None, it)).collect();
         for (index, user) in users.iter_mut().enumerate() {
-            assert!(user.set((2 << 20) - 1000 - index).is_empty());
+            assert!(user.keeps((2 << 20) - 1000 - index).is_empty());
         }
         let mut anonymous = keeping(&budget, None, None, 9);
-        assert_eq!(sessions(&anonymous.set(20_000)), [0]);
+        assert_eq!(sessions(&anonymous.keeps(20_000)), [0]);
         drop(users);
         let mut flood: Vec<Keeping> =
             (0..4).map(|it| keeping(&budget, None, Some(&format!("2001:db8:0:{it}::1")), 10 + it)).collect();
-        let closed: Vec<u32> = flood.iter_mut().flat_map(|it| sessions(&it.set(2_000_000))).collect();
+        let closed: Vec<u32> = flood.iter_mut().flat_map(|it| sessions(&it.keeps(2_000_000))).collect();
         assert_eq!(closed.len(), 2);
         let mut user = keeping(&budget, Some("alice"), None, 20);
-        assert!(user.set(1 << 20).is_empty());
+        assert!(user.keeps(1 << 20).is_empty());
     }
 
     #[test]
@@ -333,8 +413,29 @@ mod tests {
         let limits = Limits { kept_bytes_max: 0, ..Limits::default() };
         let budget = Arc::new(KeptBytes::new(&limits));
         let mut user = keeping(&budget, Some("alice"), None, 1);
-        assert!(user.set(limits.packet_bytes_max).is_empty());
+        assert!(user.keeps(limits.packet_bytes_max).is_empty());
         let mut anonymous = keeping(&budget, None, None, 2);
-        assert!(anonymous.set(limits.packet_anonymous_bytes_max).is_empty());
+        assert!(anonymous.keeps(limits.packet_anonymous_bytes_max).is_empty());
+    }
+
+    #[test]
+    fn what_has_no_place_yet_stops_who_published_it_and_closes_nobody() {
+        let budget = budget();
+        let mut all: Vec<Keeping> = (0..4).map(|it| keeping(&budget, Some("alice"), None, it)).collect();
+        assert!(!all[0].publishes(1 << 20));
+        assert!(!all[1].publishes(1 << 20), "2 MiB are its part");
+        assert!(all[2].publishes(200_000));
+        assert!(all[1].publishes((1 << 20) + 1), "and so does each one that goes on");
+        let mut bob = keeping(&budget, Some("bob"), None, 7);
+        assert!(!bob.publishes(1 << 20), "another user has a part of its own");
+        drop(all);
+        assert_eq!(budget.unplaced_bytes(), 1 << 20);
+        let mut others: Vec<Keeping> =
+            (0..4).map(|it| keeping(&budget, Some(&format!("user {it}")), None, 10 + it)).collect();
+        let waiting = others.iter_mut().filter_map(|it| it.publishes(2 << 20).then_some(())).count();
+        assert_eq!(waiting, 1, "all together have 8 MiB");
+        drop((others, bob));
+        assert_eq!((budget.unplaced_bytes(), budget.bytes()), (0, 0));
+        assert!(lock(&budget.inside).accounts.is_empty());
     }
 }

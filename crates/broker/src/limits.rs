@@ -23,8 +23,10 @@ pub struct Limits {
     pub packet_bytes_max: usize,
     /// The largest packet an anonymous client may send (also before CONNECT is read).
     pub packet_anonymous_bytes_max: usize,
-    /// Kept for all clients: packets that have not come whole, replies that nobody reads, topic aliases of publishers, wills. A
-    /// user, or an anonymous address, may have a quarter of it; beyond that the connection that keeps the most is closed.
+    /// Kept for all clients: packets that have not come whole, filters that wait for their turn, replies that nobody reads, topic
+    /// aliases of publishers, acknowledgements and packet ids that they wait for, wills. A user, or an anonymous address, may have a
+    /// quarter of it; beyond that the connection that keeps the most is closed. With what has no place in the log yet, beyond
+    /// that those who published it are not read.
     pub kept_bytes_max: usize,
     /// Queued for one connection; beyond it the lane reads the log.
     pub outbox_bytes_max: usize,

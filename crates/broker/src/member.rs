@@ -11,7 +11,7 @@ use crate::shard::{Action, Shard};
 use crate::state::{Membership, Operation, Request, StoredState};
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, Reason, Version};
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Set in the number of a lane that a group fills; it reads nothing itself.
@@ -179,13 +179,21 @@ impl Session {
         }
     }
 
-    /// A lane number that nothing uses.
-    fn free_shared_lane(&self) -> Option<u16> {
-        let shares = self.shares.as_deref().into_iter().flat_map(|it| &it.list).map(|it| it.lane);
-        let subscriptions = self.subscriptions.iter().map(|(_, it)| it.lane);
-        let inflight = self.inflight.as_deref().into_iter().flat_map(Inflight::stored).map(|it| it.shared);
-        let used: HashSet<u16> = shares.chain(subscriptions).chain(inflight).collect();
-        (SHARED..RETAINED).find(|lane| !used.contains(lane))
+    /// A lane number that nothing uses: the first one from a place on that is another one each time, so that it mostly is free
+    /// and nobody pays for a set of all that are not.
+    fn free_shared_lane(&self, serial: u64) -> Option<u16> {
+        let lanes = RETAINED - SHARED;
+        let first = (serial % u64::from(lanes)) as u16;
+        let mut all = (0..lanes).map(|step| SHARED + (first + step) % lanes);
+        all.find(|lane| !self.uses_lane(*lane))
+    }
+
+    fn uses_lane(&self, lane: u16) -> bool {
+        let mut shares = self.shares.as_deref().into_iter().flat_map(|it| &it.list);
+        let mut inflight = self.inflight.as_deref().into_iter().flat_map(Inflight::stored);
+        shares.any(|it| it.lane == lane)
+            || inflight.any(|it| it.shared == lane)
+            || self.of_lane(lane).next().is_some()
     }
 
     fn add_share(&mut self, key: Arc<GroupKey>, place: Membership, lane: u16, serial: u64) -> &mut Share {
@@ -229,9 +237,9 @@ impl Shard {
         if it.shares.as_deref_mut().is_some_and(|shares| shares.of_key(key).is_some()) {
             return Ok(false);
         }
-        let lane = it.free_shared_lane().ok_or(Reason::QuotaExceeded)?;
-        let place = self.shared.groups.join(hash, key, &self.shared.limits);
-        it.add_share(key.clone(), place.ok_or(Reason::QuotaExceeded)?, lane, serial);
+        let place = self.shared.groups.join(hash, key, &self.shared.limits).ok_or(Reason::QuotaExceeded)?;
+        let lane = it.free_shared_lane(serial).ok_or(Reason::QuotaExceeded)?;
+        it.add_share(key.clone(), place, lane, serial);
         self.send_join(session, lane, question, None);
         Ok(true)
     }

@@ -90,6 +90,13 @@ impl Shard {
         })
     }
 
+    /// The access rules changed since a filter was looked at: as [`Shard::reload`] has it, what may no longer be read is checked topic
+    /// by topic.
+    pub(crate) fn recheck_plan(&self, session: u32, plan: &mut Plan) {
+        let Some(it) = self.sessions.get(session as usize) else { return };
+        plan.checked = self.auth.read_verdict(&it.identity, &it.client_id, &plan.filter) != Verdict::All;
+    }
+
     /// The group that a filter names, and what it filters by. Nobody anonymous takes messages away from others.
     fn group_of(
         &self,

@@ -1,5 +1,7 @@
 //! The access rules have a new generation: it holds for who is connected too.
 
+use crate::interests::change_interest;
+use crate::member::is_shared;
 use crate::shard::Shard;
 use firehose_auth::Verdict;
 use firehose_mqtt::Reason;
@@ -44,12 +46,9 @@ impl Shard {
             for (index, subscription) in it.subscriptions.iter_mut() {
                 let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &subscription.filter);
                 subscription.checked = verdict != Verdict::All;
-                let interest = subscription.interest(session as u32, index as u16);
-                let place = |known: &crate::session::Interest| {
-                    known.session == interest.session && known.subscription == interest.subscription
-                };
-                if let Some(known) = self.trie.get_mut(&subscription.filter, place) {
-                    *known = interest;
+                if !is_shared(subscription.lane) {
+                    let interest = subscription.interest(session as u32, index as u16);
+                    change_interest(&mut self.trie, &subscription.filter, subscription.place, interest);
                 }
             }
         }

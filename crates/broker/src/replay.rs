@@ -3,6 +3,7 @@
 
 use crate::frames::{Recorded, Shape};
 use crate::groups::GROUP;
+use crate::interests::change_interest;
 use crate::lane::{Gap, Lane, MAIN, Reading};
 use crate::lane_filters::LaneFilters;
 use crate::message::LaneKey;
@@ -309,12 +310,8 @@ impl Shard {
         }
         for (index, subscription) in it.subscriptions.iter_mut().filter(|(_, it)| it.lane == lane) {
             subscription.lane = MAIN;
-            let place = |interest: &crate::session::Interest| {
-                interest.session == session && usize::from(interest.subscription) == index
-            };
-            if let Some(interest) = self.trie.get_mut(&subscription.filter, place) {
-                interest.lane = MAIN;
-            }
+            let interest = subscription.interest(session, index as u16);
+            change_interest(&mut self.trie, &subscription.filter, subscription.place, interest);
         }
         it.change_subscriptions();
         it.more_lanes[usize::from(lane) - 1] = None;

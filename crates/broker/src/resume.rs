@@ -78,17 +78,19 @@ impl Shard {
             it.restore_lane(stored, resumed);
         }
         let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &filter);
-        let subscription = Subscription {
+        let mut subscription = Subscription {
             filter,
             options,
             id: stored.id,
             lane: stored.lane,
             from: stored.from,
+            place: 0,
             checked: verdict != Verdict::All,
             written: stored.written.as_deref().map(Box::from),
         };
         if shared.is_none() {
-            self.trie.insert(&subscription.filter, subscription.interest(session, index));
+            let interest = subscription.interest(session, index);
+            subscription.place = self.trie.insert(&subscription.filter, interest);
         }
         it.subscription_bytes += filter_cost_bytes(&subscription.filter, subscription.written.as_deref());
         it.subscriptions.insert(subscription);

@@ -26,6 +26,8 @@ pub struct Subscription {
     pub lane: u16,
     /// The first offset that counts for it.
     pub from: Offset,
+    /// Its place in the trie, among those of the same filter; of no meaning where a group fills it.
+    pub place: u32,
     /// Some topics that the filter matches may not be read: each one is checked.
     pub checked: bool,
     /// For `$replay` and `$share`: the filter as the client wrote it.

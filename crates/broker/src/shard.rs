@@ -2,7 +2,7 @@
 //! in, bytes and actions come out; there is no lock, no async and no file in it, so that a seeded simulation can drive
 //! it. `net` runs one on each core; a helper may run it while it sleeps.
 //!
-//! One turn: [`Shard::receive`] for what sockets brought, [`Shard::take_outgoing`] to the sequencer, [`Shard::drain`]
+//! One turn: [`Shard::go_on_with_filters`], [`Shard::receive`] for what sockets brought, [`Shard::take_outgoing`] to the sequencer, [`Shard::drain`]
 //! of the mailbox, [`Shard::take_actions`], then [`Shard::flush`] of each dirty connection, once.
 //!
 //! # Invariants
@@ -26,11 +26,11 @@ use crate::limits::Limits;
 use crate::message::Message;
 use crate::outbox::{Flushed, Scratch, Wire};
 use crate::outgoing::{Outgoing, OutgoingBuilder};
+use crate::pending::Pending;
 use crate::replays::Replays;
 use crate::session::{Interest, Session};
 use crate::state::{Answer, GroupNames, StoredNames};
 use crate::stats::ShardStats;
-use crate::subscribe::PendingSubscribe;
 use crate::sys::LatestSys;
 use firehose_auth::{Access, Auth};
 use firehose_log::{Cursor, Offset};
@@ -99,7 +99,11 @@ pub struct Shard {
     pub(crate) commit_has_failed: bool,
     pub(crate) outgoing: OutgoingBuilder,
     pub(crate) deposits: Deposits,
-    pub(crate) pending: HashMap<u64, PendingSubscribe>,
+    pub(crate) pending: HashMap<u64, Pending>,
+    /// Of those, with very many filters, whose turn is next.
+    pub(crate) lined_up: VecDeque<u64>,
+    /// Sessions that are read again in the next turn.
+    pub(crate) resuming: Vec<u32>,
     pub(crate) questions: HashMap<u64, (u64, usize)>,
     pub(crate) next_token: u64,
     pub(crate) frames: TurnFrames,
@@ -177,6 +181,8 @@ impl Shard {
             outgoing: OutgoingBuilder::default(),
             deposits: Deposits::default(),
             pending: HashMap::new(),
+            lined_up: VecDeque::new(),
+            resuming: Vec::new(),
             questions: HashMap::new(),
             next_token: 1,
             frames: TurnFrames::default(),
@@ -259,7 +265,8 @@ impl Shard {
 
     /// Whether the turn left nothing to do that is not waiting for a socket, a message or the time.
     pub fn is_idle(&self) -> bool {
-        self.dirty.is_empty() && !self.has_actions() && self.outgoing.is_empty()
+        let waits = !self.lined_up.is_empty() || !self.resuming.is_empty();
+        self.dirty.is_empty() && !self.has_actions() && self.outgoing.is_empty() && !waits
     }
 
     /// Memory that queued messages keep alive: of connections that do not take more, and what lanes have just read.

@@ -3,65 +3,29 @@
 
 use crate::connection::Pause;
 use crate::inbound::Flow;
+use crate::interests::change_interest;
 use crate::lane::{Gap, Lane, MAIN};
 use crate::member::is_shared;
-use crate::plan::{Plan, is_malformed};
+use crate::pending::{Pending, Subscribing, What};
+use crate::plan::Plan;
 use crate::retained::brings_retained;
 use crate::scan::RETAINED;
 use crate::session::{Subscription, filter_cost_bytes};
 use crate::shard::{Action, Shard};
 use firehose_log::{Offset, Since, SinceError, Start};
-use firehose_mqtt::{PacketId, QoS, Reason, ReasonsBuf, Subscribe, SubscribeItem, Unsubscribe, Version};
+use firehose_mqtt::{PacketId, QoS, Reason, ReasonsBuf, Subscribe, SubscribeItem, Version};
 use firehose_topic::parse_share;
 
 /// As many subscriptions as a session can number, whatever the configuration says.
 const SUBSCRIPTIONS_MAX: usize = RETAINED as usize;
 
-/// Filters of one connection on their way to their place in the order: beyond it, the connection is not read until they are there,
-/// so that nobody fills a turn, or the memory, with them.
-const SEQUENCING_MAX: usize = 100;
-
-/// A SUBSCRIBE or UNSUBSCRIBE on its way to its place in the order.
-pub struct PendingSubscribe {
-    session: u32,
-    generation: u32,
-    packet_id: PacketId,
-    what: What,
-}
-
-enum What {
-    Subscribe {
-        plans: Vec<Result<Plan, Reason>>,
-        id: u32,
-        cursors: bool,
-        resolving: usize,
-    },
-    Unsubscribe {
-        filters: Vec<Box<str>>,
-    },
-    /// A session goes on.
-    Resume,
-}
-
-impl What {
-    fn filters(&self) -> usize {
-        match self {
-            What::Subscribe { plans, .. } => plans.len(),
-            What::Unsubscribe { filters } => filters.len(),
-            What::Resume => 0,
-        }
-    }
-}
-
 impl Shard {
     /// A SUBSCRIBE packet.
     pub(crate) fn subscribe(&mut self, session: u32, packet: &Subscribe<'_>) -> Flow {
         let Some(it) = self.sessions.get(session as usize) else { return Flow::Stop };
-        let Some(version) = it.connection.as_deref().map(|connection| connection.version) else {
-            return Flow::Stop;
-        };
         let no_local = |item: SubscribeItem<'_>| item.options.no_local && parse_share(item.filter).is_some();
-        if packet.filters.into_iter().any(no_local) {
+        let mut count = 0_usize;
+        if packet.filters.inspect(|_| count += 1).any(no_local) {
             let why = "no-local with a shared subscription [MQTT-3.8.3-4]";
             return self.violate(session, Reason::ProtocolError, why);
         }
@@ -72,48 +36,53 @@ impl Shard {
             Some(Ok(since)) => Some(Ok(since)),
             Some(Err(_)) => Some(Err(Reason::TopicFilterInvalid)),
         };
+        // What is more than a client may have is not even looked at.
         let count_max = self.shared.limits.subscriptions_per_client_max;
-        let plan = |(index, item): (usize, SubscribeItem<'_>)| match index < count_max {
-            true => self.plan(session, version, item.filter, item.options, &since),
-            false => Err(Reason::QuotaExceeded),
+        let filters = packet.filters.take(count_max);
+        let subscribing = Subscribing {
+            filters: filters.clone().map(|item| item.filter).collect(),
+            options: filters.map(|item| item.options).collect(),
+            plans: Vec::new(),
+            beyond: count.saturating_sub(count_max),
+            since,
+            id: packet.properties.subscription_id().unwrap_or(0),
+            cursors: user("firehose-cursor").is_some_and(|(_, value)| value == "on"),
+            resolving: 0,
+            auth_generation: self.auth_generation,
         };
-        let mut plans: Vec<_> = packet.filters.enumerate().map(plan).collect();
-        if plans.iter().any(|plan| matches!(plan, Err(Reason::MalformedPacket))) {
-            return self.violate(session, Reason::MalformedPacket, "a malformed topic filter [MQTT-4.7.1-1]");
+        let what = What::Subscribe(Box::new(subscribing));
+        self.begin_pending(Pending::new(session, generation, packet.packet_id, what))
+    }
+
+    /// Finds out what some filters of a SUBSCRIBE ask for; once that is known of all, it goes on to the next step.
+    pub(crate) fn plan_some(&mut self, token: u64, mut pending: Pending, count: usize) {
+        let session = pending.session;
+        let version = self.connection(session).map(|connection| connection.version);
+        let (What::Subscribe(subscribing), Some(version)) = (&mut pending.what, version) else { return };
+        let Subscribing { filters, options, plans, since, .. } = &mut **subscribing;
+        for _ in 0..count {
+            let options = options.get(plans.len()).copied().unwrap_or_default();
+            let Some(filter) = filters.take_next() else { break };
+            let plan = self.plan(session, version, filter, options, since);
+            if matches!(plan, Err(Reason::MalformedPacket)) {
+                let why = "a malformed topic filter [MQTT-4.7.1-1]";
+                self.violate(session, Reason::MalformedPacket, why);
+                return;
+            }
+            plans.push(plan);
         }
-        let id = packet.properties.subscription_id().unwrap_or(0);
-        let cursors = user("firehose-cursor").is_some_and(|(_, value)| value == "on");
-        let token = self.next_token();
-        let resolving = self.ask_where(token, &mut plans) + self.ask_groups(session, token, &mut plans);
-        let what = What::Subscribe { plans, id, cursors, resolving };
-        let pending = PendingSubscribe { session, generation, packet_id: packet.packet_id, what };
+        if !filters.is_through() {
+            return self.line_up(token, pending);
+        }
+        let resolving = self.ask_where(token, plans) + self.ask_groups(session, token, plans);
+        subscribing.resolving = resolving;
         if resolving == 0 {
-            return self.sequence(token, pending);
+            return self.want_place(token, pending);
         }
         self.pending.insert(token, pending);
         if let Some(connection) = self.connection(session) {
             connection.pauses.set(Pause::Subscribing, true);
         }
-        Flow::Pause
-    }
-
-    /// An UNSUBSCRIBE packet.
-    pub(crate) fn unsubscribe(&mut self, session: u32, packet: &Unsubscribe<'_>) -> Flow {
-        let Some(generation) = self.sessions.get(session as usize).map(|it| it.generation) else {
-            return Flow::Stop;
-        };
-        if packet.filters.clone().any(is_malformed) {
-            return self.violate(session, Reason::MalformedPacket, "a malformed topic filter [MQTT-4.7.1-1]");
-        }
-        let filters = packet.filters.map(Box::from).collect();
-        let token = self.next_token();
-        let pending = PendingSubscribe {
-            session,
-            generation,
-            packet_id: packet.packet_id,
-            what: What::Unsubscribe { filters },
-        };
-        self.sequence(token, pending)
     }
 
     /// The log knows where one of the filters of a SUBSCRIBE begins.
@@ -121,7 +90,8 @@ impl Shard {
         // Answers may overtake each other: each question says which filter it is about.
         let Some((token, index)) = self.questions.remove(&question) else { return };
         let Some(mut pending) = self.pending.remove(&token) else { return };
-        let What::Subscribe { plans, .. } = &mut pending.what else { return };
+        let What::Subscribe(subscribing) = &mut pending.what else { return };
+        let plans = &mut subscribing.plans;
         let start = start.map_err(|error| {
             tracing::debug!(%error, "replay refused");
             match error {
@@ -144,105 +114,61 @@ impl Shard {
     pub(crate) fn group_joined(&mut self, question: u64, from: Offset) {
         let Some((token, index)) = self.questions.remove(&question) else { return };
         let Some(mut pending) = self.pending.remove(&token) else { return };
-        let What::Subscribe { plans, .. } = &mut pending.what else { return };
-        if let Some(Ok(plan)) = plans.get_mut(index) {
+        let What::Subscribe(subscribing) = &mut pending.what else { return };
+        if let Some(Ok(plan)) = subscribing.plans.get_mut(index) {
             plan.shared_from = Some(from);
         }
         self.resolved_one(token, pending);
     }
 
     /// One of the answers has come that a SUBSCRIBE waits for; with the last one it gets its place in the order.
-    fn resolved_one(&mut self, token: u64, mut pending: PendingSubscribe) {
-        let What::Subscribe { resolving, .. } = &mut pending.what else { return };
-        *resolving -= 1;
-        if *resolving > 0 {
+    fn resolved_one(&mut self, token: u64, mut pending: Pending) {
+        let What::Subscribe(subscribing) = &mut pending.what else { return };
+        subscribing.resolving -= 1;
+        if subscribing.resolving > 0 {
             self.pending.insert(token, pending);
             return;
         }
         let session = pending.session;
-        if self.sessions.get(session as usize).is_none_or(|it| it.generation != pending.generation) {
+        if !self.is_awaited(&pending) {
             return;
         }
-        self.sequence(token, pending);
+        self.want_place(token, pending);
         if let Some(connection) = self.connection(session) {
             connection.pauses.set(Pause::Subscribing, false);
             self.actions.push(Action::Resume { session });
         }
     }
 
-    /// The mark has its place in the order: everything up to `head` came before.
-    pub(crate) fn sequenced(&mut self, token: u64, head: Offset) {
-        if self.ask_state(token) || self.rescue(token, head) || self.group_marked(token, head) {
-            return;
-        }
-        let Some(pending) = self.pending.remove(&token) else { return };
-        if self.sessions.get(pending.session as usize).is_none_or(|it| it.generation != pending.generation) {
-            return;
-        }
-        let (session, packet_id) = (pending.session, pending.packet_id);
-        self.filters_placed(session, pending.what.filters());
-        match pending.what {
-            What::Subscribe { plans, id, cursors, .. } => {
-                self.subscribed(session, packet_id, plans, id, cursors, head);
-            }
-            What::Unsubscribe { filters } => self.unsubscribed(session, packet_id, &filters),
-            What::Resume => self.begin_lanes(session),
-        }
-        self.pump(session);
-        self.lose_interest();
-    }
-
-    /// A session goes on: its lanes read once the shard's place in the log is known.
-    pub(crate) fn sequence_resume(&mut self, session: u32) {
-        let Some(generation) = self.sessions.get(session as usize).map(|it| it.generation) else { return };
-        let token = self.next_token();
-        let packet_id = PacketId::MIN;
-        self.sequence(token, PendingSubscribe { session, generation, packet_id, what: What::Resume });
-    }
-
-    fn sequence(&mut self, token: u64, pending: PendingSubscribe) -> Flow {
-        let (session, count) = (pending.session, pending.what.filters());
-        self.pending.insert(token, pending);
-        self.outgoing.interest(true);
-        self.outgoing.mark(token);
-        let Some(connection) = self.connection(session) else { return Flow::Stop };
-        connection.sequencing += count;
-        if connection.sequencing < SEQUENCING_MAX {
-            return Flow::On;
-        }
-        connection.pauses.set(Pause::Sequencing, true);
-        Flow::Pause
-    }
-
-    /// So many filters of a connection have their place; it is read again if that was all of them.
-    fn filters_placed(&mut self, session: u32, count: usize) {
-        let Some(connection) = self.connection(session) else { return };
-        connection.sequencing = connection.sequencing.saturating_sub(count);
-        if connection.sequencing == 0 && connection.pauses.has(Pause::Sequencing) {
-            connection.pauses.set(Pause::Sequencing, false);
-            self.actions.push(Action::Resume { session });
-        }
-    }
-
-    fn subscribed(
+    /// All filters of a SUBSCRIBE begin at its place, behind `head`, which its SUBACK may name: so they are entered together,
+    /// however many turns it took to look at them.
+    pub(crate) fn subscribed(
         &mut self,
         session: u32,
         packet_id: PacketId,
-        plans: Vec<Result<Plan, Reason>>,
-        id: u32,
-        cursors: bool,
+        subscribing: Subscribing,
         head: Offset,
     ) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let Subscribing { plans, beyond, id, cursors, auth_generation, .. } = subscribing;
         it.cursors |= cursors;
         it.change_subscriptions();
         let mut since_lane = None;
         let mut reasons = ReasonsBuf::new();
         let v5 = it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5);
-        for plan in plans {
-            let reason = plan.and_then(|plan| self.grant(session, plan, id, v5, head, &mut since_lane));
+        let mut answer = |reason: Result<Reason, Reason>| {
             reasons.push(reason.unwrap_or_else(|reason| if v5 { reason } else { Reason::UnspecifiedError }));
+        };
+        let has_new_rules = auth_generation != self.auth_generation;
+        for mut plan in plans {
+            if let Ok(plan) = &mut plan
+                && has_new_rules
+            {
+                self.recheck_plan(session, plan);
+            }
+            answer(plan.and_then(|plan| self.grant(session, plan, id, v5, head, &mut since_lane)));
         }
+        (0..beyond).for_each(|_| answer(Err(Reason::QuotaExceeded)));
         self.answer_subscribe(session, packet_id, &reasons, head);
     }
 
@@ -344,18 +270,20 @@ impl Shard {
         let it = self.sessions.get_mut(session as usize)?;
         let free = it.subscriptions.free();
         let cost_bytes = filter_cost_bytes(&plan.filter, plan.written.as_deref());
-        let subscription = Subscription {
+        let mut subscription = Subscription {
             filter: plan.filter,
             options: plan.options,
             id,
             lane,
             from,
+            place: 0,
             checked: plan.checked,
             written: plan.written,
         };
         // One that a group fills stands in the trie of the group's home.
         if !is_shared(lane) {
-            self.trie.insert(&subscription.filter, subscription.interest(session, free as u16));
+            let interest = subscription.interest(session, free as u16);
+            subscription.place = self.trie.insert(&subscription.filter, interest);
         }
         it.subscriptions.insert(subscription);
         it.subscription_bytes += cost_bytes;
@@ -377,12 +305,9 @@ impl Shard {
         };
         let subscription = it.subscriptions.get_mut(index)?;
         (subscription.options, subscription.id, subscription.checked) = (plan.options, id, plan.checked);
-        let interest = subscription.interest(session, index as u16);
-        let place = |known: &crate::session::Interest| {
-            known.session == session && usize::from(known.subscription) == index
-        };
-        if let Some(known) = self.trie.get_mut(&subscription.filter, place) {
-            *known = interest;
+        if !is_shared(subscription.lane) {
+            let interest = subscription.interest(session, index as u16);
+            change_interest(&mut self.trie, &subscription.filter, subscription.place, interest);
         }
         Some(index)
     }
@@ -429,50 +354,5 @@ impl Shard {
                 None => gap,
             });
         }
-    }
-
-    fn unsubscribed(&mut self, session: u32, packet_id: PacketId, filters: &[Box<str>]) {
-        let mut reasons = ReasonsBuf::new();
-        for filter in filters {
-            let Some(it) = self.sessions.get(session as usize) else { return };
-            let found = it.subscriptions.find(filter);
-            reasons.push(if found.is_some() { Reason::Success } else { Reason::NoSubscriptionExisted });
-            if let Some(index) = found {
-                self.remove_subscription(session, index);
-            }
-        }
-        self.answer_unsubscribe(session, packet_id, &reasons);
-    }
-
-    /// Takes a subscription out of the session and the trie; the last of a replay's lane ends it.
-    pub(crate) fn remove_subscription(&mut self, session: u32, index: usize) {
-        let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let Some(subscription) = it.subscriptions.take(index) else { return };
-        self.trie.remove(&subscription.filter, |known| {
-            known.session == session && usize::from(known.subscription) == index
-        });
-        it.change_subscriptions();
-        let cost_bytes = filter_cost_bytes(&subscription.filter, subscription.written.as_deref());
-        it.subscription_bytes = it.subscription_bytes.saturating_sub(cost_bytes);
-        self.stats.subscriptions.sub(1);
-        if let Some(scans) = it.scans.as_deref_mut() {
-            scans.end(index as u16);
-        }
-        let lane = subscription.lane;
-        it.keep_ended(subscription, self.stand, self.shared.limits.subscription_bytes_per_client_max);
-        if is_shared(lane) {
-            self.leave_group(session, lane);
-        } else if lane != MAIN && it.of_lane(lane).next().is_none() {
-            self.replay_ended(session, lane);
-            if let Some(it) = self.sessions.get_mut(session as usize) {
-                it.more_lanes[usize::from(lane) - 1] = None;
-                it.persistence.as_deref_mut().and_then(|it| it.told.take(lane));
-            }
-        }
-    }
-
-    pub(crate) fn next_token(&mut self) -> u64 {
-        self.next_token += 1;
-        self.next_token
     }
 }

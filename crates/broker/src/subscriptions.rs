@@ -154,6 +154,7 @@ mod tests {
             id: 0,
             lane: MAIN,
             from: 1,
+            place: 0,
             checked: false,
             written,
         }

@@ -98,6 +98,7 @@ impl Runner {
         self.reading = Reading::Fresh;
         self.shard.set_now(now);
         let due_ms = self.shard.tick();
+        self.shard.go_on_with_filters();
         if self.lingering.is_empty() {
             return due_ms;
         }

@@ -2,6 +2,7 @@
 
 use firehose_topic::{TopicFilter, TopicName, Trie};
 use proptest::prelude::*;
+use std::collections::HashMap;
 
 /// Few different levels, so that names and filters meet often.
 fn name() -> impl Strategy<Value = String> {
@@ -54,6 +55,21 @@ fn all_names() -> Vec<String> {
     names
 }
 
+/// Takes a value out by its place, and notes that of the one that moved.
+fn take(
+    trie: &mut Trie<usize>,
+    places: &mut HashMap<usize, u32>,
+    filter: &TopicFilter,
+    value: usize,
+) -> Option<usize> {
+    let place = places.remove(&value)?;
+    let (taken, moved) = trie.remove(filter, place)?;
+    if let Some(moved) = moved {
+        places.insert(*moved, place);
+    }
+    Some(taken)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -69,12 +85,13 @@ proptest! {
     ) {
         let mut trie = Trie::new();
         let mut model: Vec<(TopicFilter, usize)> = Vec::new();
+        let mut places = HashMap::new();
         for (number, (filter, which, kind)) in steps.into_iter().enumerate() {
             if kind == 0 && !model.is_empty() {
                 let (filter, value) = model.swap_remove(which.index(model.len()));
-                prop_assert_eq!(trie.remove(&filter, |found| *found == value), Some(value));
+                prop_assert_eq!(take(&mut trie, &mut places, &filter, value), Some(value));
             } else {
-                trie.insert(&filter, number);
+                places.insert(number, trie.insert(&filter, number));
                 model.push((filter, number));
             }
             prop_assert_eq!(trie.len(), model.len());
@@ -89,7 +106,7 @@ proptest! {
             prop_assert_eq!(found, expected);
         }
         for (filter, value) in model {
-            prop_assert_eq!(trie.remove(&filter, |found| *found == value), Some(value));
+            prop_assert_eq!(take(&mut trie, &mut places, &filter, value), Some(value));
         }
         prop_assert_eq!(trie.nodes(), 0);
     }

@@ -191,3 +191,73 @@ fn topic_aliases_count_by_the_topics_that_they_stand_for() {
     assert!(over_budget(&world) >= 3, "one of them has 960 KB, and all of them may have 1.1 MB");
     assert!(!world.clients[one].closed);
 }
+
+/// `count` messages of QoS 2, each with a packet id of its own.
+fn qos_2(count: u16, version: Version) -> Vec<u8> {
+    let packet = |id| bytes_of(&Packet::Publish(publish("alice/t", "", 2, id)), version);
+    (1..=count).flat_map(packet).collect()
+}
+
+#[test]
+fn acknowledgements_that_wait_and_packet_ids_count_in_3_x() {
+    for version in [Version::V31, Version::V311] {
+        let limits = Limits { kept_bytes_max: 8 << 20, packet_bytes_max: 1 << 20, ..Limits::default() };
+        let setup = Setup { durability: firehose_broker::Durability::Sync, limits, ..Setup::default() };
+        let mut world = World::new(setup);
+        world.state.waits = true;
+        let other = client(&mut world, version, Some("bob"), None, "other");
+        let mut all = Vec::new();
+        for number in 0..3 {
+            let it = client(&mut world, version, Some("alice"), None, &format!("c {number}"));
+            world.send(it, &qos_2(60_000, version));
+            world.settle();
+            all.push(it);
+        }
+        // Of each one 60,000 acknowledgements wait for the disk, and as many ids for their ends: 2 MiB are one of them.
+        let open: Vec<usize> = all.into_iter().filter(|it| !world.clients[*it].closed).collect();
+        assert_eq!((open.len(), over_budget(&world)), (1, 2));
+        assert!(world.kept.bytes() > 60_000 * 20);
+        world.commit();
+        assert_eq!(world.take(open[0]).len(), 60_000);
+        let ids = world.kept.bytes();
+        assert!((60_000..60_000 * 10).contains(&ids), "only the ids are left: {ids}");
+        let release = |id| crate::client::ack(Packet::PubRel, id, version);
+        let releases: Vec<u8> = (1..=60_000).flat_map(release).collect();
+        world.send(open[0], &releases);
+        assert_eq!(world.take(open[0]).len(), 60_000);
+        assert_eq!(world.kept.bytes(), 0);
+        assert!(!world.clients[other].closed);
+    }
+}
+
+#[test]
+fn while_the_log_is_slow_what_has_no_place_stops_its_publishers_and_closes_nobody() {
+    let limits = Limits { kept_bytes_max: 8 << 20, packet_bytes_max: 1 << 20, ..Limits::default() };
+    let role = firehose_broker::Role::Thread;
+    let mut world = World::new(Setup { limits, role, users: vec!["alice", "bob"], ..Setup::default() });
+    let reader = client(&mut world, Version::V5, Some("alice"), None, "reader");
+    world.subscribed(reader, "#", 0);
+    let all: Vec<usize> = (0..4)
+        .map(|number| client(&mut world, Version::V311, Some("alice"), None, &format!("c {number}")))
+        .collect();
+    let bob = client(&mut world, Version::V311, Some("bob"), None, "bob");
+    world.has_section_thread = false;
+    let payload = "x".repeat(60_000);
+    for round in 0..20 {
+        for it in &all {
+            world.publish(*it, "alice/t", &format!("{round} {payload}"), 0, 0);
+            world.settle();
+        }
+        world.publish(bob, "bob/t", &payload[..1000], 0, 0);
+    }
+    assert!(all.iter().all(|it| world.clients[*it].is_paused()), "2 MiB are their part");
+    assert!(!world.clients[bob].is_paused(), "another user does not wait for them");
+    let unplaced = world.kept.unplaced_bytes();
+    assert!((2 << 20..(2 << 20) + 4 * 130_000).contains(&unplaced), "{unplaced}");
+    assert_eq!(world.read.head(), 0, "the log is slow");
+    world.has_section_thread = true;
+    let got = world.payloads(reader);
+    assert_eq!(got.len(), 100);
+    assert_eq!((world.kept.unplaced_bytes(), world.kept.bytes(), over_budget(&world)), (0, 0, 0));
+    assert!(all.iter().all(|it| !world.clients[*it].is_paused() && !world.clients[*it].closed));
+}

@@ -15,6 +15,7 @@ mod hostile;
 mod inbound;
 mod kept;
 mod levels;
+mod many_filters;
 mod publish;
 mod redact;
 mod replay;

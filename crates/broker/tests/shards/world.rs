@@ -328,7 +328,7 @@ impl World {
     pub fn exchange(&mut self, host: usize) -> bool {
         let it = &mut self.hosts[host];
         it.shard.set_now(self.now);
-        let mut worked = false;
+        let mut worked = it.shard.go_on_with_filters();
         if let Some(outgoing) = it.shard.take_outgoing() {
             worked = true;
             if let Some(interest) = outgoing.interest {

@@ -163,7 +163,7 @@ impl Bus {
     pub fn turn(&mut self, host: usize, places: bool, net: &mut [Connection]) -> bool {
         let it = &mut self.hosts[host];
         it.shard.set_now(self.now);
-        let mut worked = false;
+        let mut worked = it.shard.go_on_with_filters();
         if let Some(outgoing) = it.shard.take_outgoing() {
             worked = true;
             if let Some(interest) = outgoing.interest {

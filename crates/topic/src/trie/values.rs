@@ -1,4 +1,4 @@
-/// The values of one filter. Most filters have one subscriber, some have thousands.
+/// The values of one filter, each at its place. Most filters have one subscriber, some have thousands.
 #[derive(Debug)]
 pub(super) enum Values<T> {
     None,
@@ -7,7 +7,9 @@ pub(super) enum Values<T> {
 }
 
 impl<T> Values<T> {
-    pub(super) fn push(&mut self, value: T) {
+    /// Adds one; gives its place.
+    pub(super) fn push(&mut self, value: T) -> u32 {
+        let place = self.as_slice().len() as u32;
         *self = match std::mem::replace(self, Self::None) {
             Self::None => Self::One(value),
             Self::One(first) => Self::Many(vec![first, value]),
@@ -16,16 +18,20 @@ impl<T> Values<T> {
                 Self::Many(values)
             }
         };
+        place
     }
 
-    /// Takes out the first for which `is_it` says so.
-    pub(super) fn take(&mut self, is_it: impl FnMut(&T) -> bool) -> Option<T> {
-        let at = self.as_slice().iter().position(is_it)?;
+    /// Takes the one at a place out; the last one moves there.
+    pub(super) fn take(&mut self, place: u32) -> Option<T> {
+        let place = place as usize;
+        if place >= self.as_slice().len() {
+            return None;
+        }
         match std::mem::replace(self, Self::None) {
             Self::None => None,
             Self::One(value) => Some(value),
             Self::Many(mut values) => {
-                let value = values.swap_remove(at);
+                let value = values.swap_remove(place);
                 *self = match values.len() {
                     1 => values.pop().map_or(Self::None, Self::One),
                     len => {
