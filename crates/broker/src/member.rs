@@ -4,6 +4,7 @@
 use crate::group::GroupKey;
 use crate::group_message::{GroupMessage, Join, MemberKey, Piece, Settled};
 use crate::inflight::Inflight;
+use crate::outbox::Expired;
 use crate::scan::RETAINED;
 use crate::session::Session;
 use crate::shard::{Action, Shard};
@@ -89,7 +90,7 @@ impl Session {
     }
 
     /// Notes what has left the outbox since this was last looked at.
-    fn follow_outbox(&mut self) {
+    pub(crate) fn follow_outbox(&mut self) {
         let (Some(shares), Some(connection)) = (self.shares.as_deref_mut(), self.connection.as_deref())
         else {
             return;
@@ -101,6 +102,16 @@ impl Session {
                     Some((offset, false)) if offset != 0 => share.done.push(offset),
                     _ => {}
                 }
+            }
+        }
+    }
+
+    /// Messages of groups have expired in the outbox, which was followed up to them: nobody gets them.
+    pub(crate) fn forget_expired(&mut self, expired: &[Expired]) {
+        let Some(shares) = self.shares.as_deref_mut() else { return };
+        for (lane, place) in expired.iter().rev() {
+            if let Some(share) = shares.of_lane(*lane) {
+                share.queued.remove(*place);
             }
         }
     }
