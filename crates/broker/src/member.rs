@@ -48,6 +48,7 @@ struct Share {
     untold: Vec<Offset>,
     returned: Vec<Offset>,
     taken: Vec<Offset>,
+    lost: Vec<(Offset, &'static str)>,
     /// The group counts as long as somebody has this.
     _membership: Membership,
 }
@@ -114,6 +115,18 @@ impl Session {
                 share.queued.remove(*place);
             }
         }
+    }
+
+    /// A message that a group gave is gone from the log, so that it cannot be sent again. False: the session is in no such
+    /// group any more.
+    pub(crate) fn lost_of_group(&mut self, lane: u16, offset: Offset, why: &'static str) -> bool {
+        let share = self.shares.as_deref_mut().and_then(|shares| shares.of_lane(lane));
+        let Some(share) = share else { return false };
+        share.lost.push((offset, why));
+        // Nor does it tell what it was to tell.
+        share.untold.push(offset);
+        share.done.push(offset);
+        true
     }
 
     /// Whether messages of a group's stand in the window of which the state has not been told.
@@ -192,6 +205,7 @@ impl Session {
             untold: Vec::new(),
             returned: Vec::new(),
             taken: Vec::new(),
+            lost: Vec::new(),
             _membership: place,
         });
         let last = shares.list.len() - 1;
@@ -383,6 +397,7 @@ impl Shard {
                     untold: std::mem::take(&mut share.untold),
                     returned: std::mem::take(&mut share.returned),
                     taken: std::mem::take(&mut share.taken),
+                    lost: std::mem::take(&mut share.lost),
                     credit: u32::try_from(credit).unwrap_or(u32::MAX),
                 };
                 if !settled.is_empty() {
@@ -452,8 +467,8 @@ impl Shard {
     fn tell_left(&mut self, session: u32, share: &Share, done: Vec<Offset>, returned: Vec<Offset>) {
         let Some(it) = self.sessions.get(session as usize) else { return };
         let member = share.member(self.number, session, it.generation);
-        let (untold, taken) = (Vec::new(), Vec::new());
-        let left = Settled { hash: share.hash, member, done, untold, returned, taken, credit: 0 };
+        let (untold, taken, lost) = (Vec::new(), Vec::new(), share.lost.clone());
+        let left = Settled { hash: share.hash, member, done, untold, returned, taken, lost, credit: 0 };
         self.tell(crate::arrival::home_shard(share.hash, self.shared.shards), GroupMessage::Leave(left));
     }
 }

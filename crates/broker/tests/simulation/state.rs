@@ -4,11 +4,12 @@ use crate::bus::Bus;
 use crate::engine::{Shared, lock};
 use crate::plan::access;
 use firehose_broker::action::{Action, Now};
+use firehose_broker::fetched::FetchedEvents;
 use firehose_broker::limits::Limits;
 use firehose_broker::message::Message;
 use firehose_broker::sequencer::Deposit;
 use firehose_broker::state::{DueWill, Firing, State, WillOutcome};
-use firehose_log::{Fetched, MemDisk, Read, Wait};
+use firehose_log::{MemDisk, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -75,10 +76,7 @@ impl Bus {
 
     pub fn answer_fetch(&mut self, host: usize, question: Action) {
         let Action::Fetch { session, offsets } = question else { return };
-        let events = self.read.fetch(&offsets, Wait::Yes).map(|fetched| match fetched {
-            Fetched::Events(events) => events,
-            Fetched::Blocked => panic!("it was to wait"),
-        });
+        let events = FetchedEvents::read(&*self.read, &offsets);
         self.sequencer.send(host, Message::Fetched { session, events });
     }
 
