@@ -4,14 +4,19 @@
 //! over. Before the question goes to the state stands a mark in the order, so that what an earlier connection of the
 //! same client published has its place, and the state knows its packet ids.
 //!
+//! Who calls wills back by coming is let in in two steps: what the state has opened leaves the wills in the file, and only
+//! when nothing can turn the client away any more are they taken out; CONNACK follows that. So whenever the bus is killed, a
+//! will is lost to no client that was refused, and none is published although its client was let in.
+//!
 //! What they have sent is bounded, by `connecting_bytes_max` for all shards together: beyond it the largest are refused.
 
 use crate::arrival::Arrival;
 use crate::arrive::Entry;
 use crate::limits::AddressKey;
 use crate::shard::{Action, Shard};
-use crate::state::{Open, OpenRefusal, Opened, Operation, Request, SessionName, WillFate};
-use firehose_mqtt::Reason;
+use crate::state::{Open, OpenRefusal, Opened, Operation, Request, SessionName, StoredWill, WillFate};
+use crate::will::stored_will;
+use firehose_mqtt::{Reason, decode_connect};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +29,15 @@ struct Waiting {
     clean: bool,
     expiry_secs: u32,
     since_secs: u32,
+    /// It is let in with this once the wills that it called back are out of the file: nothing turns it away any more.
+    entering: Option<Box<Opened>>,
+}
+
+impl Waiting {
+    /// Whether it may still be told that the bus is not available.
+    fn may_be_refused(&self) -> bool {
+        self.arrival.is_some() && self.entering.is_none()
+    }
 }
 
 /// An arrival that waits, and what it counts for.
@@ -65,6 +79,11 @@ impl Arrivals {
         self.lines.contains_key(&hash)
     }
 
+    /// Whether a client is about to be let in, whatever happens.
+    pub(crate) fn is_any_entering(&self) -> bool {
+        self.lines.values().flatten().any(|it| it.entering.is_some())
+    }
+
     fn front(&self, hash: u64) -> Option<&Waiting> {
         self.lines.get(&hash)?.front()
     }
@@ -78,11 +97,16 @@ impl Arrivals {
         first
     }
 
+    /// The hash of the name that a question was about.
+    fn asked(&self, token: u64) -> u64 {
+        if self.contains(token) { token } else { 0 }
+    }
+
     /// Takes the clients out that came before a time; those whose question is under way leave their place behind.
     fn take_late(&mut self, before_secs: u32) -> Vec<Arrival> {
         let mut late = Vec::new();
         for line in self.lines.values_mut() {
-            let out = line.iter_mut().filter(|it| it.since_secs < before_secs);
+            let out = line.iter_mut().filter(|it| it.since_secs < before_secs && it.may_be_refused());
             late.extend(out.filter_map(|it| it.arrival.take()).map(|parked| parked.arrival));
             close_up(line);
         }
@@ -91,9 +115,11 @@ impl Arrivals {
 
     /// Takes the one out that has sent the most.
     fn take_largest(&mut self) -> Option<Arrival> {
-        let bytes = |it: &Waiting| it.arrival.as_ref().map(|parked| parked.charge.bytes);
+        let bytes = |it: &Waiting| {
+            it.arrival.as_ref().filter(|_| it.may_be_refused()).map(|parked| parked.charge.bytes)
+        };
         let line = self.lines.values_mut().max_by_key(|line| line.iter().filter_map(bytes).max())?;
-        let largest = line.iter_mut().max_by_key(|it| bytes(it))?;
+        let largest = line.iter_mut().filter(|it| it.may_be_refused()).max_by_key(|it| bytes(it))?;
         let parked = largest.arrival.take();
         close_up(line);
         parked.map(|parked| parked.arrival)
@@ -119,7 +145,8 @@ impl Shard {
         let since_secs = self.now.secs();
         let charge = Charge::new(arrival.input.capacity(), &self.shared.connecting_bytes);
         let arrival = Some(Parked { arrival, charge });
-        let waiting = Waiting { arrival, name: Arc::new(name), clean, expiry_secs, since_secs };
+        let name = Arc::new(name);
+        let waiting = Waiting { arrival, name, clean, expiry_secs, since_secs, entering: None };
         let line = self.arrivals.lines.entry(hash).or_default();
         line.push_back(waiting);
         if line.len() == 1 {
@@ -152,7 +179,7 @@ impl Shard {
             clean: front.clean,
             expiry_secs: front.expiry_secs,
             address,
-            will: front.arrival.as_ref().and_then(|it| it.arrival.stored_will()),
+            will: front.arrival.as_ref().and_then(|it| will_of(&it.arrival)),
         };
         let operations = vec![Operation::Open(Box::new(open))];
         self.actions.push(Action::State(Request { token: question(hash), operations }));
@@ -161,25 +188,67 @@ impl Shard {
 
     /// The state has the session of the first in line, or says why not.
     pub(crate) fn opened(&mut self, token: u64, outcome: Result<Opened, OpenRefusal>) {
-        let hash = if self.arrivals.contains(token) { token } else { 0 };
-        let Some(first) = self.arrivals.pop(hash) else { return };
-        let Waiting { arrival, name, expiry_secs, .. } = first;
-        match (arrival.map(|parked| parked.arrival), outcome) {
-            (Some(arrival), Ok(opened)) => self.enter(arrival, Entry::Opened { name, expiry_secs, opened }),
-            (Some(arrival), Err(refusal)) => {
+        let hash = self.arrivals.asked(token);
+        let Some(mut first) = self.arrivals.pop(hash) else { return };
+        let (name, expiry_secs) = (first.name.clone(), first.expiry_secs);
+        match (first.arrival.take(), outcome) {
+            (Some(parked), Ok(opened)) => match self.unwelcome(&parked.arrival) {
+                Some(reason) => {
+                    self.close_session(name, expiry_secs);
+                    self.enter(parked.arrival, Entry::Refused(reason));
+                }
+                None if opened.recalls => {
+                    let operations = vec![Operation::Entered { name }];
+                    self.actions.push(Action::State(Request { token: question(hash), operations }));
+                    let entering = Some(Box::new(opened));
+                    let entering = Waiting { arrival: Some(parked), entering, ..first };
+                    return self.arrivals.lines.entry(hash).or_default().push_front(entering);
+                }
+                None => self.enter(parked.arrival, Entry::Opened { name, expiry_secs, opened }),
+            },
+            (Some(parked), Err(refusal)) => {
                 tracing::debug!(client = %name.client_id, ?refusal, "no session");
                 let reason = match refusal {
                     OpenRefusal::TooMany { .. } => Reason::QuotaExceeded,
                     OpenRefusal::Unavailable(_) => Reason::ServerUnavailable,
                 };
-                self.enter(arrival, Entry::Refused(reason));
+                if first.entering.is_some() {
+                    self.close_session(name, expiry_secs);
+                }
+                self.enter(parked.arrival, Entry::Refused(reason));
             }
             (None, Ok(_)) => self.close_session(name, expiry_secs),
             (None, Err(_)) => {}
         }
+        self.go_on_with(hash);
+    }
+
+    /// The wills that the first in line called back are out of the file: it is let in.
+    pub(crate) fn entered(&mut self, token: u64) {
+        let hash = self.arrivals.asked(token);
+        if self.arrivals.front(hash).is_none_or(|it| it.entering.is_none()) {
+            return;
+        }
+        let Some(Waiting { arrival, name, expiry_secs, entering, .. }) = self.arrivals.pop(hash) else {
+            return;
+        };
+        if let (Some(parked), Some(opened)) = (arrival, entering) {
+            self.enter(parked.arrival, Entry::Opened { name, expiry_secs, opened: *opened });
+        }
+        self.go_on_with(hash);
+    }
+
+    fn go_on_with(&mut self, hash: u64) {
         if self.arrivals.contains(hash) {
             self.open_next(hash);
         }
+    }
+
+    /// What was true when the client came may not be any more, since it waited for the state.
+    fn unwelcome(&self, arrival: &Arrival) -> Option<Reason> {
+        // 0x8B is no reason code of CONNACK.
+        let stopping = self.stopping.then_some(Reason::ServerUnavailable);
+        stopping.or_else(|| self.is_gone(&arrival.identity).then_some(Reason::NotAuthorized))
     }
 
     /// Nobody came for the session that the state opened, or its client is turned away.
@@ -196,6 +265,13 @@ impl Shard {
             self.enter(arrival, Entry::Refused(Reason::ServerUnavailable));
         }
     }
+}
+
+/// The will in its CONNECT, as it is stored.
+fn will_of(arrival: &Arrival) -> Option<StoredWill> {
+    // The lobby decoded it before, within the limits.
+    let (connect, _) = decode_connect(&arrival.input, usize::MAX).ok()??;
+    stored_will(&connect, &arrival.identity)
 }
 
 /// Names the question for a session; 0 would ask for no answer.

@@ -10,8 +10,10 @@ use crate::limits::Limits;
 use crate::persistence::Persistence;
 use crate::session::Session;
 use crate::shard::{Action, Shard};
-use crate::state::{Opened, Operation, Request, SessionName};
+use crate::state::{Opened, SessionName};
 use crate::subscriptions::Subscriptions;
+use crate::will::stored_will;
+use firehose_auth::Identity;
 use firehose_mqtt::{Connect, Reason, Version, decode_connect};
 use std::sync::Arc;
 
@@ -68,7 +70,7 @@ impl Shard {
         let socket = arrival.socket.take();
         let limits = self.shared.limits.clone();
         let v5 = connect.version == Version::V5;
-        let (refused, state) = match self.check_again(&arrival, entry) {
+        let (refused, state) = match entry {
             Entry::New => (None, None),
             Entry::Refused(reason) => (Some(reason), None),
             Entry::Opened { name, expiry_secs, opened } => (None, Some((name, expiry_secs, opened))),
@@ -82,7 +84,7 @@ impl Shard {
         let mut connection = Connection::new(connect.version, arrival.address, granted.sends_bytes_max);
         connection.aliases_max = granted.aliases_max;
         if refused.is_none() {
-            connection.will_delay_secs = connect.will.as_ref().map(crate::will::delay_secs);
+            connection.will = stored_will(connect, &arrival.identity).map(Box::new);
         }
         connection.packet_bytes_max = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         connection.problem_information =
@@ -103,31 +105,35 @@ impl Shard {
         self.actions.push(Action::Attach { session, socket });
         self.dirty(session);
         if let Some((name, expiry_secs, opened)) = &state {
-            if opened.recalls {
-                let operations = vec![Operation::Entered { name: name.clone() }];
-                self.actions.push(Action::State(Request { token: 0, operations }));
-            }
             self.remember_session(session, name.clone(), *expiry_secs, opened, v5);
+            self.count_kept(session);
         }
         if !is_answered && refused.is_none() {
             return self.hang_up(session, "its Maximum Packet Size has no room for CONNACK [MQTT-3.1.2-24]");
+        }
+        if state.is_some() && self.dismiss(session) {
+            return;
         }
         if refused.is_none() && !behind.is_empty() {
             self.receive(session, behind);
         }
     }
 
-    /// What was true when the client came may not be any more, if it waited for the state.
-    fn check_again(&mut self, arrival: &Arrival, entry: Entry) -> Entry {
-        let Entry::Opened { name, expiry_secs, .. } = &entry else { return entry };
-        let is_gone = arrival.identity.name().is_some_and(|user| !self.auth.knows_user(user));
-        let reason = match (self.stopping, is_gone) {
-            (true, _) => Reason::ServerUnavailable,
-            (false, true) => Reason::NotAuthorized,
-            (false, false) => return entry,
-        };
-        self.close_session(name.clone(), *expiry_secs);
-        Entry::Refused(reason)
+    /// Sends a client away that had to be let in, although the bus stops or its user is gone meanwhile: nothing of what it
+    /// sent is looked at. False: it may stay.
+    fn dismiss(&mut self, session: u32) -> bool {
+        let Some(it) = self.sessions.get(session as usize) else { return true };
+        match (self.stopping, self.is_gone(&it.identity)) {
+            (true, _) => self.disconnect(session, Reason::ServerShuttingDown, "the bus stops"),
+            (false, true) => self.disconnect(session, Reason::NotAuthorized, "the user is gone"),
+            (false, false) => return false,
+        }
+        true
+    }
+
+    /// Whether the user is none of the password file's any more.
+    pub(crate) fn is_gone(&self, identity: &Identity) -> bool {
+        identity.name().is_some_and(|user| !self.auth.knows_user(user))
     }
 
     fn grants(&self, connect: &Connect<'_>, arrival: &Arrival) -> Granted {
@@ -213,7 +219,7 @@ impl Shard {
         v5: bool,
     ) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let has_will = it.connection.as_deref().is_some_and(|it| it.will_delay_secs.is_some());
+        let has_will = it.connection.as_deref().is_some_and(|it| it.will.is_some());
         if expiry_secs > 0 || opened.resumed.is_some() || has_will {
             it.persistence = Some(Box::new(Persistence::new(name, expiry_secs)));
         }

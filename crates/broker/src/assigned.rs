@@ -13,6 +13,8 @@ pub(crate) struct Queued {
     pub(crate) qos: QoS,
     /// It tells all that is gone.
     pub(crate) tells_gap: bool,
+    /// For a gap that it tells and that nobody acknowledges: see [`Gap::read_by`](crate::lane::Gap::read_by).
+    pub(crate) read_by: Option<u64>,
 }
 
 impl Shard {
@@ -52,9 +54,11 @@ impl Shard {
         let (range, count) = range?;
         let tells_gap = count == extra.len();
         let is_logged = batch.is_logged();
+        let is_unproven = piece.gap.is_some() && tells_gap && qos == QoS::AtMostOnce;
+        let read_by = self.sessions.get(session as usize).filter(|_| is_unproven).map(|it| it.read_by());
         self.connection(session)?.outbox.push(&range, lane, qos, is_logged);
         self.dirty(session);
         self.stats.messages_sent.add(1);
-        Some(Queued { qos, tells_gap })
+        Some(Queued { qos, tells_gap, read_by })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::kept::Keeping;
 use crate::outbox::Outbox;
+use crate::state::StoredWill;
 use firehose_mqtt::{Reason, Version};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -23,8 +24,8 @@ pub struct Connection {
     pub alias_bytes: usize,
     /// What it makes the bus keep, if that is enough to count.
     pub(crate) keeping: Option<Box<Keeping>>,
-    /// The Will Delay Interval of the will that the state has of it; none: it has no will, or left properly.
-    pub will_delay_secs: Option<u32>,
+    /// Its will, which the state has too, and is given again if it loses its file; none: it has none, or left properly.
+    pub will: Option<Box<StoredWill>>,
     /// The largest packet it takes (MQTT 5), in bytes.
     pub packet_bytes_max: u32,
     /// The largest packet it may send.
@@ -66,7 +67,7 @@ impl Connection {
             publisher: None,
             alias_bytes: 0,
             keeping: None,
-            will_delay_secs: None,
+            will: None,
             packet_bytes_max: u32::MAX,
             sends_bytes_max: sends_bytes_max.min(u32::MAX as usize) as u32,
             aliases_max: 0,
@@ -84,10 +85,11 @@ impl Connection {
         }
     }
 
-    /// What it makes the bus keep: of its input, of replies that it does not read, of topic aliases.
+    /// What it makes the bus keep: of its input, of replies that it does not read, of topic aliases, its will.
     pub(crate) fn kept_bytes(&self) -> usize {
         let unread = if self.blocked { self.outbox.control_bytes() } else { 0 };
-        self.input.len() + self.alias_bytes + unread
+        let will = self.will.as_deref().map_or(0, StoredWill::bytes);
+        self.input.len() + self.alias_bytes + unread + will
     }
 }
 

@@ -232,6 +232,7 @@ impl Shard {
         let range = self.frames.encode(&shape, run.recorded(), run.events());
         let largest = self.frames.largest(&shape, &range);
         let Some(it) = self.sessions.get_mut(session as usize) else { return true };
+        let read_by = (key.qos == QoS::AtMostOnce).then(|| it.read_by());
         let Some(connection) = it.connection.as_deref_mut() else { return true };
         if largest > connection.packet_bytes_max {
             return false;
@@ -240,7 +241,7 @@ impl Shard {
         mark_dirty(&mut self.dirty, session, &mut connection.dirty);
         self.stats.messages_sent.add(1);
         if let Some(lane) = it.lane_mut(lane) {
-            lane.told_gap(offset);
+            lane.told_gap(offset, read_by);
         }
         true
     }

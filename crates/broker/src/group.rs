@@ -81,6 +81,8 @@ struct Member {
     bytes: usize,
     /// Given in this turn.
     pieces: Vec<Piece>,
+    /// What it was told to be gone, and may not have read.
+    told: Option<Gap>,
 }
 
 struct Given {
@@ -144,6 +146,22 @@ pub(crate) struct Group {
     skipped: BTreeSet<Offset>,
 }
 
+impl Member {
+    /// What was written to it at QoS 0 told gaps: they are its own until it has read them, or left.
+    fn hears(&mut self, settled: &Settled, given: &mut BTreeMap<Offset, Given>) {
+        for offset in &settled.told {
+            let its = given.get_mut(offset).filter(|given| given.member == self.key);
+            if let Some(gap) = its.and_then(|given| given.gap.take()) {
+                self.told = Some(match self.told.take() {
+                    Some(told) => told.and(Some(gap)),
+                    None => gap,
+                });
+            }
+        }
+        self.told.take_if(|_| settled.read);
+    }
+}
+
 impl Group {
     /// A group that begins with somebody who comes.
     pub(crate) fn new(join: &Join, filter: TopicFilter, generation: u32) -> Group {
@@ -191,13 +209,15 @@ impl Group {
         let next = self.next(stand);
         let others = self.returned.iter().chain(self.awaited.range(next..)).copied();
         let pending: BTreeSet<Offset> = given.chain(others).collect();
-        let told = self.given.values().filter_map(|given| given.gap.as_ref());
-        let gaps: Vec<&str> = told.chain(&self.gap).map(Gap::text).collect();
+        let told = self.members.iter().filter_map(|member| member.told.as_ref());
+        let on_its_way = self.given.values().filter_map(|given| given.gap.as_ref());
+        let gaps = told.chain(on_its_way).chain(&self.gap).cloned();
+        let gaps = gaps.reduce(|one, other| one.and(Some(other)));
         StoredGroup {
             next,
             pending: pending.into_iter().collect(),
             skipped: self.skipped.iter().copied().collect(),
-            gap: (!gaps.is_empty()).then(|| gaps.join("\n").into()),
+            gap: gaps.map(|gap| gap.text().into()),
         }
     }
 
@@ -227,6 +247,7 @@ impl Group {
             credit: 0,
             bytes: 0,
             pieces: Vec::new(),
+            told: None,
         });
     }
 
@@ -241,12 +262,12 @@ impl Group {
     /// A member is gone: what it had, and did not keep, is to be given to others.
     pub(crate) fn leave(&mut self, left: &Settled) {
         let Some(at) = self.members.iter().position(|member| member.key == left.member) else { return };
-        self.members.remove(at);
+        let member = self.members.remove(at);
         self.turn -= usize::from(self.turn > at);
         self.changed = true;
         self.returned.extend(&left.returned);
         let returned = &mut self.returned;
-        let mut untold = Vec::new();
+        let mut untold: Vec<Gap> = member.told.into_iter().collect();
         self.given.retain(|offset, given| {
             let is_its = given.member == left.member;
             if is_its && !given.taken && !left.done.contains(offset) {
@@ -284,6 +305,8 @@ impl Group {
             settled.untold.iter().chain(&settled.returned).copied().filter(its).collect();
         let gaps = untold.iter().filter_map(|offset| self.given.get_mut(offset)?.gap.take());
         let gaps: Vec<Gap> = gaps.collect();
+        member.hears(settled, &mut self.given);
+        self.changed |= settled.read;
         for offset in settled.done.iter().chain(&settled.returned) {
             if self.given.get(offset).is_some_and(|given| given.member == settled.member)
                 && let Some(given) = self.given.remove(offset)

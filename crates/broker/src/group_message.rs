@@ -100,6 +100,10 @@ pub struct Settled {
     pub done: Vec<Offset>,
     /// What these were to tell to be gone they did not: another one tells it.
     pub untold: Vec<Offset>,
+    /// Over too; but what these told to be gone nobody may have read.
+    pub told: Vec<Offset>,
+    /// What was told so far was read.
+    pub read: bool,
     /// Not sent, or not acknowledged by a session that is over: to be given to somebody.
     pub returned: Vec<Offset>,
     /// In the member's stored session: they stay with it whatever happens.
@@ -121,6 +125,7 @@ impl Settled {
     /// Whether it says nothing.
     pub(crate) fn is_empty(&self) -> bool {
         let lists = [&self.done, &self.untold, &self.returned, &self.taken];
-        lists.iter().all(|list| list.is_empty()) && self.lost.is_empty() && self.credit == 0
+        let is_silent = self.lost.is_empty() && self.credit == 0 && !self.read;
+        is_silent && lists.iter().all(|list| list.is_empty())
     }
 }

@@ -200,6 +200,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return Flow::Stop };
         let id = ack.packet_id.get();
         let shared = it.shared_place(id);
+        let number = it.inflight.as_deref().filter(|_| it.has_told()).map(|window| window.number(id));
         let outcome = match (it.inflight.as_deref_mut(), kind) {
             (None, _) => Acknowledged::Unknown,
             (Some(window), AckKind::PubAck) => window.puback(id),
@@ -214,6 +215,9 @@ impl Shard {
         let resending = it.is_resending();
         if let Some(persistence) = it.persistence.as_deref_mut() {
             persistence.progress_changed |= outcome != Acknowledged::Unknown && persistence.expiry_secs > 0;
+        }
+        if let Some(number) = number.filter(|_| outcome != Acknowledged::Unknown) {
+            it.has_read(number);
         }
         if outcome == Acknowledged::Through && it.shares.is_some() {
             self.window_opened(session, shared);
@@ -282,7 +286,7 @@ impl Shard {
         }
         let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
         if disconnect.reason == Reason::Success {
-            connection.will_delay_secs = None;
+            connection.will = None;
         }
         self.end(session);
         Flow::Stop

@@ -46,6 +46,8 @@ pub struct Inflight {
     places: Option<VecDeque<Place>>,
     /// Packet id of the front entry.
     front_id: u16,
+    /// How often all packet ids have been given.
+    rounds: u64,
     unacknowledged: usize,
     max: usize,
 }
@@ -70,6 +72,7 @@ impl Inflight {
             entries: VecDeque::new(),
             places: None,
             front_id: 1,
+            rounds: 0,
             unacknowledged: 0,
             max: usize::from(max.max(1)),
         }
@@ -115,6 +118,17 @@ impl Inflight {
     /// The packet id of the message that is sent `ahead` messages from now (0: the next one).
     pub fn packet_id(&self, ahead: usize) -> u16 {
         ((usize::from(self.front_id) - 1 + self.entries.len() + ahead) % IDS) as u16 + 1
+    }
+
+    /// Which of all messages that it has had is the one that waits under this packet id: it ascends in the order in which
+    /// they were sent. Packet ids are given again, numbers are not.
+    pub fn number(&self, packet_id: u16) -> u64 {
+        self.front_number() + self.place_of(packet_id) as u64
+    }
+
+    /// The number of the message that is sent under `packet_id(0)`.
+    pub fn next_number(&self) -> u64 {
+        self.front_number() + self.entries.len() as u64
     }
 
     /// A message was sent under `packet_id(0)`.
@@ -234,7 +248,12 @@ impl Inflight {
             if let Some(places) = &mut self.places {
                 places.pop_front();
             }
-            self.front_id = if self.front_id == u16::MAX { 1 } else { self.front_id + 1 };
+            self.front_id = if self.front_id == u16::MAX {
+                self.rounds += 1;
+                1
+            } else {
+                self.front_id + 1
+            };
         }
         Acknowledged::Through
     }
@@ -242,6 +261,10 @@ impl Inflight {
     fn entry(&mut self, packet_id: u16) -> Option<&mut State> {
         let at = self.place_of(packet_id);
         self.entries.get_mut(at).filter(|_| packet_id != 0)
+    }
+
+    fn front_number(&self) -> u64 {
+        self.rounds * IDS as u64 + u64::from(self.front_id) - 1
     }
 
     fn place_of(&self, packet_id: u16) -> usize {
@@ -258,7 +281,9 @@ mod tests {
         let mut window = Inflight::new(10);
         for expected in (1..=u16::MAX).chain(1..=3) {
             assert_eq!(window.packet_id(0), expected);
+            let number = window.next_number();
             window.sent(QoS::AtLeastOnce, Place::default);
+            assert_eq!((window.number(expected), window.next_number()), (number, number + 1));
             assert_eq!(window.puback(expected), Acknowledged::Through);
         }
         assert!(window.is_empty());

@@ -1,5 +1,5 @@
 //! The budget of what clients make the bus keep, of all shards: packets that have not come whole, what a connection sent
-//! that is not read for a while, replies that nobody reads, topic aliases of publishers.
+//! that is not read for a while, replies that nobody reads, topic aliases of publishers, wills.
 //!
 //! It is counted by *accounts*: a user has one, wherever its clients come from; the anonymous have one for each address
 //! (IPv4, or IPv6 /64), and one for all that no address tells apart (loopback, unix sockets). An account may have a quarter of

@@ -29,12 +29,14 @@ pub struct Gap {
     text: Box<str>,
     /// The message that tells it, once that is queued: it may be dropped from the outbox and be read again.
     told_at: Option<Offset>,
+    /// That one is of QoS 0: see [`Gap::read_by`].
+    read_by: Option<u64>,
 }
 
 impl Gap {
     /// A gap that nobody was told of.
     pub fn new(text: String) -> Gap {
-        Gap { text: text.into(), told_at: None }
+        Gap { text: text.into(), told_at: None, read_by: None }
     }
 
     /// Another range behind it is gone before it was told, or while the message that tells it may have to be sent again:
@@ -65,7 +67,10 @@ impl Gap {
     pub fn and(self, other: Option<Gap>) -> Gap {
         let Some(other) = other else { return self };
         let told_at = self.told_at.zip(other.told_at).map(|(one, another)| one.max(another));
-        Gap { text: format!("{}\n{}", self.text, other.text).into(), told_at }
+        let read_by = self.read_by.max(other.read_by).filter(|_| told_at.is_some());
+        let new = other.ranges().filter(|range| !self.ranges().any(|known| known == *range));
+        let lines: Vec<&str> = self.ranges().chain(new).collect();
+        Gap { text: few(&lines).into(), told_at, read_by }
     }
 
     /// Another range is gone beside what a lane has to declare: a message that is still to come tells them all.
@@ -96,6 +101,17 @@ impl Gap {
     /// The message that tells it, once that is queued.
     pub fn told_at(&self) -> Option<Offset> {
         self.told_at
+    }
+
+    /// Told by a message of QoS 0, which nobody acknowledges: who acknowledges the message of this number (of
+    /// [`Inflight::number`](crate::inflight::Inflight::number)), or a later one, has read it.
+    pub fn read_by(&self) -> Option<u64> {
+        self.read_by
+    }
+
+    /// The message that tells it is not sent: another one has to.
+    pub fn untold(&mut self) {
+        (self.told_at, self.read_by) = (None, None);
     }
 }
 
@@ -155,9 +171,10 @@ impl Lane {
 
     /// Falls back to the log, to go on at `from`; a lane that is already behind stays where it is.
     pub fn fall_back(&mut self, from: Offset) {
-        if let Some(gap) = &mut self.gap {
+        if let Some(gap) = self.gap.as_mut().filter(|gap| gap.told_at.is_some_and(|told_at| told_at >= from))
+        {
             // The message that told it is read again.
-            gap.told_at = gap.told_at.filter(|told_at| *told_at < from);
+            gap.untold();
         }
         match &mut self.reading {
             Reading::Live => self.reading = Reading::Replay { next: from, asked: false },
@@ -171,10 +188,11 @@ impl Lane {
         self.gap.clone().filter(|gap| gap.told_at.is_none_or(|told_at| told_at >= offset))
     }
 
-    /// The message at `offset` is queued, and tells the gap.
-    pub fn told_gap(&mut self, offset: Offset) {
+    /// The message at `offset` is queued, and tells the gap. `read_by`: see [`Gap::read_by`]; none: it is acknowledged
+    /// itself.
+    pub fn told_gap(&mut self, offset: Offset, read_by: Option<u64>) {
         if let Some(gap) = &mut self.gap {
-            gap.told_at = Some(offset);
+            (gap.told_at, gap.read_by) = (Some(offset), read_by);
         }
     }
 
@@ -185,6 +203,19 @@ impl Lane {
             _ => None,
         }
     }
+}
+
+/// The ranges as a text, of which the last are one if they are too many.
+fn few(lines: &[&str]) -> String {
+    if lines.len() <= RANGES_MAX {
+        return lines.join("\n");
+    }
+    let (few, rest) = lines.split_at(RANGES_MAX - 1);
+    let rest: Vec<_> = rest.iter().filter_map(|line| parsed(line)).collect();
+    let from = rest.iter().map(|(from, ..)| *from).min().unwrap_or_default();
+    let to = rest.iter().map(|(_, to, _)| *to).max().unwrap_or_default();
+    let why = rest.last().map_or("", |(.., why)| why.trim_start_matches("in part: "));
+    format!("{}\n{from}..{to} in part: {why}", few.join("\n"))
 }
 
 /// A line of a gap: first and last offset, why.
@@ -207,7 +238,7 @@ mod tests {
     fn a_gap_is_told_again_when_its_message_and_those_behind_it_are_dropped() {
         let mut lane = Lane { gap: Some(Gap::new("2..4 gone".into())), ..Lane::default() };
         assert_eq!(text(lane.gap_before(5)).as_deref(), Some("2..4 gone"));
-        lane.told_gap(5);
+        lane.told_gap(5, None);
         assert_eq!(text(lane.gap_before(6)), None, "the one before tells it");
         lane.fall_back(5);
         assert_eq!(text(lane.gap_before(5)).as_deref(), Some("2..4 gone"));
@@ -217,7 +248,7 @@ mod tests {
     #[test]
     fn a_gap_whose_message_is_dropped_counts_as_untold() {
         let mut lane = Lane { gap: Some(Gap::new("2..4 gone".into())), ..Lane::default() };
-        lane.told_gap(5);
+        lane.told_gap(5, None);
         lane.fall_back(6);
         assert_eq!(lane.gap.as_ref().and_then(Gap::told_at), Some(5), "its message is not among those");
         lane.fall_back(5);
@@ -267,6 +298,16 @@ mod tests {
     fn very_many_gaps_take_no_more_than_a_few_lines() {
         let many = (1..1_000).fold(Gap::new("1..1 gone".into()), |gap, n| gap.and_then(n * 3, n * 3, "gone"));
         assert_eq!(many.ranges().count(), RANGES_MAX);
+        assert_eq!(many.ranges().last(), Some("45..2997 in part: gone"));
+    }
+
+    #[test]
+    fn gaps_that_are_told_together_are_few_and_each_is_named_once() {
+        let many = (1..1_000).fold(Gap::new("1..1 gone".into()), |gap, n| {
+            gap.and(Some(Gap::new(format!("{0}..{0} gone\n1..1 gone", n * 3))))
+        });
+        assert_eq!(many.ranges().count(), RANGES_MAX);
+        assert_eq!(many.ranges().filter(|range| *range == "1..1 gone").count(), 1);
         assert_eq!(many.ranges().last(), Some("45..2997 in part: gone"));
     }
 }

@@ -39,6 +39,7 @@ mod suback;
 mod subscribe;
 pub mod subscriptions;
 mod sync;
+mod told;
 mod will;
 
 pub mod action;

@@ -23,8 +23,8 @@ pub struct Limits {
     pub packet_bytes_max: usize,
     /// The largest packet an anonymous client may send (also before CONNECT is read).
     pub packet_anonymous_bytes_max: usize,
-    /// Kept for all clients: packets that have not come whole, replies that nobody reads, topic aliases of publishers. A user, or
-    /// an anonymous address, may have a quarter of it; beyond that the connection that keeps the most is closed.
+    /// Kept for all clients: packets that have not come whole, replies that nobody reads, topic aliases of publishers, wills. A
+    /// user, or an anonymous address, may have a quarter of it; beyond that the connection that keeps the most is closed.
     pub kept_bytes_max: usize,
     /// Queued for one connection; beyond it the lane reads the log.
     pub outbox_bytes_max: usize,

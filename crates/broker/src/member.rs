@@ -1,10 +1,12 @@
 //! A session as a member of groups: what it was given lies in its outbox and its window like anything else, under a lane
 //! of its own, and the group's home is told how each message ended, and how many more are welcome.
 
+use crate::assigned::Queued;
+mod gone;
+
 use crate::group::GroupKey;
 use crate::group_message::{GroupMessage, Join, MemberKey, Piece, Settled};
 use crate::inflight::Inflight;
-use crate::outbox::Expired;
 use crate::scan::RETAINED;
 use crate::session::Session;
 use crate::shard::{Action, Shard};
@@ -38,14 +40,19 @@ struct Share {
     granted: bool,
     /// Messages that the group may send without being told more.
     lent: usize,
-    /// What lies in the outbox, in order, and whether it will wait for an acknowledgement.
-    queued: VecDeque<(Offset, bool)>,
+    /// What lies in the outbox, in order.
+    queued: VecDeque<(Offset, Queued)>,
     /// Of the window: what the state has, or is being told of.
     safe: BTreeSet<Offset>,
     /// Of those, what the save under way tells it.
     saving: Vec<Offset>,
     done: Vec<Offset>,
     untold: Vec<Offset>,
+    told: Vec<Offset>,
+    /// Who acknowledges the message of this number has read all that was told.
+    read_by: Option<u64>,
+    /// It was.
+    read: bool,
     returned: Vec<Offset>,
     taken: Vec<Offset>,
     lost: Vec<(Offset, &'static str)>,
@@ -70,6 +77,18 @@ impl Share {
 impl Shares {
     fn of_lane(&mut self, lane: u16) -> Option<&mut Share> {
         self.list.iter_mut().find(|share| share.lane == lane)
+    }
+
+    /// [`Session::has_told`].
+    pub(crate) fn has_told(&self) -> bool {
+        self.list.iter().any(|share| share.read_by.is_some())
+    }
+
+    /// [`Session::has_read`].
+    pub(crate) fn has_read(&mut self, number: u64) {
+        for share in &mut self.list {
+            share.read |= share.read_by.take_if(|read_by| *read_by <= number).is_some();
+        }
     }
 
     fn of_key(&mut self, key: &GroupKey) -> Option<&mut Share> {
@@ -100,33 +119,17 @@ impl Session {
             let still = connection.outbox.count(share.lane);
             while share.queued.len() > still {
                 match share.queued.pop_front() {
-                    Some((offset, false)) if offset != 0 => share.done.push(offset),
+                    Some((offset, queued)) if offset != 0 && queued.qos == QoS::AtMostOnce => {
+                        share.done.push(offset);
+                        if let Some(read_by) = queued.read_by {
+                            share.told.push(offset);
+                            (share.read_by, share.read) = (Some(read_by), false);
+                        }
+                    }
                     _ => {}
                 }
             }
         }
-    }
-
-    /// Messages of groups have expired in the outbox, which was followed up to them: nobody gets them.
-    pub(crate) fn forget_expired(&mut self, expired: &[Expired]) {
-        let Some(shares) = self.shares.as_deref_mut() else { return };
-        for (lane, place) in expired.iter().rev() {
-            if let Some(share) = shares.of_lane(*lane) {
-                share.queued.remove(*place);
-            }
-        }
-    }
-
-    /// A message that a group gave is gone from the log, so that it cannot be sent again. False: the session is in no such
-    /// group any more.
-    pub(crate) fn lost_of_group(&mut self, lane: u16, offset: Offset, why: &'static str) -> bool {
-        let share = self.shares.as_deref_mut().and_then(|shares| shares.of_lane(lane));
-        let Some(share) = share else { return false };
-        share.lost.push((offset, why));
-        // Nor does it tell what it was to tell.
-        share.untold.push(offset);
-        share.done.push(offset);
-        true
     }
 
     /// Whether messages of a group's stand in the window of which the state has not been told.
@@ -203,6 +206,9 @@ impl Session {
             saving: Vec::new(),
             done: Vec::new(),
             untold: Vec::new(),
+            told: Vec::new(),
+            read_by: None,
+            read: false,
             returned: Vec::new(),
             taken: Vec::new(),
             lost: Vec::new(),
@@ -320,7 +326,7 @@ impl Shard {
             let told = queued.is_some_and(|queued| queued.tells_gap);
             share.untold.extend(piece.gap.iter().filter(|_| !told).map(|_| piece.offset()));
             match (queued, piece.offset()) {
-                (Some(queued), offset) => share.queued.push_back((offset, queued.qos != QoS::AtMostOnce)),
+                (Some(queued), offset) => share.queued.push_back((offset, queued)),
                 (None, 0) => {}
                 (None, offset) => share.done.push(offset),
             }
@@ -395,6 +401,8 @@ impl Shard {
                     member,
                     done: std::mem::take(&mut share.done),
                     untold: std::mem::take(&mut share.untold),
+                    told: std::mem::take(&mut share.told),
+                    read: std::mem::take(&mut share.read),
                     returned: std::mem::take(&mut share.returned),
                     taken: std::mem::take(&mut share.taken),
                     lost: std::mem::take(&mut share.lost),
@@ -467,8 +475,9 @@ impl Shard {
     fn tell_left(&mut self, session: u32, share: &Share, done: Vec<Offset>, returned: Vec<Offset>) {
         let Some(it) = self.sessions.get(session as usize) else { return };
         let member = share.member(self.number, session, it.generation);
-        let (untold, taken, lost) = (Vec::new(), Vec::new(), share.lost.clone());
-        let left = Settled { hash: share.hash, member, done, untold, returned, taken, lost, credit: 0 };
+        let (untold, told, taken) = (Vec::new(), Vec::new(), Vec::new());
+        let (hash, lost, read) = (share.hash, share.lost.clone(), false);
+        let left = Settled { hash, member, done, untold, told, read, returned, taken, lost, credit: 0 };
         self.tell(crate::arrival::home_shard(share.hash, self.shared.shards), GroupMessage::Leave(left));
     }
 }

@@ -1,6 +1,7 @@
 //! What one connection still has to be sent: replies, and ranges of shared frames. Bounded; when it is full the lane
 //! goes on from the log. An idle connection's outbox holds no memory.
 
+mod count;
 mod expiry;
 
 pub(crate) use expiry::Expired;
@@ -187,12 +188,6 @@ impl Outbox {
         self.bytes = 0;
         self.unpin_partial();
         lost
-    }
-
-    /// How many messages of a lane are queued.
-    pub fn count(&self, lane: u16) -> usize {
-        let of_lane = self.items.iter().filter(|item| item.lane == lane);
-        of_lane.map(|item| (item.range.end - item.range.first) as usize).sum()
     }
 
     /// Drops what is queued for a lane.

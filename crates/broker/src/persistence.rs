@@ -2,9 +2,11 @@
 //! and what has to be sent again.
 
 use crate::hold::Hold;
+use crate::lane::Gap;
 use crate::resend::Resend;
 use crate::session::Session;
 use crate::state::{Operation, Progress, SessionName, StoredLane, StoredSubscription};
+use crate::told::Told;
 use firehose_log::Offset;
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ pub struct Persistence {
     pub(crate) hold: Hold,
     /// What is to be sent again.
     pub(crate) resend: Resend,
+    /// Gaps that its client may not have read.
+    pub(crate) told: Told,
 }
 
 impl Persistence {
@@ -41,6 +45,7 @@ impl Persistence {
             saved_stand: 0,
             hold: Hold::default(),
             resend: Resend::default(),
+            told: Told::default(),
         }
     }
 }
@@ -70,7 +75,13 @@ impl Session {
             let unsaid = |told_at: Offset| {
                 told_at >= next || window.is_some_and(|window| window.stored().any(|it| it.offset == told_at))
             };
-            let gap = lane.gap.as_ref().filter(|gap| gap.told_at().is_none_or(unsaid));
+            let is_open = |gap: &&Gap| gap.read_by().is_some() || gap.told_at().is_none_or(unsaid);
+            let gap = lane.gap.as_ref().filter(is_open).cloned();
+            let told = self.persistence.as_deref().and_then(|it| it.told.of_lane(number));
+            let gap = match told.cloned() {
+                Some(told) => Some(told.and(gap)),
+                None => gap,
+            };
             Some(StoredLane { number, next, gap: gap.map(|gap| gap.text().to_owned()) })
         };
         Progress {

@@ -12,7 +12,7 @@ impl Shard {
         let gone: Vec<u32> = self
             .sessions
             .iter()
-            .filter(|(_, it)| it.identity.name().is_some_and(|user| !self.auth.knows_user(user)))
+            .filter(|(_, it)| self.is_gone(&it.identity))
             .map(|(session, _)| session as u32)
             .collect();
         for session in gone {

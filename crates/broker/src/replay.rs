@@ -131,14 +131,6 @@ impl Shard {
             Ok(Chunk::Gap { next: behind, .. }) if behind <= next => {}
             Ok(Chunk::Gap { next: behind, why }) => {
                 self.stats.gaps_declared.add(1);
-                if !v5 {
-                    // MQTT 3.x has no way to say it, so the reader is told by being cut off.
-                    return self.disconnect(
-                        key.session,
-                        Reason::UnspecifiedError,
-                        "a range of the log is gone",
-                    );
-                }
                 let to = behind.saturating_sub(1);
                 lane.gap = Some(match lane.gap.take() {
                     Some(gap) => gap.and_then(next, to, why),
@@ -146,6 +138,14 @@ impl Shard {
                 });
                 lane.reading = Reading::Replay { next: behind, asked: false };
                 it.many = true;
+                if !v5 {
+                    // MQTT 3.x has no way to say it, so the reader is told by being cut off, and finds a new session.
+                    return self.disconnect(
+                        key.session,
+                        Reason::UnspecifiedError,
+                        "a range of the log is gone",
+                    );
+                }
             }
             Ok(Chunk::End | Chunk::Blocked) => {}
             Err(error) => {
@@ -257,12 +257,13 @@ impl Shard {
         let range = telling.or_else(|| gap.is_some().then(|| encode(&extra[..without_gap])).flatten());
         if let Some(range) = range
             && let Some(it) = self.sessions.get_mut(key.session as usize)
-            && let Some(connection) = it.connection.as_deref_mut()
         {
+            let read_by = (tells_gap && qos == QoS::AtMostOnce).then(|| it.read_by());
+            let Some(connection) = it.connection.as_deref_mut() else { return false };
             connection.outbox.push(&range, key.lane, qos, true);
             self.stats.messages_sent.add(1);
             if tells_gap && let Some(lane) = it.lane_mut(key.lane) {
-                lane.told_gap(offset);
+                lane.told_gap(offset, read_by);
             }
         }
         true
@@ -303,6 +304,9 @@ impl Shard {
             Some(of_main) => Some(of_main.and(gap)),
             None => gap,
         };
+        if let Some(persistence) = it.persistence.as_deref_mut() {
+            persistence.told.join_main(lane);
+        }
         for (index, subscription) in it.subscriptions.iter_mut().filter(|(_, it)| it.lane == lane) {
             subscription.lane = MAIN;
             let place = |interest: &crate::session::Interest| {

@@ -1,4 +1,4 @@
-//! The state lost its file and began a new one: the sessions of clients that are connected are saved anew.
+//! The state lost its file and began a new one: the sessions and wills of clients that are connected are saved anew.
 
 use crate::connection::{AckKind, Publisher};
 use crate::limits::AddressKey;
@@ -58,7 +58,9 @@ impl Session {
         stand: Offset,
         now_secs: u32,
     ) -> Vec<Operation> {
-        if !self.is_persistent() {
+        let lives_on = self.is_persistent();
+        let will = self.connection.as_deref().and_then(|it| it.will.as_deref()).cloned();
+        if !lives_on && will.is_none() {
             return Vec::new();
         }
         let received = self.publisher().map(|it| it.received.difference(unplaced).copied().collect());
@@ -70,10 +72,13 @@ impl Session {
             address,
             received: received.unwrap_or_default(),
             head,
+            will,
         };
-        self.change_subscriptions();
         let mut operations = vec![Operation::Rescue(Box::new(rescue))];
-        operations.extend(self.save_operations(stand, now_secs));
+        if lives_on {
+            self.change_subscriptions();
+            operations.extend(self.save_operations(stand, now_secs));
+        }
         operations
     }
 }

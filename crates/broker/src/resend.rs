@@ -173,7 +173,17 @@ impl Session {
             if let Some(lane) = self.lane_mut(number)
                 && lane.gap_before(offset).is_some_and(|gap| gap.text() == told.text())
             {
-                lane.told_gap(offset);
+                lane.told_gap(offset, None);
+            }
+        }
+    }
+
+    /// The message that was to tell a gap is not sent after all.
+    fn not_told(&mut self, offset: Offset) {
+        for number in self.lanes() {
+            let gap = self.lane_mut(number).and_then(|lane| lane.gap.as_mut());
+            if let Some(gap) = gap.filter(|gap| gap.told_at() == Some(offset)) {
+                gap.untold();
             }
         }
     }
@@ -340,6 +350,9 @@ impl Shard {
                 }
             });
             let Some(it) = self.sessions.get_mut(session as usize) else { return };
+            if frame.is_none() {
+                it.not_told(entry.offset);
+            }
             // Its client drops a QoS 2 message that it has already, and all that stands in it: the next one tells the gap too.
             let is_heard = !dup || entry.state == StoredState::Sent1;
             if let Some((_, Some(gap))) = frame.as_ref().filter(|_| is_heard) {

@@ -3,7 +3,7 @@
 use crate::arrival::Scope;
 use crate::connection::Connection;
 use crate::inflight::Inflight;
-use crate::lane::{Lane, MAIN};
+use crate::lane::{Gap, Lane, MAIN};
 use crate::member::Shares;
 use crate::persistence::Persistence;
 use crate::scan::Scans;
@@ -149,17 +149,23 @@ impl Session {
         self.lanes().for_each(|lane| self.gap_is_out(lane));
     }
 
-    /// Nothing is queued for a lane: its gap is told, unless its message may have to be sent again.
-    pub fn gap_is_out(&mut self, lane: u16) {
-        let told_at = self.lane(lane).and_then(|lane| lane.gap.as_ref()?.told_at());
+    /// Nothing is queued for a lane: its gap is told, unless its message may have to be sent again. What a message of QoS 0
+    /// told stays with a session that outlives its connection until its client is known to have read it.
+    pub fn gap_is_out(&mut self, number: u16) {
         let window = self.inflight.as_deref();
         let is_out = |told_at: Offset| {
             window.is_none_or(|window| window.stored().all(|entry| entry.offset != told_at))
         };
-        if told_at.is_some_and(is_out)
-            && let Some(lane) = self.lane_mut(lane)
+        let is_told = |gap: &&Gap| gap.read_by().is_some() || gap.told_at().is_some_and(is_out);
+        if self.lane(number).and_then(|lane| lane.gap.as_ref()).filter(is_told).is_none() {
+            return;
+        }
+        let gap = self.lane_mut(number).and_then(|lane| lane.gap.take());
+        if let Some(gap) = gap.filter(|gap| gap.read_by().is_some())
+            && self.is_persistent()
+            && let Some(persistence) = self.persistence.as_deref_mut()
         {
-            lane.gap = None;
+            persistence.told.add(number, gap);
         }
     }
 

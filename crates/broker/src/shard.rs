@@ -267,9 +267,9 @@ impl Shard {
         self.parked_bytes + self.fresh_bytes
     }
 
-    /// Whether nobody is connected.
+    /// Whether nobody is connected, or about to be.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.sessions.is_empty() && !self.arrivals.is_any_entering()
     }
 
     /// The session's socket takes bytes again.
@@ -389,6 +389,7 @@ impl Shard {
             Message::State(Answer::Group { token, stored }) => self.group_opened(token, stored),
             Message::StateLost => self.state_lost(),
             Message::State(Answer::Opened { token, outcome }) => self.opened(token, outcome),
+            Message::State(Answer::Entered { token }) => self.entered(token),
             Message::Retained { scan, page } => self.retained(scan, page),
             Message::Redacted { offset, seen } => self.redacted.push((offset, seen)),
             Message::OverBudget { session, generation } => self.over_budget(session, generation),

@@ -451,6 +451,7 @@ impl Shard {
             self.replay_ended(session, lane);
             if let Some(it) = self.sessions.get_mut(session as usize) {
                 it.more_lanes[usize::from(lane) - 1] = None;
+                it.persistence.as_deref_mut().and_then(|it| it.told.take(lane));
             }
         }
     }

@@ -1,14 +1,14 @@
 //! Wills: what a CONNECT says of one, and what becomes of it when the connection ends. The state keeps them from before
-//! CONNACK until they are published, and publishes them (`state_thread.rs`): a shard keeps no more than that there is one.
+//! CONNACK until they are published, and publishes them (`state_thread.rs`): a shard keeps that of a client that is connected
+//! in case the state loses its file (`rescue.rs`).
 
-use crate::arrival::Arrival;
 use crate::connection::Connection;
 use crate::publish::{has_names_of_ours, keep_attributes};
 use crate::shard::Shard;
 use crate::state::{StoredWill, WillFate};
 use firehose_auth::Identity;
 use firehose_log::{AttributesBuf, Flags};
-use firehose_mqtt::{Connect, Reason, Will, decode_connect};
+use firehose_mqtt::{Connect, Reason};
 
 impl Shard {
     /// Why a CONNECT is refused for its will. What its user may publish is not asked before the will is.
@@ -21,37 +21,28 @@ impl Shard {
     }
 }
 
-impl Arrival {
-    /// The will in its CONNECT, as it is stored.
-    pub(crate) fn stored_will(&self) -> Option<StoredWill> {
-        // The lobby decoded it before, within the limits.
-        let (connect, _) = decode_connect(&self.input, usize::MAX).ok()??;
-        let will = connect.will.as_ref()?;
-        let mut attributes = AttributesBuf::new();
-        let payload_utf8 = keep_attributes(&mut attributes, will.properties);
-        Some(StoredWill {
-            topic: will.topic.as_str().to_owned(),
-            payload: will.payload.to_vec(),
-            attributes: attributes.as_attributes().raw().to_vec(),
-            flags: Flags::new(will.qos as u8, will.retain, payload_utf8).to_byte(),
-            delay_secs: delay_secs(will),
-            user: self.identity.name().map(str::to_owned),
-        })
-    }
-}
-
-/// Will Delay Interval.
-pub(crate) fn delay_secs(will: &Will<'_>) -> u32 {
-    will.properties.will_delay().unwrap_or(0)
+/// The will in a CONNECT of this identity's, as it is stored.
+pub(crate) fn stored_will(connect: &Connect<'_>, identity: &Identity) -> Option<StoredWill> {
+    let will = connect.will.as_ref()?;
+    let mut attributes = AttributesBuf::new();
+    let payload_utf8 = keep_attributes(&mut attributes, will.properties);
+    Some(StoredWill {
+        topic: will.topic.as_str().to_owned(),
+        payload: will.payload.to_vec(),
+        attributes: attributes.as_attributes().raw().to_vec(),
+        flags: Flags::new(will.qos as u8, will.retain, payload_utf8).to_byte(),
+        delay_secs: will.properties.will_delay().unwrap_or(0),
+        user: identity.name().map(str::to_owned),
+    })
 }
 
 impl Connection {
     /// What becomes of its will now that it ends. The bus's own end is not its clients' death.
     pub(crate) fn will_fate(&self, is_bus_stopping: bool) -> WillFate {
-        match self.will_delay_secs {
+        match self.will.as_deref() {
             None => WillFate::Dropped,
             Some(_) if is_bus_stopping => WillFate::Kept,
-            Some(delay_secs) => WillFate::Due { delay_secs },
+            Some(will) => WillFate::Due { delay_secs: will.delay_secs },
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct State {
     will_outcomes: Vec<(WillKey, WillOutcome)>,
     saved: Vec<(usize, u64)>,
     pub(super) opening: Vec<Opening>,
+    /// Clients that are let in when it is written that what they called back is gone: their shards, and the tokens.
+    pub(super) entering: Vec<(usize, u64)>,
     pending_since_ms: Option<u64>,
     pub(super) failing: Option<Failing>,
     patience_ms: u64,
@@ -140,6 +142,7 @@ impl State {
             will_outcomes: Vec::new(),
             saved: Vec::new(),
             opening: Vec::new(),
+            entering: Vec::new(),
             pending_since_ms: None,
             failing: None,
             patience_ms: PATIENCE_MS,
@@ -278,10 +281,11 @@ impl State {
         }
     }
 
-    /// The answer to an opening that waits for a log that has failed.
+    /// The answer to a client that waits for a log that has failed.
     fn turned_away(&self, asked: &Asked) -> Option<Answer> {
         let why = self.queue.log_failure()?.to_owned();
-        let is_open = matches!(asked.request.operations[..], [Operation::Open(_)]);
+        let is_open =
+            matches!(asked.request.operations[..], [Operation::Open(_) | Operation::Entered { .. }]);
         let token = asked.request.token;
         is_open.then_some(Answer::Opened { token, outcome: Err(OpenRefusal::Unavailable(why)) })
     }
@@ -305,7 +309,8 @@ impl State {
         if !self.pending.has_view() && self.shelf.store().is_some() {
             self.applied();
         }
-        if self.pending.is_empty() && self.saved.is_empty() && self.opening.is_empty() && !moved {
+        let is_waited_for = !(self.saved.is_empty() && self.opening.is_empty() && self.entering.is_empty());
+        if self.pending.is_empty() && !is_waited_for && !moved {
             self.pending_since_ms = None;
             return self.failing.is_some();
         }
@@ -313,8 +318,7 @@ impl State {
         let since_ms = *self.pending_since_ms.get_or_insert(now.ms);
         at_once
             || moved
-            || !self.saved.is_empty()
-            || !self.opening.is_empty()
+            || is_waited_for
             || self.jobs.iter().any(|(as_of, _)| *as_of > applied && *as_of <= self.view_at)
             || now.ms >= since_ms + self.patience_ms
     }
@@ -357,6 +361,7 @@ impl State {
             (opening.shard, Answer::Opened { token: opening.token, outcome: Ok(opening.outcome) })
         });
         turn.answers.extend(opened);
+        self.let_in_all(turn);
         if self.failing.take().is_some() {
             let line = format!("the state file {} can be written again", self.file.path());
             turn.notes.push(StateNote::Good(line));
@@ -368,25 +373,10 @@ impl State {
         self.queue.applied(self.view_at);
     }
 
-    /// Nothing is lost: what was to be written waits, folded together. Who only goes on with a session is let in, others
-    /// are turned away.
+    /// Nothing is lost: what was to be written waits, folded together.
     fn not_written(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
         self.fail(error, now, turn);
         self.turn_away_all(error, now, turn);
-    }
-
-    /// Answers those whose opening cannot be written.
-    pub(super) fn turn_away_all(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
-        for opening in std::mem::take(&mut self.opening) {
-            let outcome = match (opening.created, opening.will) {
-                (false, None) => Ok(opening.outcome),
-                _ => {
-                    self.take_back(&opening, !matches!(error, StoreError::NotTried(_)), now);
-                    Err(OpenRefusal::Unavailable(error.to_string()))
-                }
-            };
-            turn.answers.push((opening.shard, Answer::Opened { token: opening.token, outcome }));
-        }
     }
 
     /// The file failed. One line says so when it begins.

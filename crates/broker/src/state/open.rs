@@ -239,7 +239,7 @@ impl State {
         let is_running = self.view_at > 0 || self.known.len() > 0;
         self.forget_all(turn);
         let connected =
-            if is_running { ", but sessions of connected clients, which are saved anew" } else { "" };
+            if is_running { ", but those of connected clients, which are saved anew" } else { "" };
         turn.notes.push(StateNote::Bad(format!(
             "the state file {path} cannot be opened ({error}) and was set aside as {kept}: sessions and wills are \
              gone{connected}; retained messages are rebuilt from the log"

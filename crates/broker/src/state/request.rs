@@ -54,12 +54,14 @@ pub enum Operation {
         /// The packet ids.
         packet_ids: Vec<u16>,
     },
-    /// The client of a session that was opened with [`Opened::recalls`] was let in.
+    /// The client of a session that was opened with [`Opened::recalls`] is let in, whatever happens: what its return called
+    /// back leaves the file. It stands alone in its request, and is answered with [`Answer::Entered`]; or as if it had not
+    /// been opened, if the log has failed meanwhile, or the file was lost.
     Entered {
         /// Whose.
         name: Arc<SessionName>,
     },
-    /// The state lost its file, and here is a session whose client is connected.
+    /// The state lost its file, and here are the session and the will of a client that is connected.
     Rescue(Box<Rescue>),
     /// The session's connection ended.
     Gone {
@@ -131,12 +133,12 @@ pub struct Open {
     pub will: Option<StoredWill>,
 }
 
-/// A session that is to be known again. Its subscriptions and its progress follow.
+/// A session or a will, or both, that are to be known again. The session's subscriptions and its progress follow.
 #[derive(Debug)]
 pub struct Rescue {
     /// Whose.
     pub name: Arc<SessionName>,
-    /// As in [`Open`].
+    /// As in [`Open`]; 0: there is only the will.
     pub expiry_secs: u32,
     /// As in [`Open`].
     pub address: Option<crate::limits::AddressKey>,
@@ -144,6 +146,8 @@ pub struct Rescue {
     pub received: Vec<u16>,
     /// What was published behind this place the state saw itself.
     pub head: Offset,
+    /// Its will.
+    pub will: Option<StoredWill>,
 }
 
 /// What becomes of a session's will when its connection ends.
@@ -179,6 +183,12 @@ pub enum Answer {
         /// The session, or why there is none.
         outcome: Result<Opened, OpenRefusal>,
     },
+    /// The answer to [`Operation::Entered`]: what was called back is out of the file; or the file cannot be written, and that
+    /// is done as soon as it can.
+    Entered {
+        /// Which request.
+        token: u64,
+    },
     /// The answer to [`Operation::OpenGroup`].
     Group {
         /// Which request.
@@ -200,7 +210,10 @@ impl Answer {
     pub fn token(&self) -> u64 {
         match self {
             Answer::Orphaned { .. } => 0,
-            Answer::Saved { token } | Answer::Opened { token, .. } | Answer::Group { token, .. } => *token,
+            Answer::Saved { token }
+            | Answer::Opened { token, .. }
+            | Answer::Entered { token }
+            | Answer::Group { token, .. } => *token,
         }
     }
 }
@@ -214,8 +227,8 @@ pub struct Opened {
     pub oldest: Offset,
     /// Events in flight that retention deleted before the state knew that they were, ascending.
     pub lost: Vec<Offset>,
-    /// There are delayed wills that the client's return calls back: [`Operation::Entered`] or [`WillFate::Refused`] has to
-    /// follow.
+    /// There are delayed wills that the client's return calls back if it is let in: [`Operation::Entered`] has to follow before
+    /// that, or [`WillFate::Refused`]. Until then they stay in the file.
     pub recalls: bool,
 }
 

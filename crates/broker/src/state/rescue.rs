@@ -1,10 +1,10 @@
-//! The file was lost while the bus runs: sessions whose clients are connected come back, since their shards know all of
-//! them. Until they do, the state notes which packet ids they publish with.
+//! The file was lost while the bus runs: sessions and wills of clients that are connected come back, since their shards know
+//! all of them. Until they do, the state notes which packet ids they publish with.
 
 use crate::state::change::Received;
 use crate::state::core::{State, Turn};
 use crate::state::known::Known;
-use crate::state::record::Life;
+use crate::state::record::{Life, WillRecord};
 use crate::state::request::Rescue;
 use crate::state::sessions::record_of;
 use firehose_log::Offset;
@@ -53,7 +53,8 @@ impl State {
         }
         self.forget_groups();
         self.known = Default::default();
-        self.wills = Default::default();
+        self.wills.lose();
+        self.wills.sessions().for_each(|hash| self.names.insert(hash));
         self.pending = Default::default();
         self.view_at = 0;
         self.stored_applied = 0;
@@ -64,13 +65,22 @@ impl State {
         turn.lost = true;
     }
 
-    /// A session is known again, unless another one has its name meanwhile.
-    pub(super) fn rescue(&mut self, rescue: Rescue) {
-        let Rescue { name, expiry_secs, address, received, head } = rescue;
-        let since = self.rescued.received.remove(&name.hash).unwrap_or_default();
-        if self.known.contains(name.hash) {
-            return;
+    /// A session and a will are known again, unless another connection has their name meanwhile.
+    pub(super) fn rescue(&mut self, mut rescue: Rescue) {
+        let hash = rescue.name.hash;
+        if let Some(will) = rescue.will.take().filter(|_| self.wills.attached(hash).is_none()) {
+            let (client_id, expiry_secs) = (rescue.name.client_id.clone(), rescue.expiry_secs);
+            self.attach(hash, WillRecord { client_id, expiry_secs, will, due: false });
+            self.names.insert(hash);
         }
+        let since = self.rescued.received.remove(&hash).unwrap_or_default();
+        if rescue.expiry_secs > 0 && !self.known.contains(hash) {
+            self.rescue_session(rescue, since);
+        }
+    }
+
+    fn rescue_session(&mut self, rescue: Rescue, since: BTreeMap<u16, Offset>) {
+        let Rescue { name, expiry_secs, address, received, head, .. } = rescue;
         let life = Life { expiry_secs, left_us: None };
         self.known.insert(name.hash, Known { anonymous: name.scope.user.is_none(), address, life });
         self.names.insert(name.hash);

@@ -9,7 +9,6 @@ use crate::state::record::{Life, SessionRecord, SubscriptionsRecord, WillRecord}
 use crate::state::request::{Answer, Open, OpenRefusal, Opened, Operation, Resumed, WillFate};
 use crate::state::store::StoreError;
 use crate::state::stored::{SessionName, StoredState};
-use crate::state::wills::Recalled;
 use firehose_log::Offset;
 
 /// Expired sessions that are forgotten in one turn.
@@ -69,7 +68,10 @@ impl State {
                     packet_ids.into_iter().for_each(|packet_id| change.forget(packet_id, head));
                 }
             }
-            Operation::Entered { name } => self.entered(name.hash),
+            Operation::Entered { name } => {
+                self.enter(shard, token, name.hash, turn);
+                return true;
+            }
             Operation::Gone { name, expiry_secs, will } => self.left(name.hash, expiry_secs, will, now),
             Operation::OpenGroup { hash } => {
                 turn.answers.push((shard, Answer::Group { token, stored: self.open_group(hash) }));
@@ -106,27 +108,24 @@ impl State {
             return Err(OpenRefusal::Unavailable(why));
         }
         // It has come back, and has not died with the bus. Who is turned away has not.
-        self.recall(self.wills.orphans(hash));
+        self.wills.orphans(hash).into_iter().for_each(|key| self.wills.recall(key));
         if has_expired {
             self.end(hash, now);
         }
         if kept {
             // The session goes on before the delay is over [MQTT-3.1.3-9]; a Clean Start ends it.
-            self.recall(self.wills.delayed(hash, now.ms));
+            self.wills.delayed(hash, now.ms).into_iter().for_each(|key| self.wills.recall(key));
         }
         let before = self.known.get(hash).map(|known| known.life);
         let begun = self.begin(&open, kept, now, turn);
         if begun.is_err() {
-            self.put_back(hash, false);
+            self.wills.put_back(hash);
         }
         let (resumed, lost) = begun?;
         let created = resumed.is_none();
         let will = open.will.map(|will| {
-            let key = self.wills.attach(hash);
             let (client_id, expiry_secs) = (open.name.client_id.clone(), open.expiry_secs);
-            let record = WillRecord { client_id, expiry_secs, will, due: false };
-            self.pending.wills.insert(key, Some(record));
-            key
+            self.attach(hash, WillRecord { client_id, expiry_secs, will, due: false })
         });
         if self.known.contains(hash) || will.is_some() {
             self.names.insert(hash);
@@ -231,9 +230,8 @@ impl State {
                 WillFate::Kept => {}
             }
         }
-        match fate {
-            WillFate::Refused => self.put_back(hash, true),
-            _ => self.entered(hash),
+        if fate == WillFate::Refused {
+            self.wills.put_back(hash);
         }
         if expiry_secs == 0 && fate == WillFate::Kept {
             self.forget(hash);
@@ -244,34 +242,27 @@ impl State {
         }
     }
 
-    /// These are called back by their client's return. They leave the file before the client is answered, so that a bus that
-    /// is killed after that has nothing to publish; if the file cannot be read now, once it can be written again.
-    fn recall(&mut self, keys: Vec<WillKey>) {
-        for key in keys {
-            let was_stored = !self.pending.wills.contains_key(&key);
-            let record = self.load_will(key).ok().flatten();
-            if record.is_some() {
-                self.pending.wills.insert(key, None);
-            }
-            let recalled = record.map(|record| Recalled { record, was_stored });
-            self.wills.recall(key, recalled);
+    /// Its client is let in: what its return called back is not published any more, once that is written. While the file cannot
+    /// be written nobody waits for it.
+    fn enter(&mut self, shard: usize, token: u64, hash: u64, turn: &mut Turn) {
+        let recalled = self.wills.recalled(hash);
+        if recalled.is_empty() {
+            let why = "the state file was lost meanwhile".to_owned();
+            let outcome = Err(OpenRefusal::Unavailable(why));
+            return turn.answers.push((shard, Answer::Opened { token, outcome }));
+        }
+        recalled.into_iter().for_each(|key| self.drop_will(key));
+        match self.failing {
+            Some(_) => turn.answers.push((shard, Answer::Entered { token })),
+            None => self.entering.push((shard, token)),
         }
     }
 
-    /// The client is turned away, and has called nothing back. If nothing was written since, nothing is to be written: on a
-    /// full disk a will that is new would keep the sessions that are there from being saved.
-    fn put_back(&mut self, hash: u64, was_written: bool) {
-        for (key, Recalled { record, was_stored }) in self.wills.put_back(hash) {
-            match was_stored && !was_written {
-                true => drop(self.pending.wills.remove(&key)),
-                false => drop(self.pending.wills.insert(key, Some(record))),
-            }
-        }
-    }
-
-    /// Its client was let in: what its return called back is not published any more.
-    fn entered(&mut self, hash: u64) {
-        self.wills.recalled(hash).into_iter().for_each(|key| self.drop_will(key));
+    /// A will of a client that is connected.
+    pub(super) fn attach(&mut self, hash: u64, record: WillRecord) -> WillKey {
+        let key = self.wills.attach(hash);
+        self.pending.wills.insert(key, Some(record));
+        key
     }
 
     /// A session ends: nothing of it is left but its wills, and they are due.
@@ -303,11 +294,32 @@ impl State {
         }
     }
 
+    /// Answers those whose opening cannot be written. Who only goes on with a session is let in, others are turned away.
+    pub(super) fn turn_away_all(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
+        for opening in std::mem::take(&mut self.opening) {
+            let outcome = match (opening.created, opening.will) {
+                (false, None) => Ok(opening.outcome),
+                _ => {
+                    self.take_back(&opening, now);
+                    Err(OpenRefusal::Unavailable(error.to_string()))
+                }
+            };
+            turn.answers.push((opening.shard, Answer::Opened { token: opening.token, outcome }));
+        }
+        self.let_in_all(turn);
+    }
+
+    /// Answers those that are let in.
+    pub(super) fn let_in_all(&mut self, turn: &mut Turn) {
+        let entered = self.entering.drain(..).map(|(shard, token)| (shard, Answer::Entered { token }));
+        turn.answers.extend(entered);
+    }
+
     /// What was opened could not be written, and the client is turned away.
-    pub(super) fn take_back(&mut self, opening: &Opening, was_tried: bool, now: Now) {
+    fn take_back(&mut self, opening: &Opening, now: Now) {
         let hash = opening.session;
         opening.will.into_iter().for_each(|key| self.drop_will(key));
-        self.put_back(hash, was_tried);
+        self.wills.put_back(hash);
         if opening.created {
             self.end(hash, now);
         } else if let Some(before) = opening.before {

@@ -54,7 +54,7 @@ pub struct StoredLane {
     pub number: u16,
     /// The first offset it has not sent.
     pub next: Offset,
-    /// A gap that it has not told.
+    /// Ranges that are gone, as far as its client is not known to have read of them: a line each.
     pub gap: Option<String>,
 }
 
@@ -93,7 +93,7 @@ pub struct StoredGroup {
     pub pending: Vec<Offset>,
     /// Those from `next` on that some member's session has already.
     pub skipped: Vec<Offset>,
-    /// Ranges that are gone, as far as no member is known to have been told: a line each.
+    /// Ranges that are gone, as far as no member is known to have read of them: a line each.
     pub gap: Option<Box<str>>,
 }
 
@@ -125,4 +125,11 @@ pub struct StoredWill {
     pub delay_secs: u32,
     /// The user it is published as; none: the anonymous (with `anonymous = "full"`).
     pub user: Option<String>,
+}
+
+impl StoredWill {
+    /// The bytes of all that it says.
+    pub fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.attributes.len()
+    }
 }

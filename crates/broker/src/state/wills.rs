@@ -1,7 +1,6 @@
 //! When wills are due. What they say is in the file.
 
 use crate::state::change::WillKey;
-use crate::state::record::WillRecord;
 use crate::state::stored::StoredWill;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,15 +43,6 @@ enum Stage {
     Recalled(u64, bool),
 }
 
-/// A will that was called back, and may have to be put back.
-#[derive(Clone, Debug)]
-pub(crate) struct Recalled {
-    /// What it says.
-    pub record: WillRecord,
-    /// The file had it when it was called back.
-    pub was_stored: bool,
-}
-
 /// All wills of the state.
 #[derive(Default)]
 pub(crate) struct Wills {
@@ -60,8 +50,6 @@ pub(crate) struct Wills {
     due: BTreeSet<(u64, WillKey)>,
     /// Those whose connection ended because the bus did, while they are not due.
     orphans: BTreeSet<WillKey>,
-    /// What those that are called back say, while their client may be turned away and the file has them no more.
-    recalled: BTreeMap<WillKey, Recalled>,
 }
 
 impl Wills {
@@ -101,28 +89,23 @@ impl Wills {
         self.set(key, Stage::Again(due_ms));
     }
 
-    /// Its client has come back before it was due. What it says is kept for
-    /// [`Wills::put_back`]; none if the file has it still.
-    pub(crate) fn recall(&mut self, key: WillKey, recalled: Option<Recalled>) {
+    /// Its client has come back before it was due. The file has it still, for [`Wills::put_back`].
+    pub(crate) fn recall(&mut self, key: WillKey) {
         if let Some(Stage::Due(due_ms)) = self.all.get(&key).copied() {
             let is_orphan = self.orphans.contains(&key);
             self.set(key, Stage::Recalled(due_ms, is_orphan));
-            self.recalled.extend(recalled.map(|it| (key, it)));
         }
     }
 
-    /// The client was turned away: what its return had called back is due as it was. Gives what has to be written again.
-    pub(crate) fn put_back(&mut self, session: u64) -> Vec<(WillKey, Recalled)> {
-        let mut unwritten = Vec::new();
+    /// The client was turned away: what its return had called back is due as it was.
+    pub(crate) fn put_back(&mut self, session: u64) {
         for key in self.recalled(session) {
-            unwritten.extend(self.recalled.remove(&key).map(|it| (key, it)));
             match self.all.get(&key).copied() {
                 Some(Stage::Recalled(due_ms, true)) => self.orphan(key, due_ms),
                 Some(Stage::Recalled(due_ms, false)) => self.due_at(key, due_ms),
                 _ => {}
             }
         }
-        unwritten
     }
 
     /// Those that the client's return has called back, if it is let in.
@@ -174,10 +157,17 @@ impl Wills {
     /// It is gone.
     pub(crate) fn remove(&mut self, key: WillKey) {
         self.orphans.remove(&key);
-        self.recalled.remove(&key);
         if let Some(Stage::Due(due_ms) | Stage::Again(due_ms)) = self.all.remove(&key) {
             self.due.remove(&(due_ms, key));
         }
+    }
+
+    /// The file is lost, and with it all wills but those that are being published: their numbers are not given out again
+    /// before the log has them.
+    pub(crate) fn lose(&mut self) {
+        self.all.retain(|_, stage| *stage == Stage::UnderWay);
+        self.due.clear();
+        self.orphans.clear();
     }
 
     fn set(&mut self, key: WillKey, stage: Stage) {

@@ -1,11 +1,14 @@
-//! The state file is damaged while the bus runs: sessions of connected clients are saved anew, and outlive the next crash.
+//! The state file is damaged while the bus runs: sessions and wills of connected clients are saved anew, and outlive the next
+//! crash.
 
 use crate::client::{self, publish};
 use crate::session::{again, connect, short};
+use crate::wills::{CLIENT, Client, DELAYED, KEPT, count, reader};
+use crate::wills_recalled::{come, is_let_in};
 use crate::world::World;
 use firehose_broker::state::StateNote;
 use firehose_log::DiskCall;
-use firehose_mqtt::{Packet, Version};
+use firehose_mqtt::{Disconnect, Packet, Properties, Property, Reason, Version};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -124,5 +127,71 @@ fn what_it_publishes_while_the_state_is_rebuilt_is_known_too() {
         send2(&mut world, client, payload, id, true);
         assert_eq!(short(&world.take(client)), [format!("PubRec {id}")]);
         assert_eq!(stored(&mut world, payload), 1, "{payload}");
+    }
+}
+
+/// A client with a will is connected when the state is lost.
+fn with_will(session: &[Property<'_>]) -> (World, usize) {
+    let mut world = World::open();
+    let (bystander, _) = connect(&mut world, Version::V311, "bystander", &[]);
+    let client = come(&mut world, &Client { session, will: DELAYED, ..CLIENT });
+    assert!(is_let_in(&world.take(client)));
+    lose_state(&mut world, bystander);
+    (world, client)
+}
+
+#[test]
+fn the_will_of_a_connected_client_outlives_the_loss_of_the_state() {
+    for session in [&[][..], KEPT] {
+        let (mut world, client) = with_will(session);
+        let seen = reader(&mut world);
+        world.hang_up(client);
+        world.pass(29_000);
+        let at_once = usize::from(session.is_empty());
+        assert_eq!(count(&mut world, seen), at_once, "it ends with its session, or waits for its delay");
+        world.pass(2_000);
+        assert_eq!(count(&mut world, seen), 1 - at_once);
+        world.commit();
+        world.settle();
+        world.crash(false);
+        let seen = reader(&mut world);
+        world.pass(120_000);
+        assert_eq!(count(&mut world, seen), 0, "once");
+    }
+}
+
+#[test]
+fn the_will_of_a_connected_client_outlives_the_loss_of_the_state_and_a_crash_after_it() {
+    for (session, loses_power) in [(&[][..], false), (&[], true), (KEPT, false), (KEPT, true)] {
+        let (mut world, _) = with_will(session);
+        world.crash(loses_power);
+        let seen = reader(&mut world);
+        world.pass(58_000);
+        assert_eq!(count(&mut world, seen), 0);
+        world.pass(4_000);
+        assert_eq!(count(&mut world, seen), 1);
+    }
+}
+
+#[test]
+fn who_left_properly_or_takes_its_place_after_the_loss_of_the_state_has_no_old_will_published() {
+    for takes_over in [false, true] {
+        let (mut world, client) = with_will(KEPT);
+        let next = Client { session: KEPT, clean: false, has_will: false, ..CLIENT };
+        if takes_over {
+            let next = come(&mut world, &next);
+            let connack = world.take(next).remove(0);
+            assert!(connack.session_present, "it is the session that was saved anew");
+        } else {
+            world.send_packet(
+                client,
+                &Packet::Disconnect(Disconnect { reason: Reason::Success, properties: Properties::EMPTY }),
+            );
+        }
+        world.settle();
+        world.crash(false);
+        let seen = reader(&mut world);
+        world.pass(120_000);
+        assert_eq!(count(&mut world, seen), 0, "takes over: {takes_over}");
     }
 }

@@ -210,3 +210,63 @@ fn a_gap_that_nobody_was_told_of_outlives_the_bus() {
     let told = got.iter().filter(|it| it.user("firehose-gap").is_some());
     assert_eq!(told.count(), 1, "{got:?}");
 }
+
+/// A group of one member, of 5.0 and at QoS 1, that a message of QoS 0 tells of what is gone.
+fn told_at_qos_0(world: &mut World, publisher: usize) -> (usize, String) {
+    let deaf = world.client(Version::V311, "deaf");
+    world.clients[deaf].acknowledges = true;
+    world.clients[deaf].holds_acks = true;
+    world.subscribed(deaf, GROUP, 1);
+    publish_much(world, publisher, 1..=60);
+    world.let_go();
+    let one = slow_member(world, "one", &[]);
+    world.hang_up(deaf);
+    publish(world, publisher, 61..=61, 0);
+    let told = gaps(world, one);
+    assert_eq!(told.len(), 1);
+    (one, told.into_iter().collect())
+}
+
+#[test]
+fn a_gap_that_a_member_may_not_have_read_is_told_to_another_one() {
+    for crashes in [false, true] {
+        let mut world = world();
+        let publisher = world.client(Version::V311, "p");
+        let (one, told) = told_at_qos_0(&mut world, publisher);
+        publish(&mut world, publisher, 62..=62, 0);
+        assert_eq!(gaps(&mut world, one), Vec::<String>::new(), "it was told");
+        let two = match crashes {
+            false => {
+                let two = slow_member(&mut world, "two", &[]);
+                world.hang_up(one);
+                two
+            }
+            true => {
+                let (two, _) = connect(&mut world, Version::V5, "two", &[]);
+                world.subscribed(two, GROUP, 0);
+                world.pass(1_000);
+                world.settle();
+                world = world.reopen(true);
+                again(&mut world, Version::V5, "two")
+            }
+        };
+        let publisher = world.client(Version::V311, "p");
+        publish(&mut world, publisher, 63..=64, 0);
+        assert_eq!(gaps(&mut world, two), vec![told], "crashes {crashes}");
+    }
+}
+
+#[test]
+fn a_gap_is_through_once_a_member_acknowledges_what_was_sent_behind_it() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let (one, _) = told_at_qos_0(&mut world, publisher);
+    publish(&mut world, publisher, 62..=62, 1);
+    assert_eq!(numbers(&mut world, one), [62]);
+    world.release_acks(one, 1);
+    world.settle();
+    let two = slow_member(&mut world, "two", &[]);
+    world.hang_up(one);
+    publish(&mut world, publisher, 63..=64, 0);
+    assert_eq!(gaps(&mut world, two), Vec::<String>::new());
+}

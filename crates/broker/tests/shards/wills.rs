@@ -11,22 +11,22 @@ use firehose_topic::{TopicFilter, TopicName};
 
 /// How a client of these tests comes in.
 #[derive(Clone, Copy)]
-struct Client<'a> {
-    version: Version,
-    clean: bool,
-    session: &'a [Property<'a>],
-    will: &'a [Property<'a>],
-    retain: bool,
-    has_will: bool,
+pub struct Client<'a> {
+    pub version: Version,
+    pub clean: bool,
+    pub session: &'a [Property<'a>],
+    pub will: &'a [Property<'a>],
+    pub retain: bool,
+    pub has_will: bool,
 }
 
-const CLIENT: Client<'_> =
+pub const CLIENT: Client<'_> =
     Client { version: Version::V5, clean: true, session: &[], will: &[], retain: false, has_will: true };
-const KEPT: &[Property<'_>] = &[Property::SessionExpiry(100)];
-const DELAYED: &[Property<'_>] = &[Property::WillDelay(30)];
+pub const KEPT: &[Property<'_>] = &[Property::SessionExpiry(100)];
+pub const DELAYED: &[Property<'_>] = &[Property::WillDelay(30)];
 
 impl Client<'_> {
-    fn connect(&self) -> Vec<u8> {
+    pub fn connect(&self) -> Vec<u8> {
         let (session, of_will) = (properties(self.session), properties(self.will));
         let will = Will {
             qos: QoS::AtLeastOnce,
@@ -48,7 +48,7 @@ impl Client<'_> {
         bytes_of(&Packet::Connect(connect), self.version)
     }
 
-    fn arrive(&self, world: &mut World) -> usize {
+    pub fn arrive(&self, world: &mut World) -> usize {
         let client = world.arrive(self.connect(), Identity::user("a"), "a", None);
         let connack = world.take(client);
         assert_eq!((connack[0].kind, connack[0].reason()), (PacketKind::ConnAck, Reason::Success));
@@ -56,7 +56,7 @@ impl Client<'_> {
     }
 }
 
-fn users() -> Setup {
+pub fn users() -> Setup {
     Setup { users: vec!["a", "b"], ..Setup::default() }
 }
 
@@ -67,7 +67,7 @@ fn world() -> (World, usize) {
 }
 
 /// Sees every will.
-fn reader(world: &mut World) -> usize {
+pub fn reader(world: &mut World) -> usize {
     let client = Client { has_will: false, ..CLIENT };
     // Nobody in these tests is silent for too long.
     let reader = world.arrive(client.connect(), Identity::anonymous(), "reader", None);
@@ -80,7 +80,7 @@ fn got(world: &mut World, reader: usize) -> Vec<Got> {
     world.take(reader).into_iter().filter(|it| it.kind == PacketKind::Publish).collect()
 }
 
-fn count(world: &mut World, reader: usize) -> usize {
+pub fn count(world: &mut World, reader: usize) -> usize {
     got(world, reader).len()
 }
 

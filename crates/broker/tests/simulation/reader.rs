@@ -95,6 +95,8 @@ pub struct Reader {
     pub subscriptions: Vec<Subscription>,
     /// Ranges that the bus has declared to be gone.
     gaps: Vec<(Offset, Offset)>,
+    /// What messages of QoS 0 have declared on this connection.
+    told: BTreeSet<String>,
     /// What was sent at QoS 0 up to here may have been lost with a connection.
     lossy: Offset,
     /// The session has outlived a connection.
@@ -114,6 +116,7 @@ impl Reader {
             is_anonymous,
             subscriptions: Vec::new(),
             gaps: Vec::new(),
+            told: BTreeSet::new(),
             lossy: 0,
             resumed: false,
             is_unsure: false,
@@ -133,6 +136,7 @@ impl Reader {
     pub fn disconnected(&mut self, head: Offset) {
         self.lossy = self.lossy.max(head);
         self.unlogged.clear();
+        self.told.clear();
         for it in &mut self.subscriptions {
             it.newest = 0;
             it.scans().for_each(Scan::disconnected);
@@ -167,6 +171,10 @@ impl Reader {
         self.count += 1;
         for (_, gap) in got.user.iter().filter(|(name, _)| name == "firehose-gap") {
             self.gaps.push(ledger.declared(gap));
+            // More than one lane may have to tell the same.
+            let is_lane = self.subscriptions.len() == 1 && self.subscriptions[0].times < 2;
+            let is_new = got.qos > 0 || self.told.insert(gap.clone()) || !is_lane;
+            assert!(is_new, "told twice on one connection: {got:?}");
         }
         let topic = TopicName::new(&got.topic).expect("a topic name");
         assert!(may_use(self.is_anonymous, &got.topic), "not allowed to read: {got:?}");

@@ -36,8 +36,6 @@ struct Will {
     key: Key,
     delay_ms: u64,
     fate: Fate,
-    /// A CONNECT that was refused had called it back, and it may not be saved yet that it is due again.
-    is_unsaved: bool,
     /// A bus that crashed may have found it due, and noted that: its client's return comes too late.
     may_be_due: bool,
 }
@@ -71,7 +69,6 @@ impl Wills {
             key,
             delay_ms: u64::from(delay_secs) * 1000,
             fate: Fate::Asked,
-            is_unsaved: false,
             may_be_due: false,
         }));
     }
@@ -82,7 +79,6 @@ impl Wills {
             will.fate = match will.fate {
                 Fate::Asked if accepted => Fate::Stored,
                 Fate::Called { since_ms, delay_ms, is_orphan } if !accepted => {
-                    will.is_unsaved = true;
                     Fate::Due { since_ms, delay_ms, is_orphan }
                 }
                 Fate::Called { since_ms, delay_ms, is_orphan: true } if self.is_saved && !will.may_be_due => {
@@ -142,7 +138,6 @@ impl Wills {
         self.settle(now_ms);
         for will in &mut self.all {
             will.fate = match will.fate {
-                Fate::Due { .. } if will.is_unsaved => Fate::Open,
                 Fate::Due { delay_ms, .. } => {
                     Fate::Due { since_ms: now_ms, delay_ms: delay_ms.max(GRACE_MS), is_orphan: true }
                 }
@@ -172,7 +167,6 @@ impl Wills {
                 _ => {}
             }
         }
-        self.all.iter_mut().for_each(|will| will.is_unsaved = false);
         self.all.retain(|will| !matches!(will.fate, Fate::Asked | Fate::Open));
     }
 }

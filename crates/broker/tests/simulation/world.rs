@@ -269,7 +269,8 @@ impl World {
         }
         let is_there = until_us.is_some_and(|until_us| until_us > self.now.wall_us);
         // 3.x is not told of gaps, but gets a new session.
-        let is_overtaken = client.plan.version != Version::V5 && self.plan.retention_bytes.is_some();
+        let is_gone = self.plan.retention_bytes.is_some() || !lock(&self.ledger).damaged.is_empty();
+        let is_overtaken = client.plan.version != Version::V5 && is_gone;
         let may_miss = self.is_flipped || is_overtaken || faults.clock_jumps || client.starts_clean;
         for present in client.presents.drain(..) {
             assert!(present || !is_there || may_miss, "the session of client {number} is gone");

@@ -186,6 +186,14 @@ impl Bed {
         opened(turn, token).expect("an answer")
     }
 
+    /// Lets a client in that called wills back.
+    pub fn enter(&mut self, name: &Arc<SessionName>) {
+        let token = self.submit(vec![Operation::Entered { name: name.clone() }]);
+        let answers = self.settle().answers;
+        let is_entered = |answer: &Answer| matches!(answer, Answer::Entered { token: at } if *at == token);
+        assert!(answers.iter().any(|(_, answer)| is_entered(answer)), "{answers:?}");
+    }
+
     /// The retained entries that match.
     pub fn retained(&self, filter: &str) -> Vec<(String, Offset)> {
         let filter = firehose_topic::TopicFilter::new(filter).expect("a filter");

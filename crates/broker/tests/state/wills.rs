@@ -2,7 +2,9 @@
 
 use crate::bed::*;
 use firehose_auth::{Access, AnonymousMode, Auth, AuthConfig, HashKind, PasswordFile};
-use firehose_broker::state::{DueWill, Firing, Open, Operation, Request, SessionName, WillFate, WillOutcome};
+use firehose_broker::state::{
+    DueWill, Firing, Open, Operation, Request, Rescue, SessionName, WillFate, WillOutcome,
+};
 use firehose_log::{Origin, WayIn};
 use std::sync::Arc;
 
@@ -120,16 +122,17 @@ fn a_delayed_will_waits_and_the_return_of_the_client_cancels_it() {
     bed.pass(5);
     let opened = bed.open(open(&a)).unwrap();
     assert!(opened.resumed.is_some() && opened.recalls);
-    bed.save(vec![Operation::Entered { name: a.clone() }]);
+    bed.enter(&a);
     bed.pass(50);
     assert!(bed.settle().wills.is_empty());
     assert_eq!(stored_wills(&bed), 0);
     assert_eq!(stored_wills(&bed.lose_power()), 0);
 }
 
-/// Found by kills: the bus died between CONNACK and the next transaction, and published it.
+/// Found by kills: the bus died between CONNACK and the next transaction, and published it. Found by the simulation: the
+/// client was turned away, the bus died before that was saved, and nobody published it.
 #[test]
-fn a_will_that_was_called_back_has_left_the_file_when_its_client_is_answered() {
+fn a_will_that_was_called_back_leaves_the_file_when_its_client_is_let_in_and_not_before() {
     let a = name("a");
     let delayed = {
         let mut bed = Bed::new();
@@ -142,13 +145,62 @@ fn a_will_that_was_called_back_has_left_the_file_when_its_client_is_answered() {
         bed.open(open_with_will(&a, 0, 0)).unwrap();
         bed.lose_power()
     };
+    let copy = |bed: &Bed| {
+        Bed::on(bed.disk.copy(), bed.state_disk.copy(), bed.now, firehose_broker::Limits::default())
+    };
     for mut bed in [delayed, orphan] {
         assert!(bed.open(open(&a)).unwrap().recalls);
+        let mut killed = copy(&bed);
+        killed.pass(100);
+        assert_eq!(killed.settle().wills.len(), 1, "it was not let in");
+        bed.enter(&a);
         let mut bed = bed.lose_power();
         bed.pass(100);
         assert!(bed.settle().wills.is_empty());
         assert_eq!(stored_wills(&bed), 0);
     }
+}
+
+#[test]
+fn while_the_file_cannot_be_written_who_comes_back_is_let_in_and_its_will_goes_as_soon_as_it_can() {
+    for is_opened_before in [false, true] {
+        let a = name("a");
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 100, 10)).unwrap();
+        bed.save(vec![gone(&a, 100, due_after(10))]);
+        let fail = |bed: &Bed| bed.state_disk.fail_after(0, std::io::ErrorKind::Other);
+        if !is_opened_before {
+            fail(&bed);
+        }
+        assert!(bed.open(open(&a)).unwrap().recalls);
+        fail(&bed);
+        bed.enter(&a);
+        bed.state_disk.heal();
+        bed.pass(2);
+        bed.settle();
+        assert_eq!(bed.state.failing(), None);
+        let mut bed = bed.lose_power();
+        bed.pass(100);
+        assert!(bed.settle().wills.is_empty());
+    }
+}
+
+#[test]
+fn who_is_to_be_let_in_is_turned_away_if_the_log_has_failed_and_its_will_stays() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 0)).unwrap();
+    let mut bed = bed.lose_power();
+    assert!(bed.open(open(&a)).unwrap().recalls);
+    let head = bed.append("x", b"1", 1, false, Origin::default());
+    let token = bed.submit(vec![Operation::Entered { name: a.clone() }]);
+    assert!(bed.state.turn(head - 1, bed.now).answers.is_empty());
+    bed.state.queue().log_failed(&firehose_log::Refusal::ReadOnly("fdatasync failed".into()));
+    assert!(opened(bed.state.turn(head - 1, bed.now), token).unwrap().is_err());
+    bed.submit(vec![gone(&a, 100, WillFate::Refused)]);
+    let mut bed = bed.lose_power();
+    bed.pass(100);
+    assert_eq!(bed.settle().wills.len(), 1);
 }
 
 #[test]
@@ -306,6 +358,75 @@ fn many_wills_come_in_bounded_turns_and_none_is_lost() {
     let first = bed.state.turn(head, bed.now);
     assert!(first.again && first.wills.len() < 10, "{}", first.wills.len());
     assert_eq!(first.wills.len() + bed.settle().wills.len(), 20);
+}
+
+/// The file turns out to be damaged; a second later it has been made anew.
+fn lose_file(bed: &mut Bed) {
+    bed.state_disk.set_bytes(&path(), b"rubbish");
+    bed.state_disk.fail(firehose_log::DiskCall::Write, std::io::ErrorKind::StorageFull);
+    bed.retain("t", b"1");
+    bed.settle();
+    bed.state_disk.heal();
+    bed.pass(1);
+    bed.settle();
+    assert_eq!(bed.state.queue().stats().rebuilds.get(), 1, "{:?}", bed.notes);
+}
+
+fn rescue(bed: &Bed, name: &Arc<SessionName>, expiry_secs: u32) -> Operation {
+    let (head, will) = (bed.log.read.head(), Some(will(0)));
+    let rescue = Rescue { name: name.clone(), expiry_secs, address: None, received: Vec::new(), head, will };
+    Operation::Rescue(Box::new(rescue))
+}
+
+#[test]
+fn a_will_that_is_saved_anew_is_not_forgotten_for_an_earlier_one_that_was_under_way() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 0)).unwrap();
+    let old = bed.save(vec![gone(&a, 100, DUE)]).wills[0].key;
+    bed.open(open_with_will(&a, 100, 0)).unwrap();
+    lose_file(&mut bed);
+    let rescue = rescue(&bed, &a, 100);
+    bed.save(vec![rescue]);
+    bed.publish_will(old.session, old.serial);
+    bed.state.queue().will_done(old, WillOutcome::Published);
+    bed.settle();
+    assert_eq!(stored_wills(&bed), 1);
+    let mut bed = bed.lose_power();
+    assert_eq!((stored_wills(&bed), bed.state.sessions()), (1, 1));
+    bed.pass(60);
+    assert_eq!(bed.settle().wills.len(), 1);
+}
+
+#[test]
+fn a_will_alone_is_saved_anew_unless_its_client_has_a_later_one() {
+    for has_later in [false, true] {
+        let a = name("a");
+        let mut bed = Bed::new();
+        bed.open(open_with_will(&a, 0, 0)).unwrap();
+        lose_file(&mut bed);
+        assert_eq!((stored_wills(&bed), bed.state.names().contains(a.hash)), (0, false));
+        if has_later {
+            bed.open(open_with_will(&a, 0, 0)).unwrap();
+        }
+        let rescue = rescue(&bed, &a, 0);
+        bed.save(vec![rescue]);
+        assert_eq!((stored_wills(&bed), bed.state.sessions()), (1, 0));
+        assert!(bed.state.names().contains(a.hash), "whoever comes next has to ask");
+        assert_eq!(bed.save(vec![gone(&a, 0, DUE)]).wills.len(), 1);
+    }
+}
+
+#[test]
+fn who_is_to_be_let_in_is_turned_away_if_the_file_was_lost_meanwhile() {
+    let a = name("a");
+    let mut bed = Bed::new();
+    bed.open(open_with_will(&a, 100, 10)).unwrap();
+    bed.save(vec![gone(&a, 100, due_after(10))]);
+    assert!(bed.open(open(&a)).unwrap().recalls);
+    lose_file(&mut bed);
+    let token = bed.submit(vec![Operation::Entered { name: a.clone() }]);
+    assert!(opened(bed.settle(), token).unwrap().is_err());
 }
 
 fn auth(folder: &tempfile::TempDir, acl: &str) -> Arc<Auth> {
