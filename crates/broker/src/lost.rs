@@ -57,7 +57,7 @@ impl Shard {
     }
 
     /// What the log was asked for, to be sent again, it did not give: if it is gone, the client is told. MQTT 3.x has no way
-    /// to say it: there the client is cut off, and its session goes on.
+    /// to say it: there the client is cut off, and finds a new session.
     pub(crate) fn declare_if_gone(&mut self, session: u32, entry: &StoredInflight, fetched: &FetchedEvents) {
         let why = fetched.why_gone(entry.offset).filter(|_| !self.redacted_lately.contains(&entry.offset));
         let Some(why) = why else { return };
@@ -69,9 +69,9 @@ impl Shard {
             return;
         }
         self.stats.gaps_declared.add(1);
-        match it.connection.as_deref().is_some_and(|connection| connection.version == Version::V5) {
-            true => it.declare_lost(entry.offset, entry.offset, why),
-            false => self.disconnect(session, Reason::UnspecifiedError, "a range of the log is gone"),
+        it.declare_lost(entry.offset, entry.offset, why);
+        if it.connection.as_deref().is_some_and(|connection| connection.version != Version::V5) {
+            self.disconnect(session, Reason::UnspecifiedError, "a range of the log is gone");
         }
     }
 

@@ -84,17 +84,14 @@ fn it_is_told_by_what_comes_next_to_a_session() {
 }
 
 #[test]
-fn a_client_of_3_1_1_is_cut_off_and_goes_on() {
+fn a_client_of_3_1_1_is_cut_off_and_finds_a_new_session() {
     for qos in 1..3 {
         let mut world = damaged(Version::V311, "t", qos);
         let client = again(&mut world, Version::V311, "s");
         world.settle();
         assert!(world.clients[client].closed);
-        let client = again(&mut world, Version::V311, "s");
-        publish(&mut world, 7);
-        let got = payloads(&publishes(&mut world, client));
-        assert!(got.ends_with(&[text(4), text(7)]), "{got:?}");
-        assert!(!world.clients[client].closed);
+        let (client, connack) = connect(&mut world, Version::V311, "s", &[]);
+        assert!(!connack.session_present && !world.clients[client].closed);
     }
 }
 
