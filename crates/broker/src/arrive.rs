@@ -226,7 +226,7 @@ impl Shard {
         match (opened.going_on(v5), &opened.resumed) {
             (Some(resumed), _) => {
                 self.resume_session(session, resumed);
-                self.lose(session, &opened.lost, "deleted by retention while it was on its way");
+                self.lose(session, &opened.lost);
             }
             (None, Some(overtaken)) => self.start_anew(session, overtaken),
             (None, None) => {}

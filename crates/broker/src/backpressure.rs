@@ -24,19 +24,34 @@ impl Shard {
     }
 
     /// Once a second: who does not take what may expire meanwhile gets it from the log instead, counted down, or not at
-    /// all [MQTT-3.3.2-5, MQTT-3.3.2-6].
+    /// all [MQTT-3.3.2-5, MQTT-3.3.2-6]. What is in no log is counted down where it waits.
     pub(crate) fn sweep_expiring(&mut self) {
-        let waits = |it: &crate::session::Session| {
-            let connection = it.connection.as_deref();
-            connection.is_some_and(|it| (it.blocked || it.window_shut) && it.outbox.may_expire())
-        };
-        let waiting = self.sessions.iter().filter(|(_, it)| waits(it)).map(|(session, _)| session as u32);
-        let waiting: Vec<u32> = waiting.collect();
-        if !waiting.is_empty() {
-            // Only a sealed frame tells its offset.
-            self.frames.seal();
+        // Only a sealed frame tells what it is.
+        self.frames.seal();
+        let (mut logged, mut unlogged) = (Vec::new(), Vec::new());
+        for (session, it) in &self.sessions {
+            let waiting = it.connection.as_deref().filter(|it| it.blocked || it.window_shut);
+            match waiting.map(|it| &it.outbox) {
+                Some(outbox) if outbox.may_expire() => logged.push(session as u32),
+                Some(outbox) if outbox.may_expire_unlogged() => unlogged.push(session as u32),
+                _ => {}
+            }
         }
-        waiting.into_iter().for_each(|session| self.fall_back(session));
+        logged.into_iter().for_each(|session| self.fall_back(session));
+        unlogged.into_iter().for_each(|session| self.count_down(session));
+    }
+
+    fn count_down(&mut self, session: u32) {
+        let now_us = self.now.wall_us;
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        it.follow_outbox();
+        let Some(connection) = it.connection.as_deref_mut() else { return };
+        let expired = connection.outbox.count_down_unlogged(now_us);
+        if !expired.is_empty() {
+            it.forget_expired(&expired);
+            self.settle_soon(session);
+        }
+        self.park(session);
     }
 
     /// Drops what is queued; the lanes go on from the log, at the pace of the socket.

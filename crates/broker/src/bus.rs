@@ -6,6 +6,7 @@ use crate::errand::Errands;
 use crate::kept::KeptBytes;
 use crate::limits::Limits;
 use crate::message::Message;
+use crate::redaction::TakeBack;
 use crate::replays::Replays;
 use crate::section;
 use crate::sequencer::{Deposit, Durability, Role, SHARDS_MAX, Sequencer, Sleepers};
@@ -77,6 +78,7 @@ struct Inside {
     shared: Shared,
     stats: Box<[Arc<ShardStats>]>,
     rouse: OnceLock<Rouse>,
+    take_back: OnceLock<TakeBack>,
     section_stopping: AtomicBool,
     stopping: AtomicBool,
     section_thread: Mutex<Option<JoinHandle<()>>>,
@@ -125,6 +127,7 @@ impl Bus {
             shared,
             stats: (0..shards).map(|_| Arc::default()).collect(),
             rouse: OnceLock::new(),
+            take_back: OnceLock::new(),
             section_stopping: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             section_thread: Mutex::new(None),
@@ -209,6 +212,15 @@ impl Bus {
     /// Says how shards that sleep are run or woken.
     pub fn set_rouse(&self, rouse: Rouse) {
         let _ = self.0.rouse.set(rouse);
+    }
+
+    /// Says what else is to be done about an event that is taken back; once.
+    pub fn set_take_back(&self, take_back: TakeBack) {
+        let _ = self.0.take_back.set(take_back);
+    }
+
+    pub(crate) fn take_back(&self) -> Option<&TakeBack> {
+        self.0.take_back.get()
     }
 
     /// Runs or wakes them.

@@ -5,7 +5,7 @@
 //! however many messages it is; of the others the packet id is patched in a copy.
 
 use firehose_log::{Attribute, Event, Offset, format_time};
-use firehose_mqtt::{Frame, Layout, Property, QoS, encode_publish};
+use firehose_mqtt::{Frame, Layout, Property, QoS, encode_publish, patch_message_expiry};
 use std::sync::{Arc, OnceLock};
 
 /// A buffer is sealed and a new one begun beyond this many bytes, so that a late reader does not pin much.
@@ -21,8 +21,17 @@ pub struct FrameAt {
     pub frame: Frame,
     /// The event's offset; 0 for a publication that is not logged.
     pub offset: Offset,
-    /// It has a Message Expiry Interval.
-    pub expires: bool,
+}
+
+/// A frame of a message that has a Message Expiry Interval.
+#[derive(Clone, Copy, Debug)]
+struct Expiring {
+    /// Its index in the buffer.
+    index: u32,
+    /// When the interval ends: microseconds since 1970.
+    deadline_us: i64,
+    /// The frame is of MQTT 5, and says how much is left.
+    says_so: bool,
 }
 
 /// A sealed buffer of frames.
@@ -30,6 +39,8 @@ pub struct FrameAt {
 struct Sealed {
     bytes: Vec<u8>,
     frames: Vec<FrameAt>,
+    /// Those of them that expire, in order.
+    expiring: Vec<Expiring>,
 }
 
 /// Frames of one layout: being made during a turn, immutable afterwards.
@@ -63,6 +74,14 @@ impl Frames {
         self.0.get().and_then(|sealed| sealed.bytes.get(start..end)).unwrap_or(&[])
     }
 
+    /// Those of the frames `first..end` that expire.
+    fn expiring(&self, first: u32, end: u32) -> &[Expiring] {
+        let all = self.0.get().map_or(&[][..], |sealed| &sealed.expiring);
+        let from = all.partition_point(|it| it.index < first);
+        let to = all.partition_point(|it| it.index < end);
+        all.get(from..to).unwrap_or(&[])
+    }
+
     /// How much memory a reader of any part keeps alive.
     pub fn pinned_bytes(&self) -> usize {
         self.0.get().map_or(0, |sealed| sealed.bytes.len())
@@ -80,6 +99,48 @@ pub struct Range {
     pub end: u32,
     /// Bytes of all of them.
     pub bytes: u32,
+}
+
+impl Range {
+    /// Whether messages in it have a Message Expiry Interval: what their frames say of it was true when they were made.
+    pub(crate) fn may_expire(&self) -> bool {
+        !self.frames.expiring(self.first, self.end).is_empty()
+    }
+
+    /// A copy in which the intervals are what is left of them at `now_us`, without the messages whose interval is over;
+    /// and which ones those are, counted from the range's first [MQTT-3.3.2-5, MQTT-3.3.2-6].
+    pub(crate) fn counted_down(&self, now_us: i64) -> (Range, Vec<usize>) {
+        let (mut sealed, mut gone) = (Sealed::default(), Vec::new());
+        let mut expiring = self.frames.expiring(self.first, self.end).iter().peekable();
+        for index in self.first..self.end {
+            let Some(at) = self.frames.get(index) else { continue };
+            let expiry = expiring.next_if(|it| it.index == index);
+            if expiry.is_some_and(|it| it.deadline_us <= now_us) {
+                gone.push((index - self.first) as usize);
+                continue;
+            }
+            let (index, start) = (sealed.frames.len() as u32, sealed.bytes.len());
+            sealed.bytes.extend_from_slice(self.frames.bytes_of(at));
+            if let Some(expiry) = expiry {
+                sealed.expiring.push(Expiring { index, ..*expiry });
+                if expiry.says_so {
+                    patch_message_expiry(&mut sealed.bytes[start..], secs_left(expiry.deadline_us, now_us));
+                }
+            }
+            let Frame { start: was, len, packet_id_at } = at.frame;
+            let packet_id_at = if packet_id_at == 0 { 0 } else { packet_id_at - was + start as u32 };
+            let frame = Frame { start: start as u32, len, packet_id_at };
+            sealed.frames.push(FrameAt { frame, ..*at });
+        }
+        let (end, bytes) = (sealed.frames.len() as u32, sealed.bytes.len() as u32);
+        (Range { frames: Arc::new(Frames(OnceLock::from(sealed))), first: 0, end, bytes }, gone)
+    }
+}
+
+/// Whole seconds until then, begun ones included.
+fn secs_left(deadline_us: i64, now_us: i64) -> u32 {
+    let left_us = deadline_us.saturating_sub(now_us).max(0) as u64;
+    u32::try_from(left_us.div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 
 /// When events were recorded.
@@ -124,7 +185,11 @@ struct Building {
 
 impl Building {
     fn new() -> Building {
-        let sealed = Sealed { bytes: Vec::with_capacity(BUFFER_BYTES_FIRST), frames: Vec::with_capacity(4) };
+        let sealed = Sealed {
+            bytes: Vec::with_capacity(BUFFER_BYTES_FIRST),
+            frames: Vec::with_capacity(4),
+            expiring: Vec::new(),
+        };
         Building { shared: Arc::default(), sealed }
     }
 }
@@ -153,9 +218,12 @@ impl TurnFrames {
         let (first, start) = (sealed.frames.len() as u32, sealed.bytes.len());
         for (offset, event) in events {
             if let Ok(frame) = encode_event(&mut sealed.bytes, shape, recorded, &event) {
-                let mut attributes = event.attributes.iter();
-                let expires = attributes.any(|it| matches!(it, Attribute::MessageExpiry(_)));
-                sealed.frames.push(FrameAt { frame, offset, expires });
+                if let Some(secs) = event.attributes.iter().find_map(message_expiry) {
+                    let deadline_us = recorded.time_us.saturating_add(i64::from(secs) * 1_000_000);
+                    let index = sealed.frames.len() as u32;
+                    sealed.expiring.push(Expiring { index, deadline_us, says_so: shape.v5 });
+                }
+                sealed.frames.push(FrameAt { frame, offset });
             }
         }
         Range {
@@ -217,6 +285,13 @@ pub(crate) fn encode_event(
     let own = event.attributes.iter().filter_map(move |attribute| property_of(attribute, recorded.age_secs));
     let properties = format.into_iter().chain(own).chain(recordedtime).chain(shape.extra.iter().copied());
     encode_publish(out, layout, shape.qos, shape.retain, event.topic, properties, event.payload)
+}
+
+fn message_expiry(attribute: Attribute<'_>) -> Option<u32> {
+    match attribute {
+        Attribute::MessageExpiry(secs) => Some(secs),
+        _ => None,
+    }
 }
 
 /// An event's attribute as MQTT 5 carries it.

@@ -204,7 +204,8 @@ impl Group {
         self.resumes_at = Some(stored.next);
         self.returned.extend(stored.pending);
         self.skipped.extend(stored.skipped);
-        self.gap = stored.gap.map(|text| Gap::new(text.into()));
+        let lost = self.gap.take();
+        self.gap = stored.gap.map(|text| Gap::new(text.into()).and(lost.clone())).or(lost);
         self.is_stored = true;
     }
 
@@ -343,6 +344,12 @@ impl Group {
             Some(gap) => gap.and_then(from, to, why),
             None => Gap::new(format!("{from}..{to} {why}")),
         });
+    }
+
+    /// A message is gone that a member had and did not acknowledge.
+    pub(crate) fn lose(&mut self, offset: Offset, why: &str) {
+        self.changed = true;
+        self.gap = Some(Gap::widened(self.gap.take(), offset, offset, why));
     }
 
     /// A message that was to tell a gap did not, or was not sent.

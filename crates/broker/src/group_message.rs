@@ -108,6 +108,8 @@ pub struct Settled {
     pub returned: Vec<Offset>,
     /// In the member's stored session: they stay with it whatever happens.
     pub taken: Vec<Offset>,
+    /// Gone from the log before the member had acknowledged them, and why: somebody is to be told.
+    pub lost: Vec<(Offset, &'static str)>,
     /// How many more it takes.
     pub credit: u32,
 }
@@ -123,6 +125,7 @@ impl Settled {
     /// Whether it says nothing.
     pub(crate) fn is_empty(&self) -> bool {
         let lists = [&self.done, &self.untold, &self.returned, &self.taken];
-        lists.iter().all(|list| list.is_empty()) && self.credit == 0 && !self.read
+        let is_silent = self.lost.is_empty() && self.credit == 0 && !self.read;
+        is_silent && lists.iter().all(|list| list.is_empty())
     }
 }

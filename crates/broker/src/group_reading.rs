@@ -1,12 +1,12 @@
 //! How groups read the log: what members gave back, event by event, and what none could take when it came, at the pace
 //! of the members.
 
+use crate::fetched::FetchedEvents;
 use crate::group::{Offered, Phase};
 use crate::groups::GROUP;
 use crate::message::LaneKey;
 use crate::shard::{Action, Shard};
-use firehose_log::{Batch, Chunk, Offset, ReadError};
-use std::sync::Arc;
+use firehose_log::{Chunk, Offset, ReadError};
 
 /// Why one that was given back cannot be given again.
 const GONE: &str = "gone from the log before anybody could take it";
@@ -122,15 +122,15 @@ impl Shard {
     pub(crate) fn group_fetched(
         &mut self,
         (slot, generation): (u32, u32),
-        events: Result<Vec<(Offset, Arc<Batch>)>, ReadError>,
+        fetched: Result<FetchedEvents, ReadError>,
     ) {
         let bytes_max = self.shared.limits.outbox_bytes_max;
         let slot = slot & !GROUP;
         let (auth, now) = (self.auth.clone(), self.now);
         let Some(group) = self.groups.get(slot, generation) else { return };
         let asked = std::mem::take(&mut group.fetching);
-        let events = match events {
-            Ok(events) => events,
+        let fetched = match fetched {
+            Ok(fetched) => fetched,
             Err(error) => {
                 tracing::warn!(group = %group.key.written, %error, "the log cannot be read for a shared subscription");
                 group.changed = true;
@@ -139,14 +139,14 @@ impl Shard {
         };
         let (mut gone, mut waits) = (0, false);
         for offset in asked {
-            let offered = match events.binary_search_by_key(&offset, |(offset, _)| *offset) {
-                Ok(at) => {
-                    let batch = &events[at].1;
-                    group.offer(&auth, now, bytes_max, batch, (offset - batch.base()) as usize)
-                }
-                Err(_) => {
-                    group.declare(offset, offset, GONE);
-                    self.stats.gaps_declared.add(1);
+            let offered = match fetched.batch_of(offset) {
+                Some(batch) => group.offer(&auth, now, bytes_max, batch, (offset - batch.base()) as usize),
+                None => {
+                    // What was taken back is told to nobody.
+                    if fetched.why_gone(offset).is_some() {
+                        group.declare(offset, offset, GONE);
+                        self.stats.gaps_declared.add(1);
+                    }
                     Offered::Skipped
                 }
             };

@@ -226,11 +226,25 @@ impl Shard {
         if let Some(group) = self.groups.all.get_mut(slot as usize) {
             group.settle(settled);
         }
+        self.declare_lost_of(slot, settled);
         self.pump_group(slot);
+    }
+
+    /// What a member had and the log has no more is told, by the state too from now on: the member's session is without it.
+    fn declare_lost_of(&mut self, slot: u32, settled: &Settled) {
+        let Some(group) = self.groups.all.get_mut(slot as usize) else { return };
+        for (offset, why) in &settled.lost {
+            group.lose(*offset, why);
+            self.stats.gaps_declared.add(1);
+        }
+        if !settled.lost.is_empty() && group.is_stored && group.phase != Phase::Beginning {
+            self.save_group(slot, Vec::new());
+        }
     }
 
     fn member_left(&mut self, left: &Settled) {
         let Some(slot) = self.groups.find(left.hash) else { return };
+        self.declare_lost_of(slot, left);
         let Some(group) = self.groups.all.get_mut(slot as usize) else { return };
         if let Some(at) = group.waiting.iter().position(|join| join.member == left.member) {
             group.saving -= usize::from(at < group.saving);

@@ -2,6 +2,8 @@
 //! of its own, and the group's home is told how each message ended, and how many more are welcome.
 
 use crate::assigned::Queued;
+mod gone;
+
 use crate::group::GroupKey;
 use crate::group_message::{GroupMessage, Join, MemberKey, Piece, Settled};
 use crate::inflight::Inflight;
@@ -53,6 +55,7 @@ struct Share {
     read: bool,
     returned: Vec<Offset>,
     taken: Vec<Offset>,
+    lost: Vec<(Offset, &'static str)>,
     /// The group counts as long as somebody has this.
     _membership: Membership,
 }
@@ -107,7 +110,7 @@ impl Session {
     }
 
     /// Notes what has left the outbox since this was last looked at.
-    fn follow_outbox(&mut self) {
+    pub(crate) fn follow_outbox(&mut self) {
         let (Some(shares), Some(connection)) = (self.shares.as_deref_mut(), self.connection.as_deref())
         else {
             return;
@@ -216,6 +219,7 @@ impl Session {
             read: false,
             returned: Vec::new(),
             taken: Vec::new(),
+            lost: Vec::new(),
             _membership: place,
         });
         let last = shares.list.len() - 1;
@@ -409,6 +413,7 @@ impl Shard {
                     read: std::mem::take(&mut share.read),
                     returned: std::mem::take(&mut share.returned),
                     taken: std::mem::take(&mut share.taken),
+                    lost: std::mem::take(&mut share.lost),
                     credit: u32::try_from(credit).unwrap_or(u32::MAX),
                 };
                 if !settled.is_empty() {
@@ -479,8 +484,8 @@ impl Shard {
         let Some(it) = self.sessions.get(session as usize) else { return };
         let member = share.member(self.number, session, it.generation);
         let (untold, told, taken) = (Vec::new(), Vec::new(), Vec::new());
-        let left =
-            Settled { hash: share.hash, member, done, untold, told, read: false, returned, taken, credit: 0 };
+        let (hash, lost, read) = (share.hash, share.lost.clone(), false);
+        let left = Settled { hash, member, done, untold, told, read, returned, taken, lost, credit: 0 };
         self.tell(crate::arrival::home_shard(share.hash, self.shared.shards), GroupMessage::Leave(left));
     }
 }

@@ -1,6 +1,7 @@
 //! What lies in a shard's mailbox.
 
 use crate::arrival::Arrival;
+use crate::fetched::FetchedEvents;
 use crate::group_message::GroupMessage;
 use crate::retained_page::RetainedPage;
 use crate::state::Answer;
@@ -66,12 +67,12 @@ pub enum Message {
         /// The page.
         page: Result<Arc<RetainedPage>, ReadError>,
     },
-    /// Events of single offsets; what is gone is left out.
+    /// Events of single offsets.
     Fetched {
         /// The session that asked, and its generation.
         session: (u32, u32),
-        /// The events, each in the batch that holds it.
-        events: Result<Vec<(Offset, Arc<Batch>)>, ReadError>,
+        /// The events, and what is gone.
+        events: Result<FetchedEvents, ReadError>,
     },
     /// What a shard says to another one, or to itself, about a group of a shared subscription.
     Group(Box<GroupMessage>),

@@ -4,6 +4,8 @@
 mod count;
 mod expiry;
 
+pub(crate) use expiry::Expired;
+
 use crate::aliases::Aliases;
 use crate::frames::{Frames, Range, topic_of};
 use crate::gate::Gate;

@@ -12,10 +12,14 @@ const LOOK: Duration = Duration::from_millis(200);
 /// A shard knows so many of the last ones.
 const LATELY: usize = 64;
 
+/// Drops what a reader of the log besides the shards holds of an event that was taken back, and returns when it has. It may
+/// wait; not on a thread that the reader needs.
+pub type TakeBack = Box<dyn Fn(Offset) + Send + Sync>;
+
 impl Bus {
     /// Takes an event back. When this returns the log has a tombstone in its place, durably; the state has nothing of it any
-    /// more; and the shards have dropped what they had queued of it. Waits for the disk. An event that was taken
-    /// back before is made sure of again, and refused.
+    /// more; and the shards, and who else reads the log ([`Bus::set_take_back`]), have dropped what they had queued of it.
+    /// Waits for the disk. An event that was taken back before is made sure of again, and refused.
     ///
     /// # Errors
     /// [`RedactError`]: it is not there, or something failed and it has to be done again.
@@ -26,6 +30,7 @@ impl Bus {
             // The shards come last: what they ask the state from then on has nothing of it.
             let state = self.redact_state(offset);
             self.tell_shards(offset);
+            self.tell_others(offset);
             state?;
         }
         done
@@ -40,6 +45,13 @@ impl Bus {
             if seen_by_all.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Disconnected) {
                 break;
             }
+        }
+    }
+
+    /// Has whoever else reads the log drop what it holds of the event.
+    fn tell_others(&self, offset: Offset) {
+        if let Some(take_back) = self.take_back() {
+            take_back(offset);
         }
     }
 

@@ -3,6 +3,7 @@
 //! page, at the pace of the socket and of Receive Maximum.
 
 use crate::ended::Ended;
+use crate::fetched::FetchedEvents;
 use crate::frames::{Recorded, Shape, encode_event};
 use crate::gate::Gate;
 use crate::groups::GROUP;
@@ -17,7 +18,6 @@ use firehose_log::{Batch, Offset, ReadError};
 use firehose_mqtt::{AckKind, Property, QoS, Reason, Version, encode_ack, patch};
 use firehose_topic::TopicName;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// Messages asked of the log at once.
 const PAGE: usize = 32;
@@ -162,17 +162,6 @@ impl Session {
         Some(persistence.hold.drop_bytes())
     }
 
-    /// A range is gone that its lanes had come past.
-    fn declare_lost(&mut self, first: Offset, last: Offset, why: &str) {
-        for number in self.lanes() {
-            let may_have_brought = self.of_lane(number).any(|(_, it)| it.from <= last);
-            if let Some(lane) = self.lane_mut(number).filter(|_| may_have_brought) {
-                lane.gap = Some(Gap::widened(lane.gap.take(), first, last, why));
-                self.many = true;
-            }
-        }
-    }
-
     /// What a message that is sent again has to tell to be gone.
     fn gap_again(&self, offset: Offset) -> Option<Gap> {
         self.lanes().find_map(|number| self.lane(number)?.gap_before(offset))
@@ -248,26 +237,6 @@ impl Shard {
         }
     }
 
-    /// What was in flight under these offsets, ascending, cannot be sent again: it counts as through, and is declared by
-    /// every lane that may have brought it.
-    pub(crate) fn lose(&mut self, session: u32, lost: &[Offset], why: &str) {
-        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
-        let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let (Some(persistence), Some(window)) = (it.persistence.as_deref_mut(), it.inflight.as_deref_mut())
-        else {
-            return;
-        };
-        let is_lost =
-            |it: &StoredInflight| it.state != StoredState::Released && lost.binary_search(&it.offset).is_ok();
-        for entry in window.stored().filter(is_lost).collect::<Vec<_>>() {
-            window.give_up(entry.packet_id);
-            self.stats.messages_dropped.add(1);
-        }
-        persistence.progress_changed = true;
-        self.stats.gaps_declared.add(1);
-        it.declare_lost(*first, *last, why);
-    }
-
     /// Makes what comes next ready, or asks the log for it.
     pub(crate) fn resend(&mut self, session: u32) {
         let may_read = self.may_read_log();
@@ -336,7 +305,7 @@ impl Shard {
     pub(crate) fn fetched(
         &mut self,
         (session, generation): (u32, u32),
-        events: Result<Vec<(Offset, Arc<Batch>)>, ReadError>,
+        events: Result<FetchedEvents, ReadError>,
     ) {
         self.reads -= 1;
         if session & GROUP != 0 {
@@ -353,7 +322,7 @@ impl Shard {
         self.feed();
     }
 
-    fn take_fetched(&mut self, session: u32, events: &[(Offset, Arc<Batch>)]) {
+    fn take_fetched(&mut self, session: u32, fetched: &FetchedEvents) {
         let limit = self.shared.limits.replay_chunk_bytes;
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let Some(persistence) = it.persistence.as_deref_mut() else { return };
@@ -371,10 +340,8 @@ impl Shard {
             let Some((id, dup)) = persistence.resend.waiting.front().copied() else { break };
             let entry = window.get(id).filter(|it| it.state != StoredState::Released);
             let Some(entry) = entry.filter(|it| asked.binary_search(&it.offset).is_ok()) else { break };
-            let found = events.binary_search_by_key(&entry.offset, |(offset, _)| *offset);
             let gap = it.gap_again(entry.offset);
-            let frame = found.ok().and_then(|at| {
-                let batch = &events[at].1;
+            let frame = fetched.batch_of(entry.offset).and_then(|batch| {
                 let telling =
                     gap.as_ref().and_then(|gap| self.frame_again(it, &entry, dup, batch, Some(gap)));
                 match telling {
@@ -412,6 +379,7 @@ impl Shard {
                     {
                         persistence.resend.push(pubrel(id, connection.version));
                     }
+                    self.declare_if_gone(session, &entry, fetched);
                 }
             }
         }

@@ -62,6 +62,8 @@ impl Running {
         let mut http = HttpConfig::new(bus.read().clone(), access);
         http.head_timeout = Duration::from_secs(config.limits.connect_timeout_secs.secs);
         let http = Arc::new(Service::start(http)?);
+        let under_way = http.under_way().clone();
+        bus.set_take_back(Box::new(move |offset| under_way.take_back(offset)));
         let server = Server::start(&bus, listeners, Some(handoff(&http)))?;
         if let Some(listener) = admin {
             addresses.push(("admin".into(), http.listen(listener, Door::Admin)?.to_string()));

@@ -3,6 +3,8 @@
 mod process;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -146,6 +148,24 @@ fn when_redact_returns_no_file_holds_the_event_though_others_are_published_all_t
     assert_eq!(bed.holding(SECRET), Vec::<PathBuf>::new());
     let retained = run(["sub", &serve.mqtt, "-t", "ann/s", "-W", "1"]);
     assert_eq!((retained.code, retained.out.as_str()), (Some(27), ""));
+}
+
+#[test]
+fn when_redact_returns_no_answer_brings_the_event_to_a_reader_that_had_stopped() {
+    let bed = Bed::new();
+    let serve = bed.serve();
+    // More than the system's buffers take.
+    publish(&serve, "ann/s", &[&format!("{}{SECRET}", "x".repeat(12 << 20))], false);
+    let secret = events(&serve, "ann/s").remove(0);
+    let address = serve.http.strip_prefix("http://").expect("it is one");
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.write_all(b"GET /v1/events?topic=ann/s HTTP/1.1\r\nhost: h\r\n\r\n").expect("it can be sent");
+    stream.read_exact(&mut [0]).expect("the answer begins");
+    let ended = bed.redact(cursor(&secret));
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let mut rest = Vec::new();
+    let _cut_off = stream.read_to_end(&mut rest);
+    assert!(!rest.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::query::EventsQuery;
 use crate::router::{CURSOR, HEAD, State, now_us, set_cursor};
 use crate::scan::{self, ScanError};
 use crate::shares::Peer;
+use crate::under_way::{self, Cut};
 
 /// How long a request waits for its turn at the log before it is sent away with 429.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +27,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) async fn list(
     FromState(state): FromState<State>,
     Extension(peer): Extension<Peer>,
+    Extension(cut): Extension<Cut>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -43,18 +45,13 @@ pub(crate) async fn list(
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many pages are being read: try again"));
     };
     let moves = Moves::of(&query, now_us);
-    let log = state.read.clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        // moved in, so that a request that is given up keeps its turn until the disk is done with it
-        let _turn = turn;
-        scan::page(log.as_ref(), &query, &rules, &reader, now_us)
-    });
-    let page = reading.await.map_err(|_| Problem::unavailable("the page could not be read: try again"))?;
-    let page = page.map_err(problem)?;
+    let asked = Arc::new(Asked { query, rules, reader, now_us, _turn: turn });
+    let (page, under_way) = read(&state, &asked, &cut).await?;
+    drop(asked);
     let lines = wants_lines(&headers);
     let (next, position, head) = (page.next, page.position, page.head);
     let body = if lines { page.into_ndjson() } else { page.into_json() };
-    let mut response = hold(share, body).into_response();
+    let mut response = hold(share, under_way, body).into_response();
     let link = next.map(|next| next_link(uri.path(), &pairs, &moves, &next));
     describe(&mut response, lines, link.as_deref());
     for (name, cursor) in [(&CURSOR, position), (&HEAD, head)] {
@@ -65,6 +62,40 @@ pub(crate) async fn list(
     Ok(response)
 }
 
+/// What a page is read for. Who reads holds it, so that a request that is given up keeps its turn until the disk is done
+/// with it.
+struct Asked {
+    query: EventsQuery,
+    rules: Arc<Auth>,
+    reader: Identity,
+    now_us: i64,
+    _turn: OwnedSemaphorePermit,
+}
+
+/// Reads the page; again if an event of it was taken back meanwhile.
+async fn read(
+    state: &State,
+    asked: &Arc<Asked>,
+    cut: &Cut,
+) -> Result<(scan::Page, Arc<under_way::Page>), Problem> {
+    loop {
+        let (log, asked) = (state.read.clone(), asked.clone());
+        let under_way = Arc::new(state.under_way.begin());
+        let reading = tokio::task::spawn_blocking(move || {
+            let page = scan::page(log.as_ref(), &asked.query, &asked.rules, &asked.reader, asked.now_us);
+            // In this order they are dropped, should nobody wait for them any more.
+            (page, under_way)
+        });
+        let read =
+            reading.await.map_err(|_| Problem::unavailable("the page could not be read: try again"))?;
+        let (page, under_way) = (read.0.map_err(problem)?, read.1);
+        if under_way.send(page.offsets().to_vec(), cut.clone()) {
+            return Ok((page, under_way));
+        }
+        drop(page);
+    }
+}
+
 /// What a page may take while it is read: its JSON once in pieces and once as a body.
 const PAGE_KIB: u32 = ((2 * scan::PAGE_BYTES_MAX) >> 10) as u32;
 
@@ -72,6 +103,7 @@ const PAGE_KIB: u32 = ((2 * scan::PAGE_BYTES_MAX) >> 10) as u32;
 struct Unsent {
     body: Vec<u8>,
     _share: Share,
+    _under_way: Arc<under_way::Page>,
 }
 
 /// Memory of its address, and of all.
@@ -107,12 +139,12 @@ async fn acquire_page(kib: Arc<Semaphore>, why_not: &'static str) -> Result<Owne
 }
 
 /// The body, with as much of the share as it needs until it is sent.
-fn hold(mut share: Share, body: Vec<u8>) -> Bytes {
+fn hold(mut share: Share, under_way: Arc<under_way::Page>, body: Vec<u8>) -> Bytes {
     let kib = (body.len() >> 10) + 1;
     for permit in share.of_address.iter_mut().chain([&mut share.of_all]) {
         drop(permit.split(permit.num_permits().saturating_sub(kib)));
     }
-    Bytes::from_owner(Unsent { body, _share: share })
+    Bytes::from_owner(Unsent { body, _share: share, _under_way: under_way })
 }
 
 /// What of the question the link to the next page depends on, with times that stay where they are from page to page.

@@ -19,6 +19,7 @@
 //!   and of bytes that are looked at for it.
 //! - One address has a share of the memory of pages that are not sent yet, and of the password checks that wait: who opens
 //!   many connections and reads none holds up itself.
+//! - An event that was taken back is in no answer that is not written yet, once [`UnderWay::take_back`] returns.
 //! - What a reader may not read is left out of a page before anything is counted.
 
 mod connection;
@@ -32,8 +33,10 @@ mod router;
 pub mod scan;
 mod service;
 mod shares;
+mod under_way;
 
 pub use connection::Connection;
 pub use operator::{Operator, OperatorError};
 pub use problem::Problem;
 pub use service::{Door, HttpConfig, Service};
+pub use under_way::UnderWay;

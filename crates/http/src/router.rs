@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::login::Login;
 use crate::service::HttpConfig;
 use crate::shares::Shares;
+use crate::under_way::UnderWay;
 use crate::{Problem, events};
 
 /// The place up to which the answer's reader has seen everything.
@@ -41,17 +42,20 @@ pub(crate) struct State {
     pub unsent_kib: Arc<Semaphore>,
     /// And so many of each address.
     pub unsent_kib_of: Arc<Shares>,
+    /// The pages that hold events.
+    pub under_way: UnderWay,
 }
 
 impl State {
     /// For this configuration.
-    pub(crate) fn new(config: &HttpConfig) -> Self {
+    pub(crate) fn new(config: &HttpConfig, under_way: UnderWay) -> Self {
         State {
             read: config.read.clone(),
             login: Arc::new(Login::new(config.access.clone())),
             pages: Arc::new(Semaphore::new(config.pages_max.max(1))),
             unsent_kib: Arc::new(Semaphore::new(UNSENT_KIB_MAX as usize)),
             unsent_kib_of: Arc::new(Shares::new(UNSENT_KIB_PER_ADDRESS_MAX as usize)),
+            under_way,
         }
     }
 }

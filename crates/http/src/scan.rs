@@ -34,6 +34,8 @@ pub struct Page {
     json: Vec<u8>,
     /// Where in `json` each event is.
     events: Vec<Range<usize>>,
+    /// Which they are.
+    offsets: Vec<Offset>,
     /// The place after which the next page begins (downwards: before which); none: this was the last.
     pub next: Option<Cursor>,
     /// The place up to which a reader has seen everything, to go on from there later.
@@ -68,6 +70,11 @@ impl Page {
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
+    }
+
+    /// The offsets of its events, in its order.
+    pub fn offsets(&self) -> &[Offset] {
+        &self.offsets
     }
 
     /// The events as NDJSON.
@@ -293,6 +300,7 @@ impl Scan<'_> {
         let cursor = self.log.cursor(offset, batch.time_us());
         write_json(&mut self.page.json, &cursor, batch.time_us(), &event);
         self.page.events.push(begin..self.page.json.len());
+        self.page.offsets.push(offset);
     }
 
     fn is_full(&self) -> bool {

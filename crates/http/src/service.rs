@@ -21,6 +21,7 @@ use crate::connection::Connection;
 use crate::operator::{self, Operator};
 use crate::router::{self, State};
 use crate::shares::Peer;
+use crate::under_way::{Cut, UnderWay};
 
 /// The largest head of a request.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -64,6 +65,7 @@ pub struct Service {
     shared: Arc<Shared>,
     runtime: Handle,
     stop: watch::Sender<bool>,
+    under_way: UnderWay,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -85,7 +87,8 @@ impl Service {
         let handle = runtime.handle().clone();
         let (stop, stopping) = watch::channel(false);
         let (alive, all_gone) = mpsc::channel(1);
-        let state = State::new(&config);
+        let under_way = UnderWay::default();
+        let state = State::new(&config, under_way.clone());
         let shared = Arc::new(Shared {
             public: router::public(state.clone()),
             admin: router::admin(state),
@@ -99,7 +102,12 @@ impl Service {
             // a page that is being read is not waited for: nobody will get it
             runtime.shutdown_background();
         })?;
-        Ok(Service { shared, runtime: handle, stop, thread: Some(thread) })
+        Ok(Service { shared, runtime: handle, stop, under_way, thread: Some(thread) })
+    }
+
+    /// The answers that are under way: whoever takes an event back does so there too.
+    pub fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     /// Serves one accepted connection from `address` (none: a unix socket); `read_before` are the bytes that were taken from
@@ -207,6 +215,8 @@ async fn serve(shared: Arc<Shared>, connection: Connection, peer: Peer, read_bef
     };
     let router = TowerToHyperService::new(router);
     let mut stopping = shared.stopping.clone();
+    let cut = Cut::default();
+    let of_requests = cut.clone();
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.head_timeout)
@@ -215,21 +225,28 @@ async fn serve(shared: Arc<Shared>, connection: Connection, peer: Peer, read_bef
             TokioIo::new(stream),
             service_fn(move |mut request| {
                 request.extensions_mut().insert(peer);
+                request.extensions_mut().insert(of_requests.clone());
                 router.call(request)
             }),
         );
     drop(shared);
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => Some(ended),
-        () = until(&mut stopping) => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    let serving = async move {
+        tokio::pin!(serving);
+        let ended = tokio::select! {
+            ended = serving.as_mut() => Some(ended),
+            () = until(&mut stopping) => None,
+        };
+        match ended {
+            Some(ended) => ended,
+            None => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
         }
+    };
+    let ended = tokio::select! {
+        ended = serving => ended,
+        () = cut.ended() => return tracing::debug!("an HTTP connection was ended: what it was being sent was taken back"),
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended");

@@ -191,6 +191,41 @@ fn who_asks_for_many_pages_and_reads_none_holds_up_no_other_address() {
     assert_eq!(bus.get("/v1/events?topic=small").payloads(), ["1"]);
 }
 
+/// Asks for the events of a topic, and has read the beginning of the answer.
+fn begun(bus: &Bus, topic: &str) -> UnixStream {
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+    let head = format!("GET /v1/events?topic={topic} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    ours.write_all(head.as_bytes()).expect("it can be sent");
+    let service = bus.service.as_ref().expect("it runs");
+    service.serve(theirs, None, Vec::new(), firehose_http::Door::Public, ());
+    ours.read_exact(&mut [0]).expect("the answer begins");
+    ours
+}
+
+/// What else comes on a connection, whole or cut off.
+fn rest(mut stream: UnixStream) -> String {
+    let mut rest = Vec::new();
+    let _cut_off = stream.read_to_end(&mut rest);
+    String::from_utf8_lossy(&rest).into_owned()
+}
+
+#[test]
+fn an_event_that_was_taken_back_leaves_answers_whose_readers_do_not_take_them() {
+    let mut bus = Bus::open();
+    let large = |end: &str| format!("\"{}{end}\"", "x".repeat(3 << 20));
+    bus.append(&[("secret", &large("hunter2")), ("other", &large("open"))]);
+    let (stopped, other) = (begun(&bus, "secret"), begun(&bus, "other"));
+    let taken = begun(&bus, "secret");
+    let taking = std::thread::spawn(move || rest(taken));
+    bus.log.commit.redact(1, FIRST_SECS * 1_000_000).expect("it is there");
+    bus.service.as_ref().expect("it runs").under_way().take_back(1);
+    assert!(!rest(stopped).contains("hunter2"), "what was in the system's buffers may come");
+    assert!(rest(other).ends_with("open\"}]}\n"), "it has nothing of that event");
+    let taken = taking.join().expect("it reads");
+    assert!(taken.ends_with("hunter2\"}]}\n"), "who takes it at once may be just in time");
+    assert!(!rest(begun(&bus, "secret")).contains("hunter2"));
+}
+
 #[test]
 fn what_is_not_understood_is_a_problem() {
     let bus = numbered(1);

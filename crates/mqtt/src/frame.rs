@@ -2,6 +2,8 @@
 
 use crate::{
     EncodeError, Property, QoS,
+    property::MESSAGE_EXPIRY,
+    reader::Reader,
     writer::{put_binary, put_varint, remaining_length, varint_len},
 };
 
@@ -90,6 +92,35 @@ pub fn patch(frame_bytes: &mut [u8], packet_id_at: usize, packet_id: u16, qos: Q
     }
 }
 
+/// Sets the Message Expiry Interval in a copy of a whole 5.0 frame, in seconds. One that has none stays as it is.
+pub fn patch_message_expiry(frame_bytes: &mut [u8], secs: u32) {
+    if let Some(at) = message_expiry_at(frame_bytes)
+        && let Some(place) = frame_bytes.get_mut(at..at + 4)
+    {
+        place.copy_from_slice(&secs.to_be_bytes());
+    }
+}
+
+/// Where the value of the Message Expiry Interval begins.
+fn message_expiry_at(frame_bytes: &[u8]) -> Option<usize> {
+    let mut reader = Reader(frame_bytes);
+    let has_packet_id = reader.u8("first byte").ok()? & 0x06 != 0;
+    reader.varint("remaining length").ok()?;
+    reader.binary("topic name").ok()?;
+    if has_packet_id {
+        reader.u16("packet identifier").ok()?;
+    }
+    let len = reader.varint("property length").ok()? as usize;
+    let behind = reader.0.len().checked_sub(len)?;
+    while reader.0.len() > behind {
+        if reader.0.first() == Some(&MESSAGE_EXPIRY) {
+            return Some(frame_bytes.len() - reader.0.len() + 1);
+        }
+        Property::skip(&mut reader).ok()?;
+    }
+    None
+}
+
 #[inline]
 fn first_byte(qos: QoS, dup: bool, retain: bool) -> u8 {
     0x30 | u8::from(dup) << 3 | (qos as u8) << 1 | u8::from(retain)
@@ -127,6 +158,34 @@ mod tests {
         assert_eq!((publish.qos, publish.dup, publish.retain), (QoS::ExactlyOnce, true, true));
         assert_eq!((publish.topic, publish.payload.len()), ("a/b", 200));
         assert!(publish.properties.iter().eq(properties));
+    }
+
+    #[test]
+    fn the_message_expiry_of_a_frame_is_set_in_a_copy() {
+        let all = [
+            Property::UserProperty("\u{2}", "\u{2}\u{2}"),
+            Property::MessageExpiry(0x0202),
+            Property::PayloadFormat(1),
+        ];
+        let of = |packet: &[u8]| match decode(packet, Version::V5, 1000) {
+            Ok(Decoded::Packet(Packet::Publish(publish), _)) => publish.properties.message_expiry(),
+            other => panic!("not a PUBLISH: {other:?}"),
+        };
+        for ack in [false, true] {
+            let qos = if ack { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+            for (list, expected) in [(&all[..], Some(7)), (&all[..1], None), (&[], None)] {
+                let mut out = Vec::new();
+                let layout = Layout { v5: true, ack };
+                let properties = list.iter().copied();
+                let frame = encode_publish(&mut out, layout, qos, false, "a", properties, &[2; 200]).unwrap();
+                patch(&mut out, frame.packet_id_at as usize, 9, qos, false, false);
+                let before = out.clone();
+                patch_message_expiry(&mut out, 7);
+                assert_eq!(of(&out), expected);
+                patch_message_expiry(&mut out, 0x0202);
+                assert_eq!(out, before, "nothing else changes");
+            }
+        }
     }
 
     #[test]

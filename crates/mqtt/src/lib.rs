@@ -54,7 +54,7 @@ pub use disconnect::Disconnect;
 pub use encode::{PINGREQ, PINGRESP, encode};
 pub use error::{DecodeError, EncodeError};
 pub use fixed_header::REMAINING_BYTES_MAX;
-pub use frame::{Frame, Layout, encode_publish, patch};
+pub use frame::{Frame, Layout, encode_publish, patch, patch_message_expiry};
 pub use packet::{Packet, PacketKind};
 pub use properties::{Properties, PropertiesBuf, PropertyIter, PropertyPlace};
 pub use property::Property;

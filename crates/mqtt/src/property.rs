@@ -43,6 +43,7 @@ pub enum Property<'a> {
 }
 
 pub(crate) const SUBSCRIPTION_ID: u8 = 0x0b;
+pub(crate) const MESSAGE_EXPIRY: u8 = 0x02;
 pub(crate) const AUTH_METHOD: u8 = 0x15;
 pub(crate) const AUTH_DATA: u8 = 0x16;
 pub(crate) const TOPIC_ALIAS: u8 = 0x23;

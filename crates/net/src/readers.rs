@@ -2,11 +2,12 @@
 
 use firehose_broker::Bus;
 use firehose_broker::bus::wall_us;
+use firehose_broker::fetched::FetchedEvents;
 use firehose_broker::handoff::Reader;
 use firehose_broker::message::{LaneKey, Message};
 use firehose_broker::sequencer::Sleepers;
 use firehose_broker::shard::Action;
-use firehose_log::{Batch, Fetched, Offset, Read, ReadError, Since, Wait};
+use firehose_log::{Offset, Since, Wait};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -87,7 +88,7 @@ fn answer_all(bus: &Bus, receiver: &Mutex<Receiver<(usize, Question)>>) {
                 None => continue,
             },
             Question::Fetch { session, offsets } => {
-                Message::Fetched { session, events: fetch(&**bus.read(), &offsets) }
+                Message::Fetched { session, events: FetchedEvents::read(&**bus.read(), &offsets) }
             }
         };
         if bus.sequencer().send(shard, message) == Reader::Asleep {
@@ -95,12 +96,5 @@ fn answer_all(bus: &Bus, receiver: &Mutex<Receiver<(usize, Question)>>) {
             sleepers.insert(shard);
             bus.rouse(sleepers);
         }
-    }
-}
-
-fn fetch(read: &dyn Read, offsets: &[Offset]) -> Result<Vec<(Offset, Arc<Batch>)>, ReadError> {
-    match read.fetch(offsets, Wait::Yes)? {
-        Fetched::Events(events) => Ok(events),
-        Fetched::Blocked => Err(ReadError("it would have to be waited for".into())),
     }
 }

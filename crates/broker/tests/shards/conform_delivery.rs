@@ -4,7 +4,7 @@ use crate::client::{
     Got, ack, bytes_of, id, options, properties, publish, subscribe_packet, unsubscribe_packet,
 };
 use crate::session::{again, arrive, connect, short};
-use crate::world::World;
+use crate::world::{Setup, World};
 use firehose_mqtt::{Ack, Packet, PacketKind, Properties, Property, Publish, Reason, Version};
 
 const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
@@ -254,9 +254,11 @@ fn what_is_retained_outlives_the_session_of_its_publisher() {
 
 #[test]
 fn what_expires_while_it_waits_for_its_client_is_not_sent() {
-    for (version, is_shut) in [(Version::V5, true), (Version::V5, false), (Version::V311, false)] {
+    let ways = [(Version::V5, true), (Version::V5, false), (Version::V311, false)];
+    for (unlogged, (version, is_shut)) in [false, true].into_iter().flat_map(|it| ways.map(|way| (it, way))) {
         for qos in if is_shut { 1..3 } else { 0..3 } {
-            let mut world = World::open();
+            let unlogged = if unlogged { vec!["t".parse().expect("a filter")] } else { Vec::new() };
+            let mut world = World::new(Setup { unlogged, ..Setup::default() });
             let publisher = world.client(Version::V5, "p");
             let list = [Property::ReceiveMaximum(1)];
             let reader = world.client_with(version, "r", if is_shut { &list } else { &[] });
@@ -268,13 +270,24 @@ fn what_expires_while_it_waits_for_its_client_is_not_sent() {
             }
             publish_with(&mut world, publisher, publish("t", "short", 2, 2), &[Property::MessageExpiry(5)]);
             publish_with(&mut world, publisher, publish("t", "long", 2, 3), &[Property::MessageExpiry(100)]);
-            world.pass(30_000);
+            publish_with(&mut world, publisher, publish("t", "forever", 2, 4), &[]);
+            world.pass(4_000);
+            world.pass(26_000);
             match is_shut {
                 true => answer(&mut world, reader, Packet::PubAck, 1, Reason::Success),
                 false => world.drain_wire(reader, usize::MAX),
             }
-            let got = messages(&mut world, reader);
-            assert_eq!(got.iter().map(|it| (&*it.payload, it.qos)).collect::<Vec<_>>(), [("long", qos)]);
+            let mut got = messages(&mut world, reader);
+            if is_shut {
+                let made: Make = if qos == 1 { Packet::PubAck } else { Packet::PubRec };
+                answer(&mut world, reader, made, got[0].id, Reason::Success);
+                if qos == 2 {
+                    answer(&mut world, reader, Packet::PubComp, got[0].id, Reason::Success);
+                }
+                got.extend(messages(&mut world, reader));
+            }
+            let heard: Vec<_> = got.iter().map(|it| (&*it.payload, it.qos)).collect();
+            assert_eq!(heard, [("long", qos), ("forever", qos)]);
             assert_eq!(got[0].has("MessageExpiry(70)"), version == Version::V5, "{got:?}");
         }
     }

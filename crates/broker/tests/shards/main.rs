@@ -9,6 +9,7 @@ mod conform_shared;
 mod conform_subscriptions;
 mod conform_wills;
 mod connect;
+mod damage;
 mod deliver;
 mod disk;
 mod hostile;

@@ -6,7 +6,7 @@ use crate::world::{Setup, World};
 use firehose_auth::AnonymousMode;
 use firehose_broker::Limits;
 use firehose_broker::message::Message;
-use firehose_mqtt::{Packet, PacketKind, Property, Reason, SubscribeOptions, Version};
+use firehose_mqtt::{Packet, PacketKind, Property, Publish, Reason, SubscribeOptions, Version};
 
 const GROUP: &str = "$share/g/t/#";
 
@@ -380,6 +380,37 @@ fn what_is_not_logged_is_shared_too_and_dropped_when_nobody_takes_it() {
     assert_once(&parts, 1..=2);
     let dropped: u64 = (0..3).map(|shard| world.stats(shard).messages_dropped.get()).sum();
     assert_eq!(dropped, 3);
+}
+
+#[test]
+fn what_is_not_logged_and_expires_while_it_waits_for_a_member_takes_nothing_with_it() {
+    let unlogged = vec!["t/live".parse().expect("a filter")];
+    let mut world = World::new(Setup { shards: 3, unlogged, ..Setup::default() });
+    let publisher = world.client(Version::V5, "p");
+    let one = members(&mut world, &[("one", 1)])[0];
+    world.clients[one].room = 0;
+    let send = |world: &mut World, topic: &str, number: u16, expiry_secs: Option<u32>| {
+        let list: Vec<Property<'_>> = expiry_secs.into_iter().map(Property::MessageExpiry).collect();
+        let properties = client::properties(&list);
+        let text = number.to_string();
+        let packet = client::publish(topic, &text, 1, number);
+        let packet = Publish { properties: properties.as_properties(), ..packet };
+        world.send_packet(publisher, &Packet::Publish(packet));
+        world.settle();
+    };
+    send(&mut world, "t/x", 1, None);
+    send(&mut world, "t/live", 2, Some(5));
+    send(&mut world, "t/live", 3, Some(100));
+    send(&mut world, "t/live", 4, Some(5));
+    send(&mut world, "t/x", 5, None);
+    world.pass(30_000);
+    // The logged one that expires has all of them given back.
+    send(&mut world, "t/x", 6, Some(100));
+    world.pass(1_000);
+    world.drain_wire(one, usize::MAX);
+    let got = numbers(&mut world, one);
+    assert_eq!(got.iter().filter(|number| [1, 5, 6].contains(*number)).count(), 3, "{got:?}");
+    assert!(!got.contains(&2) && !got.contains(&4), "{got:?}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What a group wanted and the log has no more is told to a member of 5.0, whatever becomes of the message that tells it.
 
+use crate::client::ack;
 use crate::session::{again, connect};
 use crate::shared::{numbers, publish, publishes};
 use crate::world::{Setup, World};
 use firehose_broker::Limits;
-use firehose_mqtt::{Property, Version};
+use firehose_mqtt::{Packet, Property, Version};
 
 const GROUP: &str = "$share/g/t/#";
 
@@ -116,6 +117,30 @@ fn a_message_that_was_given_back_and_that_nobody_could_take_before_retention_did
     world.let_go();
     let gaps = gaps(&mut world, two);
     assert!(gaps.iter().any(|gap| gap.starts_with("1..1 ")), "{gaps:?}");
+}
+
+#[test]
+fn a_message_that_a_member_had_and_retention_took_before_it_came_back_is_told() {
+    for qos in 1..3 {
+        let mut world = world();
+        let publisher = world.client(Version::V311, "p");
+        let (one, _) = connect(&mut world, Version::V5, "one", &[]);
+        assert!(!world.subscribed(one, GROUP, qos).is_error());
+        publish(&mut world, publisher, 1..=1, 2);
+        assert_eq!(numbers(&mut world, one), [1], "not acknowledged");
+        world.hang_up(one);
+        publish_much(&mut world, publisher, 2..=60);
+        let one = again(&mut world, Version::V5, "one");
+        world.clients[one].acknowledges = true;
+        if qos == 2 {
+            // Of its PUBREL.
+            world.send(one, &ack(Packet::PubComp, 1, Version::V5));
+            world.settle();
+        }
+        publish(&mut world, publisher, 61..=62, 1);
+        let gaps = gaps(&mut world, one);
+        assert!(gaps.iter().any(|gap| gap.starts_with("1..")), "{gaps:?}");
+    }
 }
 
 #[test]

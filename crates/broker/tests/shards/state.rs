@@ -8,7 +8,7 @@ use firehose_broker::message::Message;
 use firehose_broker::retained_page::RetainedPage;
 use firehose_broker::sequencer::Deposit;
 use firehose_broker::state::{DueWill, Firing, Queue, State, StateNote, WillOutcome};
-use firehose_log::{Batch, Fetched, MemDisk, Offset, Read, ReadError, Wait};
+use firehose_log::{MemDisk, Offset, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -85,14 +85,6 @@ impl World {
             self.answer_retained(host, question);
         }
         worked
-    }
-
-    /// The events of these offsets.
-    pub fn fetched(&self, offsets: &[Offset]) -> Result<Vec<(Offset, Arc<Batch>)>, ReadError> {
-        match self.read.fetch(offsets, Wait::Yes)? {
-            Fetched::Events(events) => Ok(events),
-            Fetched::Blocked => panic!("it was to wait"),
-        }
     }
 
     fn answer_retained(&mut self, host: usize, question: Action) {

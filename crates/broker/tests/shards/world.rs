@@ -7,6 +7,7 @@ use crate::state::StateSide;
 use crate::wire::Client;
 use firehose_auth::{Access, Identity};
 use firehose_broker::arrival::{Arrival, Scope, home_shard};
+use firehose_broker::fetched::FetchedEvents;
 use firehose_broker::kept::KeptBytes;
 use firehose_broker::message::Message;
 use firehose_broker::replays::Replays;
@@ -384,7 +385,7 @@ impl World {
                 Message::Resolved { token, start: self.read.resolve(&since, self.now.wall_us) }
             }
             Action::Fetch { session, offsets } => {
-                Message::Fetched { session, events: self.fetched(&offsets) }
+                Message::Fetched { session, events: FetchedEvents::read(&*self.read, &offsets) }
             }
             question @ Action::Retained { .. } => return self.state.ask(host, question),
             _ => unreachable!("only questions wait"),

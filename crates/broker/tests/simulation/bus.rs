@@ -6,6 +6,7 @@ use crate::ledger::Ledger;
 use crate::plan::{Plan, UNLOGGED, access};
 use crate::state::StateSide;
 use crate::wire::Connection;
+use crate::witness::Witness;
 use firehose_broker::Durability;
 use firehose_broker::kept::KeptBytes;
 use firehose_broker::message::Message;
@@ -75,13 +76,15 @@ impl Bus {
     pub fn start(
         plan: &Plan,
         disk: &MemDisk,
+        witness: &Witness,
         ledger: &Guarded<Ledger>,
         mood: &Guarded<Mood>,
         now: Now,
     ) -> Result<Bus, Unstarted> {
         let log = open(plan.log_config(), Arc::new(disk.clone()), now.wall_us).map_err(Unstarted::Log)?;
         let limits = Arc::new(plan.limits.clone());
-        let state = StateSide::open(disk, log.read.clone(), limits.clone(), now).map_err(Unstarted::State)?;
+        let state =
+            StateSide::open(witness, log.read.clone(), limits.clone(), now).map_err(Unstarted::State)?;
         let unlogged: Arc<[TopicFilter]> = [TopicFilter::new(UNLOGGED).expect("a filter")].into();
         let shared = Shared {
             replays: Arc::new(Replays::new(&plan.limits)),

@@ -22,6 +22,7 @@ mod state;
 mod step;
 mod will;
 mod wire;
+mod witness;
 mod world;
 
 use run::{Outcome, run};

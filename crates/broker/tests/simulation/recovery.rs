@@ -11,7 +11,7 @@ const CHECK_BYTES: usize = 64 << 10;
 impl World {
     /// Starts the bus, if the disk lets it, and holds what it found against the ledger.
     pub fn start(&mut self) {
-        let started = Bus::start(&self.plan, &self.disk, &self.ledger, &self.mood, self.now);
+        let started = Bus::start(&self.plan, &self.disk, &self.witness, &self.ledger, &self.mood, self.now);
         match started {
             Ok(bus) => {
                 let (head, epoch) = (bus.head(), bus.read.epoch());

@@ -3,12 +3,14 @@
 use crate::bus::Bus;
 use crate::engine::{Shared, lock};
 use crate::plan::access;
+use crate::witness::{STATE, Witness};
 use firehose_broker::action::{Action, Now};
+use firehose_broker::fetched::FetchedEvents;
 use firehose_broker::limits::Limits;
 use firehose_broker::message::Message;
 use firehose_broker::sequencer::Deposit;
 use firehose_broker::state::{DueWill, Firing, State, WillOutcome};
-use firehose_log::{Fetched, MemDisk, Read, Wait};
+use firehose_log::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,12 +28,12 @@ pub struct StateSide {
 impl StateSide {
     /// None: it could not be opened, nor set aside.
     pub fn open(
-        disk: &MemDisk,
+        disk: &Witness,
         read: Arc<dyn Read>,
         limits: Arc<Limits>,
         now: Now,
     ) -> Result<StateSide, String> {
-        let path = Path::new("/data/state.redb");
+        let path = Path::new(STATE);
         let opened = State::open(Arc::new(disk.clone()), path, read, limits, now);
         let (state, report) = opened.map_err(|error| error.to_string())?;
         let notes = report.notes.iter().map(ToString::to_string).collect();
@@ -75,10 +77,7 @@ impl Bus {
 
     pub fn answer_fetch(&mut self, host: usize, question: Action) {
         let Action::Fetch { session, offsets } = question else { return };
-        let events = self.read.fetch(&offsets, Wait::Yes).map(|fetched| match fetched {
-            Fetched::Events(events) => events,
-            Fetched::Blocked => panic!("it was to wait"),
-        });
+        let events = FetchedEvents::read(&*self.read, &offsets);
         self.sequencer.send(host, Message::Fetched { session, events });
     }
 

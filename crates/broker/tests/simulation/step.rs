@@ -373,7 +373,6 @@ fn disk_error(world: &mut World, rng: &mut Rng) {
             let bytes = rng.below(100);
             world.note(|| format!("the next write stops after {bytes} bytes"));
             world.disk.write_short(bytes);
-            world.unmarked.1 = true;
         }
         3 => world.disk.set_cold(rng.percent(50)),
         4 => world.disk.write_back(rng.number()),
@@ -387,8 +386,6 @@ fn disk_error(world: &mut World, rng: &mut Rng) {
             } else if world.cannot_truncate {
                 return;
             }
-            world.unmarked.0 |= call == DiskCall::Create;
-            world.unmarked.1 |= matches!(call, DiskCall::Write | DiskCall::Sync);
             world.note(|| format!("the next {call:?} fails: {kind}"));
             world.disk.fail(call, kind);
         }

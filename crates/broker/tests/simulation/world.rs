@@ -9,6 +9,7 @@ use crate::packets::{self, Outgoing};
 use crate::plan::{LOGGED, Plan, RETAINED};
 use crate::rng::Rng;
 use crate::wire::Connection;
+use crate::witness::Witness;
 use firehose_auth::Identity;
 use firehose_broker::Durability;
 use firehose_broker::arrival::{Arrival, Scope, home_shard};
@@ -54,8 +55,8 @@ pub struct World {
     pub is_flipped: bool,
     /// The next file cannot be cut.
     pub cannot_truncate: bool,
-    /// The disk was asked to fail to make a file, and to write or sync one: what says so of the state's file may be missing.
-    pub unmarked: (bool, bool),
+    /// The disk, as the state sees it.
+    pub witness: Witness,
     /// The disk cannot be opened any more, which only bits that turned may do.
     pub is_over: bool,
     /// A start failed when the log ended here: a sync that failed in it may have lost what nobody was promised.
@@ -69,8 +70,10 @@ pub struct World {
 impl World {
     pub fn new(plan: Plan, has_trace: bool) -> World {
         let clients = plan.clients.iter().cloned().enumerate();
+        let disk = MemDisk::new();
         let mut world = World {
-            disk: MemDisk::new(),
+            witness: Witness::new(disk.clone()),
+            disk,
             bus: None,
             net: Vec::new(),
             clients: clients.map(|(number, plan)| Client::new(number, plan)).collect(),
@@ -80,7 +83,6 @@ impl World {
             trace: has_trace.then(Vec::new),
             is_flipped: false,
             cannot_truncate: false,
-            unmarked: (false, false),
             is_over: false,
             doubtful: 0,
             port_answers: PortAnswers::default(),
@@ -131,6 +133,7 @@ impl World {
         self.forget_promises(crash);
         self.net.clear();
         self.bus = None;
+        self.witness.crashed(crash);
         *lock(&self.mood) = Mood::default();
         lock(&self.port_answers).clear();
         if crash == Crash::PowerCut {
@@ -274,13 +277,13 @@ impl World {
         }
     }
 
-    /// What the state has to say. Only a bit that turned may cost it its file; or a power cut, when a write of it failed, the
-    /// file that tells the next start of that could not be made, and the bus was killed before it was written anew.
+    /// What the state has to say. Only a bit that turned may cost it its file, or what the witness saw.
     pub(crate) fn hear_state(&mut self) {
         let notes = self.bus.as_mut().map(|bus| std::mem::take(&mut bus.state.notes));
         for note in notes.unwrap_or_default() {
             if note.contains("set aside") {
-                let may = self.is_flipped || (self.unmarked == (true, true) && note.contains("corrupted"));
+                let may = self.witness.take_excuse() && note.contains("corrupted");
+                let may = may || self.is_flipped;
                 assert!(may, "{note}");
                 for client in &mut self.clients {
                     client.doubt(&mut lock(&self.ledger));
