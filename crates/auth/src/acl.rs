@@ -15,14 +15,18 @@ use crate::{LineError, load_error::lines};
 ///
 /// A topic is allowed if a rule allows it, in this order: a `deny` of one's own, an allowance of one's own, a `deny`
 /// pattern, an allowing pattern; the first that matches decides, and if none does, it is denied. Who has a `+` or `#`
-/// in user name or client id gets nothing from patterns. Stricter than mosquitto 2.0.11 in one thing: a name with `/` is not put
-/// into a pattern that allows.
+/// in user name or client id gets nothing from patterns. Stricter than mosquitto 2.0.11 in two things: a name with `/` is not put
+/// into a pattern that allows, and who has a client id of more than 256 bytes gets nothing from patterns either.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Acl {
     anonymous: Rules<TopicFilter>,
     users: HashMap<Box<str>, Rules<TopicFilter>>,
     patterns: Rules<Pattern>,
 }
+
+/// The longest client id that is put into patterns. That is done for each filter, and for each message where not all of them may be
+/// read, so that who has one of 65,535 bytes, as MQTT allows, would be dear to all others.
+const CLIENT_ID_BYTES_MAX: usize = 256;
 
 /// What may be read of all that a filter matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -221,6 +225,9 @@ impl<F> Default for Rules<F> {
 impl<'a> Asker<'a> {
     /// None for those to whom no pattern applies.
     fn of(user: Option<&'a str>, client_id: &'a str) -> Option<Self> {
+        if client_id.len() > CLIENT_ID_BYTES_MAX {
+            return None;
+        }
         let wild = |name: &str| name.contains(['+', '#']);
         (!user.is_some_and(wild) && !wild(client_id)).then_some(Self { user, client_id })
     }

@@ -56,6 +56,26 @@ fn patterns_put_names_in_and_names_with_wildcards_get_nothing_from_them() {
 }
 
 #[test]
+fn a_client_id_that_would_be_dear_to_others_gets_nothing_from_patterns() {
+    let acl = acl("user bob\ntopic read own\npattern read c/%c\npattern read all\npattern deny no/%c\n");
+    for (bytes, may) in [(CLIENT_ID_BYTES_MAX, true), (CLIENT_ID_BYTES_MAX + 1, false), (65_535, false)] {
+        let id = "i".repeat(bytes);
+        let reads = |topic: &str| {
+            let name = TopicName::new(topic).unwrap();
+            let filter = TopicFilter::new(topic).unwrap();
+            let allowed = acl.allows(Some("bob"), &id, name, Right::Read);
+            assert_eq!(allowed, acl.read_verdict(Some("bob"), &id, &filter) == Verdict::All);
+            allowed
+        };
+        assert_eq!(
+            (reads("own"), reads("all"), reads(&format!("c/{id}")[..bytes.min(60_000) + 2])),
+            (true, may, may)
+        );
+        assert!(!reads("no/x"));
+    }
+}
+
+#[test]
 fn dollar_topics_need_rules_that_name_them() {
     let acl = acl("topic read #\ntopic read $SYS/#\n");
     assert!(reads(&acl, NOBODY, "$SYS/x") && !reads(&acl, NOBODY, "$other/x"));

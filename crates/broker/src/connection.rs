@@ -53,7 +53,7 @@ pub struct Connection {
     pub closing: bool,
     /// Why it is not read for now.
     pub pauses: Pauses,
-    /// Filters of its SUBSCRIBEs and UNSUBSCRIBEs that have no place in the order yet.
+    /// Filters of its SUBSCRIBEs and UNSUBSCRIBEs that have no place in the order yet; one of very many levels counts as several.
     pub sequencing: usize,
     /// The bytes of those.
     pub sequencing_bytes: usize,

@@ -1,6 +1,9 @@
 //! The filters of a packet that is not through yet, as the client wrote them: in one piece of memory that is hardly larger than they
 //! were on the wire, however short each one is.
 
+/// So many levels are as much work as a filter of few.
+const LEVELS: usize = 32;
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct FilterList {
@@ -9,12 +12,13 @@ pub(crate) struct FilterList {
     /// Where the next one begins.
     next: usize,
     count: usize,
+    slashes: usize,
 }
 
 impl FilterList {
-    /// How many there are, with those that were taken.
-    pub(crate) fn count(&self) -> usize {
-        self.count
+    /// How much work they are, also those that were taken, as so many filters of few levels: each level is a node of the trie.
+    pub(crate) fn weight(&self) -> usize {
+        self.count + self.slashes / LEVELS
     }
 
     /// The memory that they take.
@@ -47,6 +51,7 @@ impl<'a> FromIterator<&'a str> for FilterList {
             list.text.push_str(filter);
             list.text.push('\0');
             list.count += 1;
+            list.slashes += filter.bytes().filter(|byte| *byte == b'/').count();
         }
         list.text.shrink_to_fit();
         list
@@ -70,7 +75,8 @@ mod tests {
             assert_eq!(list.take_next(), None);
             list.rewind();
         }
-        assert_eq!((list.count(), list.bytes()), (4, "a/b..\u{fc}/+.#.".len()));
+        assert_eq!((list.weight(), list.bytes()), (4, "a/b..\u{fc}/+.#.".len()));
+        assert_eq!(FilterList::from_iter(["a", &"/".repeat(6_400)]).weight(), 202);
         assert!(FilterList::default().is_through());
     }
 }

@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE on their way. Both are sequenced: they take effect at a mark in the one order. One packet may have
 //! as many filters as it has bytes, and costs others no more than a small part of a turn all the same: of each packet
-//! [`SHARE_MAX`] filters are looked at in a turn, of all packets [`TURN_MAX`], each one in its turn. Meanwhile what the same client
-//! sent behind it waits, and nobody else does.
+//! [`SHARE_MAX`] filters are looked at in a turn, of all packets [`TURN_MAX`], each one in its turn. One with very many levels
+//! counts as several. Meanwhile what the same client sent behind it waits, and nobody else does.
 
 use crate::connection::Pause;
 use crate::filter_list::FilterList;
@@ -77,14 +77,14 @@ impl Pending {
         Pending { session, generation, packet_id, what, step: Step::Look }
     }
 
-    /// How many filters it has that count, and the bytes they take.
+    /// How many filters of few levels it is worth, and the bytes they take.
     fn size(&self) -> (usize, usize) {
         let filters = match &self.what {
             What::Subscribe(subscribing) => &subscribing.filters,
             What::Unsubscribe(unsubscribing) => &unsubscribing.filters,
             What::Resume => return (0, 0),
         };
-        (filters.count(), filters.bytes())
+        (filters.weight(), filters.bytes())
     }
 }
 
@@ -123,9 +123,9 @@ impl Shard {
 
     /// A packet came: the first share of its filters is looked at.
     pub(crate) fn begin_pending(&mut self, pending: Pending) -> Flow {
-        let (session, (count, bytes)) = (pending.session, pending.size());
+        let (session, (weight, bytes)) = (pending.session, pending.size());
         if let Some(connection) = self.connection(session) {
-            connection.sequencing += count;
+            connection.sequencing += weight;
             connection.sequencing_bytes += bytes;
             connection.pauses.set(Pause::Sequencing, connection.sequencing >= SEQUENCING_MAX);
         }
@@ -148,7 +148,7 @@ impl Shard {
         self.lined_up.push_back(token);
     }
 
-    /// All that had to be found out is: the packet gets its mark; where it has many filters, in its turn.
+    /// All that had to be found out is: the packet gets its mark; where it has many filters or levels, in its turn.
     pub(crate) fn want_place(&mut self, token: u64, mut pending: Pending) {
         pending.step = Step::Mark;
         if pending.size().0 >= SEQUENCING_MAX {
@@ -200,10 +200,10 @@ impl Shard {
         self.lose_interest();
     }
 
-    /// So many filters of a connection, and their bytes, are through; it is read again if that was all of them.
-    fn filters_are_placed(&mut self, session: u32, (count, bytes): (usize, usize)) {
+    /// Filters of a connection of this weight, and their bytes, are through; it is read again if that was all of them.
+    fn filters_are_placed(&mut self, session: u32, (weight, bytes): (usize, usize)) {
         let Some(connection) = self.connection(session) else { return };
-        connection.sequencing = connection.sequencing.saturating_sub(count);
+        connection.sequencing = connection.sequencing.saturating_sub(weight);
         connection.sequencing_bytes = connection.sequencing_bytes.saturating_sub(bytes);
         if connection.sequencing == 0 && connection.pauses.has(Pause::Sequencing) {
             connection.pauses.set(Pause::Sequencing, false);

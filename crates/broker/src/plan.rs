@@ -143,6 +143,11 @@ impl Shard {
         for (index, plan) in plans.iter_mut().enumerate() {
             let Ok(known) = plan.as_ref() else { continue };
             let Some(key) = known.share.clone().filter(|_| !known.mute) else { continue };
+            // The rules may be others than when this filter was looked at.
+            if key.user.is_none() && !self.auth.is_open() {
+                *plan = Err(Reason::NotAuthorized);
+                continue;
+            }
             // A group matches from the moment it is asked, so its filter is paid for before.
             match self.room_for_group(session, known, asked_bytes) {
                 Ok(cost_bytes) => asked_bytes += cost_bytes,

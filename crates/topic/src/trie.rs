@@ -28,6 +28,8 @@ pub struct Trie<T> {
     edges: Edges,
     hasher: Hasher,
     free: u32,
+    /// How many are free.
+    free_count: usize,
     len: usize,
 }
 
@@ -46,6 +48,8 @@ struct Node<T> {
 }
 
 const ROOT: u32 = 0;
+/// So many nodes are kept, however few of them are in use.
+const NODES_MIN: usize = 256;
 
 impl<T> Trie<T> {
     /// An empty trie.
@@ -55,6 +59,7 @@ impl<T> Trie<T> {
             edges: Edges::default(),
             hasher: Hasher::default(),
             free: 0,
+            free_count: 0,
             len: 0,
         }
     }
@@ -78,9 +83,11 @@ impl<T> Trie<T> {
         let node = self.find(filter)?;
         let value = self.nodes[node as usize].values.take(place)?;
         self.len -= 1;
-        self.prune(node);
-        let moved = self.nodes.get(node as usize).and_then(|it| it.values.as_slice().get(place as usize));
-        Some((value, moved))
+        if self.nodes[node as usize].values.as_slice().is_empty() {
+            self.prune(node);
+            return Some((value, None));
+        }
+        Some((value, self.nodes[node as usize].values.as_slice().get(place as usize)))
     }
 
     /// The value at a place of exactly this filter.
@@ -141,13 +148,7 @@ impl<T> Trie<T> {
 
     /// How many nodes there are, without the root: the distinct beginnings of all filters.
     pub fn nodes(&self) -> usize {
-        let mut free = 0;
-        let mut at = self.free;
-        while at != 0 {
-            free += 1;
-            at = self.nodes[at as usize].parent;
-        }
-        self.nodes.len() - 1 - free
+        self.nodes.len() - 1 - self.free_count
     }
 
     /// The memory of nodes and edges in bytes, without what long levels and filters of many values hold besides.
@@ -202,6 +203,7 @@ impl<T> Trie<T> {
         if self.free != 0 {
             let at = self.free;
             self.free = self.nodes[at as usize].parent;
+            self.free_count -= 1;
             self.nodes[at as usize] = node;
             return at;
         }
@@ -223,6 +225,7 @@ impl<T> Trie<T> {
             let free = Node::new(self.free, Level::EMPTY);
             let node = std::mem::replace(&mut self.nodes[at as usize], free);
             self.free = at;
+            self.free_count += 1;
             let parent = &mut self.nodes[node.parent as usize];
             if parent.plus == at {
                 parent.plus = 0;
@@ -233,6 +236,37 @@ impl<T> Trie<T> {
                 self.edges.remove(self.hasher.hash(node.parent, node.level.as_bytes()), at);
             }
             at = node.parent;
+        }
+        if self.nodes.len() > NODES_MIN && self.nodes() < self.nodes.len() / 4 {
+            self.close_up();
+        }
+    }
+
+    /// Gives back what filters took that are gone, so that it is not held for as long as anybody subscribes. It costs as much as
+    /// they did, and so no more than a part of what it took to put them in.
+    fn close_up(&mut self) {
+        let mut places: Vec<u32> = Vec::with_capacity(self.nodes.len());
+        let mut count = 0;
+        for (at, node) in self.nodes.iter().enumerate() {
+            let stays = at == ROOT as usize || !node.is_bare();
+            places.push(if stays { count } else { 0 });
+            count += u32::from(stays);
+        }
+        let place = |at: u32| places.get(at as usize).copied().unwrap_or(ROOT);
+        let before = std::mem::take(&mut self.nodes);
+        self.nodes.reserve_exact(count as usize + count as usize / 4 + 4);
+        for (at, node) in before.into_iter().enumerate() {
+            if at == ROOT as usize || !node.is_bare() {
+                let (parent, plus, hash) = (place(node.parent), place(node.plus), place(node.hash));
+                self.nodes.push(Node { parent, plus, hash, ..node });
+            }
+        }
+        (self.free, self.free_count, self.edges) = (0, 0, Edges::default());
+        for (at, node) in self.nodes.iter().enumerate().skip(1) {
+            let (at, parent) = (at as u32, &self.nodes[node.parent as usize]);
+            if parent.plus != at && parent.hash != at {
+                self.edges.insert(self.hasher.hash(node.parent, node.level.as_bytes()), at);
+            }
         }
     }
 }
@@ -338,6 +372,38 @@ mod tests {
         }
         let stand = |number: u32| trie.get(&all)[places[number as usize] as usize].0;
         assert!((0..10_000).all(|number| stand(number) == number));
+    }
+
+    /// Somebody had very many filters, and others stay.
+    #[test]
+    fn what_filters_took_that_are_gone_is_given_back() {
+        let mut trie = Trie::new();
+        let (few, many) = (["#", "a/+/b", "a/#", "x/7/y/3", "+/c", "a/c"], 20_000_u32);
+        let text = |number: u32| format!("x/{}/+/{number}/y/#", number % 9);
+        for number in 0..many {
+            trie.insert(&filter(&text(number)), number);
+            if number % 4_000 == 3_000 {
+                let place = (number / 4_000) as usize;
+                trie.insert(&filter(few[place]), many + place as u32);
+            }
+        }
+        trie.insert(&filter(few[5]), many + 5);
+        let before = trie.capacity_bytes();
+        for number in (0..many).rev() {
+            let number = (number * 7_919) % many;
+            assert_eq!(trie.remove(&filter(&text(number)), 0), Some((number, None)));
+            if number % 500 == 0 {
+                assert_eq!(matches(&trie, "a/c"), [many, many + 2, many + 4, many + 5]);
+            }
+        }
+        assert!(trie.capacity_bytes() < before / 20, "{} of {before}", trie.capacity_bytes());
+        assert_eq!(matches(&trie, "a/z/b"), [many, many + 1, many + 2]);
+        assert_eq!(matches(&trie, "x/7/y/3"), [many, many + 3]);
+        assert_eq!((trie.len(), trie.nodes()), (6, 12));
+        for (place, text) in few.iter().enumerate() {
+            assert_eq!(trie.remove(&filter(text), 0), Some((many + place as u32, None)));
+        }
+        assert_eq!((trie.is_empty(), trie.nodes()), (true, 0));
     }
 
     #[test]

@@ -8,8 +8,10 @@ use firehose_topic::TopicFilter;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What all pages together may take.
+/// What all pages together may take, with what they were asked for.
 const BYTES_MAX: usize = 2 << 20;
+/// So many are kept at most: who asks looks at each of them.
+const PAGES_MAX: usize = 256;
 
 /// Which page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,13 @@ pub(crate) struct PageKey {
     pub after: Option<Box<str>>,
     pub as_of: Offset,
     pub bytes_max: usize,
+}
+
+impl PageKey {
+    /// The memory it takes.
+    fn bytes_len(&self) -> usize {
+        size_of::<PageKey>() + self.filter.as_str().len() + self.after.as_deref().map_or(0, str::len)
+    }
 }
 
 /// See the module.
@@ -54,15 +63,16 @@ impl Pages {
     /// Keeps a page that was read for `key`; not if something changed since.
     pub(crate) fn put(&self, key: PageKey, page: Arc<RetainedPage>) {
         let inside = &mut *lock(&self.0);
-        if key.as_of != inside.changed_at || page.bytes_len() > BYTES_MAX / 4 {
+        let bytes = |key: &PageKey, page: &RetainedPage| key.bytes_len() + page.bytes_len();
+        if key.as_of != inside.changed_at || bytes(&key, &page) > BYTES_MAX / 4 {
             return;
         }
-        inside.bytes += page.bytes_len();
+        inside.bytes += bytes(&key, &page);
         inside.pages.push_back((key, page));
-        while inside.bytes > BYTES_MAX
-            && let Some((_, oldest)) = inside.pages.pop_front()
+        while (inside.bytes > BYTES_MAX || inside.pages.len() > PAGES_MAX)
+            && let Some((key, page)) = inside.pages.pop_front()
         {
-            inside.bytes -= oldest.bytes_len();
+            inside.bytes -= bytes(&key, &page);
         }
     }
 
@@ -96,5 +106,21 @@ mod tests {
         assert!(pages.get(&key(15)).is_none());
         pages.put(late, page());
         assert!(pages.get(&key(15)).is_none(), "it was read before the change");
+    }
+
+    /// Somebody may ask for ever other filters that match nothing, and nothing retained may change for days.
+    #[test]
+    fn pages_with_nothing_in_them_take_no_more_than_others() {
+        let pages = Pages::default();
+        for (bytes, kept) in [(10, PAGES_MAX), (60_000, BYTES_MAX / 60_000)] {
+            for number in 0..1_000 {
+                let filter = TopicFilter::new(&format!("{number}/{}/#", "z".repeat(bytes))).unwrap();
+                pages.put(pages.key(&filter, None, 5, 100), page());
+            }
+            let inside = lock(&pages.0);
+            let sum: usize = inside.pages.iter().map(|(key, page)| key.bytes_len() + page.bytes_len()).sum();
+            assert_eq!((inside.pages.len(), inside.bytes), (kept, sum));
+            assert!(sum <= BYTES_MAX);
+        }
     }
 }

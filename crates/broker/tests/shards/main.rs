@@ -17,6 +17,7 @@ mod inbound;
 mod kept;
 mod levels;
 mod many_filters;
+mod places;
 mod publish;
 mod redact;
 mod replay;

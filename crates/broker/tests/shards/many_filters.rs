@@ -4,8 +4,9 @@
 use crate::client::{Got, options, publish, subscribe_packet, unsubscribe_packet};
 use crate::session::{VERSIONS, again, connect};
 use crate::world::{Setup, World};
-use firehose_auth::Identity;
+use firehose_auth::{AnonymousMode, AuthConfig, Identity};
 use firehose_broker::Limits;
+use firehose_broker::message::Message;
 use firehose_mqtt::{Packet, PacketKind, Property, Reason, Version};
 
 const PINGREQ: [u8; 2] = [0xc0, 0];
@@ -80,6 +81,32 @@ fn ten_clients_with_very_many_filters_share_the_turns() {
     assert!(first > 2 * looked_at_twice / SHARE, "four of ten have a share in each turn: {first}");
     world.settle();
     assert!(clients[1..].iter().all(|client| world.take(*client)[0].reasons.len() == 2_000));
+}
+
+/// A level costs as much as a short filter, however few filters they stand in.
+#[test]
+fn filters_of_very_many_levels_have_their_turns_too() {
+    let mut world = World::open();
+    let deep = ["x/".repeat(6_400)];
+    let both = [subscribe(Version::V5, &deep, &[]), unsubscribe(Version::V5, &deep)].concat();
+    let clients: Vec<usize> = (0..20).map(|it| world.client(Version::V5, &format!("c {it}"))).collect();
+    for client in &clients {
+        world.send(*client, &both.repeat(3));
+        assert!(world.clients[*client].is_paused(), "what it sent behind that waits");
+    }
+    let (mut turns, mut before) = (0, 0);
+    while world.exchange(0) {
+        turns += 1;
+        let there = world.stats(0).subscriptions.get();
+        assert!(there <= before + 6, "{before}, and a turn later {there}");
+        before = there;
+        world.flush(0);
+    }
+    assert!(turns >= 6 * clients.len() / 6, "{turns}");
+    for client in clients {
+        let kinds: Vec<PacketKind> = world.take(client).iter().map(|it| it.kind).collect();
+        assert_eq!(kinds, [PacketKind::SubAck, PacketKind::UnsubAck].repeat(3));
+    }
 }
 
 #[test]
@@ -207,6 +234,26 @@ fn rules_that_change_while_a_subscribe_is_looked_at_hold_for_it() {
         world.publish(publisher, topic, topic, 0, 0);
     }
     assert_eq!(world.payloads(reader), ["t/0", "t/2"]);
+}
+
+/// Its first filters were looked at when the anonymous might still join groups.
+#[test]
+fn nobody_anonymous_joins_a_group_whom_the_rules_forbid_it_meanwhile() {
+    let mut world = World::open();
+    let reader = world.client(Version::V5, "reader");
+    let mut filters = names(900);
+    filters[0] = "$share/g/t/0".into();
+    world.send(reader, &subscribe(Version::V5, &filters, &[]));
+    world.exchange(0);
+    assert!(world.heard(reader).is_empty());
+    world
+        .access
+        .reload_with(AuthConfig { anonymous: AnonymousMode::Read, ..AuthConfig::default() })
+        .expect("reloads");
+    world.sequencer.send(0, Message::Reload);
+    let reasons = world.take(reader)[0].reasons.clone();
+    assert_eq!((reasons[0], reasons[1]), (Reason::NotAuthorized, Reason::Success));
+    assert_eq!(world.state.state.group_names().count(), 0);
 }
 
 #[test]
