@@ -7,7 +7,7 @@ use firehose_log::Offset;
 impl Shard {
     /// Counts what the connection's outbox keeps alive; over the limits its lanes go on from the log.
     pub(crate) fn park(&mut self, session: u32) {
-        let limits = self.shared.limits.clone();
+        let (own_max, all_max) = (self.shared.limits.outbox_bytes_max, self.shared.limits.parked_bytes_max);
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let own_bytes = it.persistence.as_deref().map_or(0, |it| it.resend.bytes());
         let Some(connection) = it.connection.as_deref_mut() else { return };
@@ -15,10 +15,10 @@ impl Shard {
         if connection.outbox.has_messages() {
             parked += connection.outbox.pinned_bytes();
         }
-        let over = connection.outbox.bytes() > limits.outbox_bytes_max;
+        let over = connection.outbox.bytes() > own_max;
         let before = std::mem::replace(&mut connection.parked_bytes, parked);
         self.parked_bytes = self.parked_bytes + parked - before;
-        if parked > 0 && (over || self.parked_bytes > limits.parked_bytes_max) {
+        if parked > 0 && (over || self.parked_bytes > all_max) {
             self.fall_back(session);
         }
     }

@@ -256,6 +256,18 @@ impl Drop for Keeping {
 }
 
 impl Session {
+    /// Whether it is plain that nothing counts, and nothing did: a reader that keeps up. Asked at each flush.
+    pub(crate) fn keeps_nothing(&self) -> bool {
+        let Some(connection) = self.connection.as_deref() else { return true };
+        connection.keeping.is_none()
+            && connection.input.is_empty()
+            && !connection.blocked
+            && connection.publisher.is_none()
+            && connection.will.is_none()
+            && connection.sequencing_bytes + connection.alias_bytes == 0
+            && self.persistence.is_none()
+    }
+
     /// What its client makes the bus keep, as far as it counts.
     fn kept(&self) -> Amount {
         let Some(connection) = self.connection.as_deref() else { return Amount::default() };

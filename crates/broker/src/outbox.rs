@@ -391,19 +391,27 @@ impl Outbox {
     }
 
     fn write(&self, scratch: &Scratch, wire: &mut dyn Wire) -> io::Result<usize> {
+        // A message to a client that keeps up is one piece.
+        if let [piece] = scratch.plan.as_slice() {
+            return wire.write_vectored(&[IoSlice::new(self.bytes_of(piece, scratch))]);
+        }
         let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
         for (piece, slot) in scratch.plan.iter().zip(&mut pieces) {
-            *slot = IoSlice::new(match piece {
-                Piece::Partial => self.partial.as_ref().map_or(&[], |partial| partial.rest()),
-                Piece::Control => &self.control,
-                Piece::Shared(index) => match self.items.get(*index) {
-                    Some(item) => item.range.frames.range(item.range.first, item.range.end),
-                    None => &[],
-                },
-                Piece::Copied(start, end) => scratch.copies.get(*start..*end).unwrap_or(&[]),
-            });
+            *slot = IoSlice::new(self.bytes_of(piece, scratch));
         }
         wire.write_vectored(&pieces[..scratch.plan.len()])
+    }
+
+    fn bytes_of<'a>(&'a self, piece: &Piece, scratch: &'a Scratch) -> &'a [u8] {
+        match piece {
+            Piece::Partial => self.partial.as_ref().map_or(&[], |partial| partial.rest()),
+            Piece::Control => &self.control,
+            Piece::Shared(index) => match self.items.get(*index) {
+                Some(item) => item.range.frames.range(item.range.first, item.range.end),
+                None => &[],
+            },
+            Piece::Copied(start, end) => scratch.copies.get(*start..*end).unwrap_or(&[]),
+        }
     }
 
     /// Takes `written` bytes off the front, in the order in which they were gathered.
@@ -417,9 +425,9 @@ impl Outbox {
             written -= rest;
             self.partial = None;
         }
-        let control = written.min(self.control.len());
-        self.control.drain(..control);
-        written -= control;
+        if !self.control.is_empty() {
+            written -= self.control.drain(..written.min(self.control.len())).len();
+        }
         let mut copied = 0;
         while written > 0 {
             let Some(item) = self.items.front_mut() else { return };

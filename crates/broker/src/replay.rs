@@ -88,7 +88,14 @@ impl Shard {
     }
 
     /// Lets lanes read that had to wait.
+    #[inline]
     pub(crate) fn feed(&mut self) {
+        if !self.starving.is_empty() {
+            self.feed_starving();
+        }
+    }
+
+    fn feed_starving(&mut self) {
         while self.may_read_log()
             && let Some(session) = self.starving.pop_front()
         {

@@ -144,10 +144,14 @@ impl Session {
     }
 
     /// Everything queued is out: gaps are told, but for those whose message may have to be sent again.
+    #[inline]
     pub fn gaps_are_out(&mut self) {
-        if self.main.gap.is_none() && self.more_lanes.is_empty() {
-            return;
+        if self.main.gap.is_some() || !self.more_lanes.is_empty() {
+            self.each_gap_is_out();
         }
+    }
+
+    fn each_gap_is_out(&mut self) {
         self.lanes().for_each(|lane| self.gap_is_out(lane));
     }
 

@@ -293,7 +293,6 @@ impl Shard {
     /// Writes what the session's connection is to be sent.
     pub fn flush(&mut self, session: u32, wire: &mut dyn Wire) {
         self.flush_one(session, wire);
-        self.count_kept(session);
         self.feed();
     }
 
@@ -309,7 +308,8 @@ impl Shard {
             // Nothing may follow a DISCONNECT [MQTT-3.14.4-1]: what was delivered since is not sent.
             connection.outbox.keep_only_control();
         } else if connection.blocked {
-            return self.park(session);
+            self.park(session);
+            return self.count_kept(session);
         }
         if it.inflight.is_none() && connection.outbox.wants_window() {
             it.inflight = Some(Box::new(match it.keeps_places() {
@@ -333,6 +333,7 @@ impl Shard {
         if flushed == Flushed::Empty {
             it.gaps_are_out();
         }
+        let keeps_nothing = it.keeps_nothing();
         if is_stored {
             self.go_on_sending(session);
         }
@@ -345,6 +346,9 @@ impl Shard {
         }
         if behind || scans {
             self.pump(session);
+        }
+        if !keeps_nothing {
+            self.count_kept(session);
         }
     }
 
