@@ -151,9 +151,21 @@ impl Shard {
                 None => Phase::Live,
             };
         }
+        self.begin_giving(slot);
+        true
+    }
+
+    /// A group has begun. What its members had lost until then is saved at once; if they have left since, that is all.
+    fn begin_giving(&mut self, slot: u32) {
+        let Some(group) = self.groups.all.get(slot as usize) else { return };
+        if group.is_empty() {
+            return self.end_group(slot);
+        }
+        if group.is_stored && group.gap.is_some() {
+            self.save_group(slot, Vec::new());
+        }
         self.let_members_in(slot);
         self.pump_group(slot);
-        true
     }
 
     /// Lets in who came. Who has a session that outlives its connection waits until the group is kept as well.
@@ -253,7 +265,10 @@ impl Shard {
         } else {
             group.leave(left);
         }
-        match self.groups.all.get(slot as usize).is_some_and(Group::is_empty) {
+        let Some(group) = self.groups.all.get(slot as usize) else { return };
+        match group.is_empty() {
+            // What it has to tell is saved with how far it is, which the state has still to say.
+            true if group.phase == Phase::Beginning && group.gap.is_some() => {}
             true => self.end_group(slot),
             false => self.pump_group(slot),
         }

@@ -53,7 +53,10 @@ impl Gap {
             Some((from, end, known)) if next.checked_sub(1) == Some(end) && !known.starts_with("in part") => {
                 Some(format!("{from}..{to} {why}"))
             }
-            Some((from, _, _)) if is_full => Some(format!("{from}..{to} in part: {why}")),
+            // What was given back to a group may be of before.
+            Some((from, end, _)) if is_full => {
+                Some(format!("{}..{} in part: {why}", from.min(next), to.max(end)))
+            }
             _ => None,
         };
         Gap::new(match (before, grown) {
@@ -299,6 +302,13 @@ mod tests {
         let many = (1..1_000).fold(Gap::new("1..1 gone".into()), |gap, n| gap.and_then(n * 3, n * 3, "gone"));
         assert_eq!(many.ranges().count(), RANGES_MAX);
         assert_eq!(many.ranges().last(), Some("45..2997 in part: gone"));
+    }
+
+    #[test]
+    fn a_gap_before_very_many_others_is_among_what_is_gone_in_part() {
+        let many =
+            (10..1_000).fold(Gap::new("9..9 gone".into()), |gap, n| gap.and_then(n * 3, n * 3, "gone"));
+        assert_eq!(many.and_then(5, 5, "gone").ranges().last(), Some("5..2997 in part: gone"));
     }
 
     #[test]

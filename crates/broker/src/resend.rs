@@ -162,17 +162,17 @@ impl Session {
         Some(persistence.hold.drop_bytes())
     }
 
-    /// What a message that is sent again has to tell to be gone.
+    /// What a message that is sent again has to tell to be gone. Nobody knows which lane had brought it: it tells what all
+    /// of them have to.
     fn gap_again(&self, offset: Offset) -> Option<Gap> {
-        self.lanes().find_map(|number| self.lane(number)?.gap_before(offset))
+        let gaps = self.lanes().filter_map(|number| self.lane(number)?.gap_before(offset));
+        gaps.reduce(|one, other| one.and(Some(other)))
     }
 
     /// It is on its way.
-    fn told_again(&mut self, told: &Gap, offset: Offset) {
+    fn told_again(&mut self, offset: Offset) {
         for number in self.lanes() {
-            if let Some(lane) = self.lane_mut(number)
-                && lane.gap_before(offset).is_some_and(|gap| gap.text() == told.text())
-            {
+            if let Some(lane) = self.lane_mut(number).filter(|lane| lane.gap_before(offset).is_some()) {
                 lane.told_gap(offset, None);
             }
         }
@@ -355,8 +355,8 @@ impl Shard {
             }
             // Its client drops a QoS 2 message that it has already, and all that stands in it: the next one tells the gap too.
             let is_heard = !dup || entry.state == StoredState::Sent1;
-            if let Some((_, Some(gap))) = frame.as_ref().filter(|_| is_heard) {
-                it.told_again(gap, entry.offset);
+            if matches!(frame, Some((_, Some(_)))) && is_heard {
+                it.told_again(entry.offset);
             }
             let (Some(persistence), Some(window)) =
                 (it.persistence.as_deref_mut(), it.inflight.as_deref_mut())

@@ -208,6 +208,45 @@ fn a_gap_whose_message_cannot_be_sent_again_after_all_is_told_by_another_one() {
     assert_eq!(told(&mut world, client), with("2", Some(&gap)));
 }
 
+/// Found by the simulation (seed 462623415468): what was sent again told the main lane's gap, and a replay's came behind it.
+#[test]
+fn what_is_sent_again_tells_what_every_lane_has_to() {
+    let mut world = World::new(Setup {
+        limits: Limits { replay_chunk_bytes: 1, ..Limits::default() },
+        segment_bytes: 4_096,
+        retention_bytes: Some(8_192),
+        tail_bytes: 0,
+        ..Setup::default()
+    });
+    let cursor = world.read.cursor(0, world.now.wall_us).encode();
+    let (client, _) = connect(&mut world, Version::V5, "s", &[]);
+    world.subscribed(client, "u", 1);
+    let publisher = world.client(Version::V311, "p");
+    world.publish(publisher, "u", "on its way", 1, 1);
+    world.settle();
+    forget_all(&mut world);
+    publish(&mut world, "1", 1);
+    publish(&mut world, "2", 1);
+    world.take(client);
+    world.delays_reads = true;
+    world.subscribe(client, &[("t", options(1))], &[Property::UserProperty("since", &cursor)]);
+    world.settle();
+    let mut got = Vec::new();
+    while got.is_empty() {
+        world.answer(0);
+        got = told(&mut world, client);
+    }
+    let gap = got[0].1.clone().expect("it is told by the first");
+    world.hang_up(client);
+    world.delays_reads = false;
+    let client = again(&mut world, Version::V5, "s");
+    let got = world.take(client);
+    let first = got.iter().find(|it| it.kind == PacketKind::Publish).expect("it is sent again");
+    let told: Vec<&str> = first.user.iter().map(|(_, gap)| gap.as_str()).collect();
+    assert!(first.dup && told.iter().any(|it| it.starts_with(&format!("{gap} "))), "{gap}: {told:?}");
+    assert!(told.iter().any(|it| it.starts_with("1..1 ")), "{told:?}");
+}
+
 /// A bit that turned in the event's record: whatever stands behind it can be read.
 fn damage(world: &World, payload: &str) {
     for name in world.disk.list(Path::new("/log")).expect("a folder") {

@@ -1,9 +1,10 @@
 //! What a group wanted and the log has no more is told to a member of 5.0, whatever becomes of the message that tells it.
 
-use crate::client::ack;
+use crate::client::{ack, start_packet};
 use crate::session::{again, connect};
 use crate::shared::{numbers, publish, publishes};
 use crate::world::{Setup, World};
+use firehose_auth::Identity;
 use firehose_broker::Limits;
 use firehose_mqtt::{Packet, Property, Version};
 
@@ -141,6 +142,28 @@ fn a_message_that_a_member_had_and_retention_took_before_it_came_back_is_told() 
         let gaps = gaps(&mut world, one);
         assert!(gaps.iter().any(|gap| gap.starts_with("1..")), "{gaps:?}");
     }
+}
+
+/// Its session is saved without the message; the group, which the state was still asked for, was saved never.
+#[test]
+fn a_message_that_retention_took_is_told_although_its_member_left_before_its_group_had_begun() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let (one, _) = connect(&mut world, Version::V5, "one", &[]);
+    assert!(!world.subscribed(one, GROUP, 1).is_error());
+    publish(&mut world, publisher, 1..=1, 2);
+    assert_eq!(numbers(&mut world, one), [1], "not acknowledged");
+    world.hang_up(one);
+    publish_much(&mut world, publisher, 2..=60);
+    let mut input = start_packet(Version::V5, false, "one", &[Property::SessionExpiry(3600)]);
+    input.extend([0xe0, 0]);
+    world.arrive(input, Identity::anonymous(), "one", None);
+    world.settle();
+    let one = again(&mut world, Version::V5, "one");
+    world.clients[one].acknowledges = true;
+    publish(&mut world, publisher, 61..=62, 1);
+    let gaps = gaps(&mut world, one);
+    assert!(gaps.iter().any(|gap| gap.starts_with("1..")), "{gaps:?}");
 }
 
 #[test]

@@ -144,7 +144,9 @@ impl Client {
         let head = ledger.head();
         self.wills.disconnected(properly);
         let had_one = self.session_until_us.is_some_and(|until_us| until_us > now.wall_us);
-        let may_be_new = self.plan.may_be_overtaken || self.starts_clean || !had_one;
+        // 3.x is told of what damage took by a new session.
+        let is_damaged = self.plan.version != Version::V5 && !ledger.damaged.is_empty();
+        let may_be_new = self.plan.may_be_overtaken || is_damaged || self.starts_clean || !had_one;
         let fate = match self.link {
             Link::Up(_) if !had_one => Fate::Ends,
             Link::Up(_) if self.plan.may_be_overtaken => Fate::Unsure,
