@@ -91,6 +91,14 @@ impl Gap {
         Gap::new(format!("{before}\n{}..{} in part: {why}", first.min(from), last.max(to)))
     }
 
+    /// Whether each range of another one lies in one of these.
+    pub fn covers(&self, other: &Gap) -> bool {
+        let lies_here = |(from, to, _): (Offset, Offset, &str)| {
+            self.ranges().filter_map(parsed).any(|(first, last, _)| first <= from && to <= last)
+        };
+        other.ranges().filter_map(parsed).all(lies_here)
+    }
+
     /// Each range, as `<from>..<to> <why>`.
     pub fn ranges(&self) -> impl Iterator<Item = &str> {
         self.text.lines()

@@ -57,6 +57,8 @@ struct Share {
     returned: Vec<Offset>,
     taken: Vec<Offset>,
     lost: Vec<(Offset, &'static str)>,
+    /// Of what was lost, that which the state has not been told of.
+    unsaved_lost: Vec<(Offset, &'static str)>,
     /// The group counts as long as somebody has this.
     _membership: Membership,
 }
@@ -133,17 +135,18 @@ impl Session {
         }
     }
 
-    /// Whether messages of a group's stand in the window of which the state has not been told.
+    /// Whether messages of a group's stand in the window, or were lost from it, of which the state has not been told.
     fn has_unsafe(&mut self, lane: u16) -> bool {
         let (Some(shares), Some(window)) = (self.shares.as_deref_mut(), self.inflight.as_deref()) else {
             return false;
         };
         let Some(share) = shares.of_lane(lane) else { return false };
         let mut of_share = window.stored().filter(|it| it.shared == lane && it.offset != 0);
-        of_share.any(|it| !share.safe.contains(&it.offset))
+        !share.unsaved_lost.is_empty() || of_share.any(|it| !share.safe.contains(&it.offset))
     }
 
-    /// Tells the state, with the session's progress, which messages of groups stay with the session.
+    /// Tells the state, with the session's progress, which messages of groups stay with the session, and which it has no more
+    /// because they are gone.
     pub(crate) fn take_operations(&mut self) -> Vec<Operation> {
         let (Some(shares), Some(window)) = (self.shares.as_deref_mut(), self.inflight.as_deref()) else {
             return Vec::new();
@@ -157,6 +160,10 @@ impl Session {
             if !new.is_empty() {
                 share.saving.extend(&new);
                 operations.push(Operation::Taken { hash: share.hash, offsets: new });
+            }
+            if !share.unsaved_lost.is_empty() {
+                let lost = std::mem::take(&mut share.unsaved_lost);
+                operations.push(Operation::Lost { hash: share.hash, lost });
             }
         }
         operations
@@ -221,6 +228,7 @@ impl Session {
             returned: Vec::new(),
             taken: Vec::new(),
             lost: Vec::new(),
+            unsaved_lost: Vec::new(),
             _membership: place,
         });
         let last = shares.list.len() - 1;

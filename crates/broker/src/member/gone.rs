@@ -21,6 +21,7 @@ impl Session {
         let share = self.shares.as_deref_mut().and_then(|shares| shares.of_lane(lane));
         let Some(share) = share else { return false };
         share.lost.push((offset, why));
+        share.unsaved_lost.push((offset, why));
         // Nor does it tell what it was to tell.
         share.untold.push(offset);
         share.done.push(offset);

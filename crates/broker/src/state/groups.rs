@@ -2,6 +2,7 @@
 //! there is one.
 
 use crate::group::GroupKey;
+use crate::lane::Gap;
 use crate::state::core::State;
 use crate::state::group_names::GroupNames;
 use crate::state::record::{GroupRecord, SubscriptionsRecord};
@@ -19,12 +20,25 @@ struct KnownGroup {
     joining: BTreeSet<u64>,
     /// Messages that stood with sessions which ended, until the group has them among its own; and whether it was told.
     orphans: BTreeMap<Offset, bool>,
+    /// What members had and the log has no more, until the group has it among what it tells.
+    lost: Option<Gap>,
 }
 
 impl KnownGroup {
     fn new(record: GroupRecord) -> KnownGroup {
         let (sessions, joining) = (BTreeSet::new(), BTreeSet::new());
-        KnownGroup { record, sessions, joining, orphans: BTreeMap::new() }
+        KnownGroup { record, sessions, joining, orphans: BTreeMap::new(), lost: None }
+    }
+
+    /// What a group says that it has to tell, and what it has not heard of.
+    fn whole_gap(&mut self, said: Option<Box<str>>) -> Option<Box<str>> {
+        let said = said.map(|text| Gap::new(text.into()));
+        self.lost.take_if(|lost| said.as_ref().is_some_and(|said| said.covers(lost)));
+        let gap = match said {
+            Some(said) => Some(said.and(self.lost.clone())),
+            None => self.lost.clone(),
+        };
+        gap.map(|gap| gap.text().into())
     }
 
     fn is_unused(&self) -> bool {
@@ -92,6 +106,7 @@ impl KnownGroups {
         known.orphans.retain(|offset, _| group.pending.binary_search(offset).is_err());
         group.pending.extend(known.orphans.keys());
         group.pending.sort_unstable();
+        group.gap = known.whole_gap(group.gap.take());
         let record = &mut known.record;
         // What was looked at, and is not wanted any more, needs not be told apart.
         let is_open = |offset: &Offset| *offset >= group.next || group.pending.binary_search(offset).is_ok();
@@ -118,6 +133,17 @@ impl KnownGroups {
         Some(record.clone())
     }
 
+    /// Messages of a member are gone.
+    fn lose(&mut self, hash: u64, lost: &[(Offset, &'static str)]) -> Option<GroupRecord> {
+        let known = self.all.get_mut(&hash)?;
+        for (offset, why) in lost {
+            known.lost = Some(Gap::widened(known.lost.take(), *offset, *offset, why));
+        }
+        let said = known.record.group.gap.take();
+        known.record.group.gap = known.whole_gap(said);
+        Some(known.record.clone())
+    }
+
     /// Messages that a session had are to be given to somebody else.
     fn orphan(&mut self, hash: u64, offsets: &BTreeSet<Offset>) -> Option<GroupRecord> {
         let known = self.all.get_mut(&hash).filter(|_| !offsets.is_empty())?;
@@ -134,6 +160,7 @@ impl KnownGroups {
     fn told(&mut self, hash: u64) {
         if let Some(known) = self.all.get_mut(&hash) {
             known.orphans.clear();
+            known.lost = None;
         }
     }
 
@@ -254,6 +281,13 @@ impl State {
 
     pub(super) fn take_for_member(&mut self, hash: u64, offsets: &[Offset]) {
         if let Some(record) = self.groups.take(hash, offsets) {
+            self.pending.groups.insert(hash, Some(record));
+        }
+    }
+
+    /// A member's messages are gone, and with this save it has them no more.
+    pub(super) fn lose_of_member(&mut self, hash: u64, lost: &[(Offset, &'static str)]) {
+        if let Some(record) = self.groups.lose(hash, lost) {
             self.pending.groups.insert(hash, Some(record));
         }
     }

@@ -98,6 +98,14 @@ pub enum Operation {
         /// The offsets.
         offsets: Vec<Offset>,
     },
+    /// What stands, with the same request, in the progress of a member no more, since the log has it no more: the group has to
+    /// tell that it is gone, also if it has not heard of it when the bus dies.
+    Lost {
+        /// The group.
+        hash: u64,
+        /// The offsets, and why each is gone.
+        lost: Vec<(Offset, &'static str)>,
+    },
 }
 
 impl Operation {
@@ -113,7 +121,8 @@ impl Operation {
             | Operation::Gone { name, .. } => name.hash,
             Operation::OpenGroup { hash }
             | Operation::SaveGroup { hash, .. }
-            | Operation::Taken { hash, .. } => *hash,
+            | Operation::Taken { hash, .. }
+            | Operation::Lost { hash, .. } => *hash,
         }
     }
 }

@@ -86,6 +86,7 @@ impl State {
                 }
             }
             Operation::Taken { hash, offsets } => self.take_for_member(hash, &offsets),
+            Operation::Lost { hash, lost } => self.lose_of_member(hash, &lost),
         }
         false
     }

@@ -144,9 +144,8 @@ fn a_message_that_a_member_had_and_retention_took_before_it_came_back_is_told() 
     }
 }
 
-/// Its session is saved without the message; the group, which the state was still asked for, was saved never.
-#[test]
-fn a_message_that_retention_took_is_told_although_its_member_left_before_its_group_had_begun() {
+/// A member's session has a message that retention took while it was away.
+fn away_too_long() -> (World, usize) {
     let mut world = world();
     let publisher = world.client(Version::V311, "p");
     let (one, _) = connect(&mut world, Version::V5, "one", &[]);
@@ -155,15 +154,57 @@ fn a_message_that_retention_took_is_told_although_its_member_left_before_its_gro
     assert_eq!(numbers(&mut world, one), [1], "not acknowledged");
     world.hang_up(one);
     publish_much(&mut world, publisher, 2..=60);
+    (world, publisher)
+}
+
+/// It comes back, and leaves in the same breath.
+fn come_and_leave(world: &mut World) {
     let mut input = start_packet(Version::V5, false, "one", &[Property::SessionExpiry(3600)]);
     input.extend([0xe0, 0]);
     world.arrive(input, Identity::anonymous(), "one", None);
-    world.settle();
-    let one = again(&mut world, Version::V5, "one");
+}
+
+/// What the member is told to be gone when it comes back.
+fn told_when_back(world: &mut World, publisher: usize) -> Vec<String> {
+    let one = again(world, Version::V5, "one");
     world.clients[one].acknowledges = true;
-    publish(&mut world, publisher, 61..=62, 1);
-    let gaps = gaps(&mut world, one);
+    publish(world, publisher, 61..=62, 1);
+    gaps(world, one)
+}
+
+/// Its session is saved without the message; the group, which the state was still asked for, was saved never.
+#[test]
+fn a_message_that_retention_took_is_told_although_its_member_left_before_its_group_had_begun() {
+    let (mut world, publisher) = away_too_long();
+    come_and_leave(&mut world);
+    world.settle();
+    let gaps = told_when_back(&mut world, publisher);
     assert!(gaps.iter().any(|gap| gap.starts_with("1..")), "{gaps:?}");
+}
+
+/// Its session is saved without the message at one time, and its group with what it tells at another.
+#[test]
+fn at_whatever_step_the_bus_dies_a_message_that_retention_took_from_a_member_is_told() {
+    for loses_power in [false, true] {
+        for steps in 0.. {
+            let (mut world, _) = away_too_long();
+            come_and_leave(&mut world);
+            let is_over = (0..steps).any(|_| !step(&mut world));
+            let mut world = world.reopen(loses_power);
+            let publisher = world.client(Version::V311, "p");
+            let gaps = told_when_back(&mut world, publisher);
+            assert!(gaps.iter().any(|gap| gap.starts_with("1..")), "step {steps}: {gaps:?}");
+            if is_over {
+                assert!(steps > 10, "it takes a while: {steps}");
+                break;
+            }
+        }
+    }
+}
+
+/// A step of a shard, or of the state; false: there is nothing to do any more.
+fn step(world: &mut World) -> bool {
+    (0..3).any(|shard| world.exchange(shard) || world.flush(shard)) || world.turn_of_state()
 }
 
 #[test]

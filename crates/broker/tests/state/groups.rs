@@ -143,10 +143,46 @@ fn a_gap_that_nobody_was_told_of_is_kept() {
     bed.save(vec![Operation::SaveGroup { key, hash, group, joining, members }]);
     bed.save(vec![list(&session, vec![shared()])]);
     let mut bed = bed.lose_power();
+    assert_eq!(gap(&mut bed).as_deref(), Some("1..3 gone"));
+}
+
+/// What a group says that has not heard of it comes behind what a member says.
+#[test]
+fn what_a_member_has_lost_is_kept_until_its_group_tells_it() {
+    let mut bed = Bed::new();
+    let session = name("a");
+    bed.open(open(&session)).unwrap();
+    let hash = hash(&bed);
+    bed.save(vec![save(hash, 5, &[session.hash], &[])]);
+    bed.save(vec![list(&session, vec![shared()])]);
+    bed.save(vec![Operation::Lost { hash, lost: vec![(2, "gone"), (4, "gone")] }]);
+    bed.save(vec![save(hash, 6, &[], &[])]);
+    let mut bed = bed.lose_power();
+    assert_eq!(gap(&mut bed).as_deref(), Some("2..2 gone\n4..4 gone"), "the group never knew");
+    bed.save(vec![Operation::Lost { hash, lost: vec![(5, "gone")] }]);
+    let saved = |gap: Option<&str>| match save(hash, 7, &[], &[]) {
+        Operation::SaveGroup { key, hash, group, joining, members } => {
+            let group = StoredGroup { gap: gap.map(Box::from), ..group };
+            Operation::SaveGroup { key, hash, group, joining, members }
+        }
+        other => other,
+    };
+    bed.save(vec![saved(Some("2..5 gone"))]);
+    let mut bed = bed.lose_power();
+    assert_eq!(gap(&mut bed).as_deref(), Some("2..5 gone"), "it knows of all");
+    bed.save(vec![Operation::Lost { hash, lost: vec![(6, "gone")] }]);
+    bed.save(vec![saved(Some("6..6 gone"))]);
+    bed.save(vec![saved(None)]);
+    let mut bed = bed.lose_power();
+    assert_eq!(gap(&mut bed), None, "it was told");
+}
+
+/// What a group has to tell that begins at its shard.
+fn gap(bed: &mut Bed) -> Option<Box<str>> {
+    let hash = hash(bed);
     bed.submit(vec![Operation::OpenGroup { hash }]);
-    let gap = bed.settle().answers.into_iter().find_map(|(_, answer)| match answer {
+    bed.settle().answers.into_iter().find_map(|(_, answer)| match answer {
         Answer::Group { stored, .. } => stored?.gap,
         _ => None,
-    });
-    assert_eq!(gap.as_deref(), Some("1..3 gone"));
+    })
 }
