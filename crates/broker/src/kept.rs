@@ -1,6 +1,6 @@
 //! The budget of what clients make the bus keep, of all shards: packets that have not come whole, what a connection sent
 //! that is not read for a while, filters that have no place yet, replies that nobody reads, topic aliases of publishers,
-//! acknowledgements that publishers wait for, QoS 2 packet ids, wills.
+//! acknowledgements that publishers wait for, QoS 2 packet ids, wills, subscriptions while their client is connected.
 //!
 //! It is counted by *accounts*: a user has one, wherever its clients come from; the anonymous have one for each address
 //! (IPv4, or IPv6 /64), and one for all that no address tells apart (loopback, unix sockets). An account may have a quarter of
@@ -265,6 +265,7 @@ impl Session {
             && connection.publisher.is_none()
             && connection.will.is_none()
             && connection.sequencing_bytes + connection.alias_bytes == 0
+            && self.subscription_bytes <= FREE_BYTES
             && self.persistence.is_none()
     }
 
@@ -274,7 +275,7 @@ impl Session {
         let held = self.persistence.as_deref().map_or(0, |it| it.hold.reply_bytes());
         let above = |bytes: usize, free: usize| if bytes > free { bytes } else { 0 };
         Amount {
-            kept: above(connection.kept_bytes() + held, FREE_BYTES),
+            kept: above(connection.kept_bytes() + held + self.subscription_bytes, FREE_BYTES),
             unplaced: above(connection.unplaced_bytes(), UNPLACED_FREE_BYTES),
         }
     }

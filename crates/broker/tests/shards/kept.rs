@@ -192,6 +192,29 @@ fn topic_aliases_count_by_the_topics_that_they_stand_for() {
     assert!(!world.clients[one].closed);
 }
 
+#[test]
+fn subscriptions_count_while_their_client_is_connected() {
+    let mut world = world(3);
+    let few = client(&mut world, Version::V5, None, Some("203.0.113.1"), "few");
+    world.subscribed(few, "#", 0);
+    // As deep as one client may have them: 200 KB each, of which 2 MiB hold ten.
+    let deep = format!("d/{}", "+/".repeat(6_000));
+    let mut all = Vec::new();
+    for number in 0..14 {
+        let it = client(&mut world, Version::V5, None, Some("203.0.113.1"), &format!("c {number}"));
+        world.send(it, &subscribe_packet(Version::V5, 9, &[(&deep, crate::client::options(0))], &[]));
+        world.settle();
+        all.push(it);
+    }
+    let open: Vec<usize> = all.into_iter().filter(|it| !world.clients[*it].closed).collect();
+    assert_eq!((open.len() as u64, over_budget(&world)), (10, 4));
+    assert!(!world.clients[few].closed);
+    for it in open {
+        world.hang_up(it);
+    }
+    assert_eq!(world.kept.bytes(), 0, "one filter is little");
+}
+
 /// `count` messages of QoS 2, each with a packet id of its own.
 fn qos_2(count: u16, version: Version) -> Vec<u8> {
     let packet = |id| bytes_of(&Packet::Publish(publish("alice/t", "", 2, id)), version);
