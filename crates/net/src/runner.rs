@@ -23,6 +23,9 @@ const ROUNDS_MAX: usize = 8;
 /// How long lanes that are behind may read the log in one turn: replays that match little would else hold up everybody.
 const READING_MAX: Duration = Duration::from_millis(2);
 
+/// How long connections may end in one turn: what a client had subscribed to is put away then, and thousands may go at once.
+const ENDING_MAX: Duration = Duration::from_millis(2);
+
 /// What an arrival carries for `net`.
 pub struct Newcomer {
     /// The socket.
@@ -153,30 +156,43 @@ impl Runner {
     }
 
     /// Reads each listed socket once. A short read has emptied it: more would be a new edge. But the end of what a client
-    /// sends may have come in the same edge as its last bytes.
+    /// sends may have come in the same edge as its last bytes. Those behind many that ended are read in the next turn.
     pub(crate) fn read(&mut self) {
+        let mut first_end: Option<Instant> = None;
         for _ in 0..self.readable.len() {
             let Some(session) = self.readable.pop_front() else { return };
-            self.read_socket(session);
+            let goes_on = self.read_socket(session);
+            if !goes_on && first_end.get_or_insert_with(Instant::now).elapsed() > ENDING_MAX {
+                return;
+            }
         }
     }
 
-    fn read_socket(&mut self, session: u32) {
-        let Some(Some(connected)) = self.sockets.get_mut(session as usize) else { return };
+    /// Reads a socket once. False: its connection is over.
+    fn read_socket(&mut self, session: u32) -> bool {
+        let Some(Some(connected)) = self.sockets.get_mut(session as usize) else { return true };
         match connected.socket.read(&mut self.buffer) {
-            Ok(0) => self.shard.hang_up(session, "the client closed the connection"),
+            Ok(0) => {
+                self.shard.hang_up(session, "the client closed the connection");
+                return false;
+            }
             Ok(n) => {
                 connected.listed = n == self.buffer.len() || connected.ended;
                 match self.shard.receive(session, &self.buffer[..n]) {
                     Appetite::Paused => connected.paused = true,
                     Appetite::More if connected.listed => self.readable.push_back(session),
-                    Appetite::More | Appetite::Gone => {}
+                    Appetite::More => {}
+                    Appetite::Gone => return false,
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => connected.listed = false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.readable.push_back(session),
-            Err(error) => self.shard.hang_up(session, &error.to_string()),
+            Err(error) => {
+                self.shard.hang_up(session, &error.to_string());
+                return false;
+            }
         }
+        true
     }
 
     /// Who comes again may have left properly on the connection before: what still lies in its socket comes first, else a
