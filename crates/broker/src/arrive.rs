@@ -195,6 +195,8 @@ impl Shard {
             main: Lane::default(),
             more_lanes: Vec::new(),
             scans: None,
+            follower: None,
+            has_deep: false,
             shares: None,
             inflight: None,
             inflight_max: window,

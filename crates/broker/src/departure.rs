@@ -48,6 +48,7 @@ impl Shard {
         }
         self.forget_name(session);
         let Some(it) = self.sessions.try_remove(session as usize) else { return };
+        self.followers.forget(session, &it);
         let told = it.connection.as_ref().is_some_and(|connection| connection.closing);
         if let Some(connection) = it.connection {
             self.parked_bytes -= connection.parked_bytes;
