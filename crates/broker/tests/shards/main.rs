@@ -12,6 +12,7 @@ mod connect;
 mod damage;
 mod deliver;
 mod disk;
+mod farewell;
 mod hostile;
 mod inbound;
 mod kept;
