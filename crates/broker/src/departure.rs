@@ -2,7 +2,7 @@
 
 use crate::session::Session;
 use crate::shard::{Action, Shard};
-use crate::state::{Operation, Request, WillFate};
+use crate::state::{Operation, Request, Rescue, WillFate};
 use firehose_mqtt::{Decoded, Disconnect, Packet, Reason, decode};
 
 impl Shard {
@@ -66,6 +66,8 @@ impl Shard {
             false => Vec::new(),
         };
         let will = it.connection.as_deref().map_or(WillFate::Dropped, |it| it.will_fate(self.stopping));
+        let is_due = matches!(will, WillFate::Due { .. });
+        let rescued = it.connection.as_deref_mut().and_then(|it| it.will.take()).filter(|_| is_due);
         let Some(mut persistence) = it.persistence.take() else { return };
         self.held_bytes -= persistence.hold.message_bytes();
         let (name, expiry_secs) = (persistence.name.clone(), persistence.expiry_secs);
@@ -74,6 +76,8 @@ impl Shard {
         if expiry_secs > 0 && !packet_ids.is_empty() {
             operations.push(Operation::Forget { name: name.clone(), packet_ids });
         }
+        operations
+            .extend(rescued.map(|will| Operation::Rescue(Box::new(Rescue::of_will(name.clone(), *will)))));
         operations.push(Operation::Gone { name, expiry_secs, will });
         self.actions.push(Action::State(Request { token: 0, operations }));
     }

@@ -26,6 +26,11 @@ impl Request {
         };
         self.operations.iter().any(may_fire)
     }
+
+    /// Whether a client has died that brings its will along.
+    pub(crate) fn is_departure(&self) -> bool {
+        matches!(self.operations[..], [.., Operation::Rescue(_), Operation::Gone { .. }])
+    }
 }
 
 /// One thing for the state to do.
@@ -74,7 +79,8 @@ pub enum Operation {
         /// As in [`Opened`].
         before: Option<Life>,
     },
-    /// The state lost its file, and here are the session and the will of a client that is connected.
+    /// The state lost its file, and here are the session and the will of a client that is connected; or the will alone of one
+    /// that dies, in case the state has lost it, or does so before it has looked at [`Operation::Gone`].
     Rescue(Box<Rescue>),
     /// The session's connection ended.
     Gone {
@@ -171,6 +177,13 @@ pub struct Rescue {
     pub head: Offset,
     /// Its will.
     pub will: Option<StoredWill>,
+}
+
+impl Rescue {
+    /// There is only the will.
+    pub(crate) fn of_will(name: Arc<SessionName>, will: StoredWill) -> Rescue {
+        Rescue { name, expiry_secs: 0, address: None, received: Vec::new(), head: 0, will: Some(will) }
+    }
 }
 
 /// What becomes of a session's will when its connection ends.
