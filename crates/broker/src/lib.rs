@@ -58,6 +58,7 @@ pub mod fetched;
 pub mod frames;
 pub mod gate;
 pub mod group;
+mod group_member;
 pub mod group_message;
 pub mod handoff;
 pub mod inflight;
