@@ -25,8 +25,11 @@ impl Shard {
     pub(crate) fn subscribe(&mut self, session: u32, packet: &Subscribe<'_>) -> Flow {
         let Some(it) = self.sessions.get(session as usize) else { return Flow::Stop };
         let no_local = |item: SubscribeItem<'_>| item.options.no_local && parse_share(item.filter).is_some();
-        let mut count = 0_usize;
-        if packet.filters.inspect(|_| count += 1).any(no_local) {
+        let (mut count, mut some_no_local) = (0_usize, false);
+        for options in packet.filters.options() {
+            (count, some_no_local) = (count + 1, some_no_local | options.no_local);
+        }
+        if some_no_local && packet.filters.into_iter().any(no_local) {
             let why = "no-local with a shared subscription [MQTT-3.8.3-4]";
             return self.violate(session, Reason::ProtocolError, why);
         }

@@ -9,7 +9,11 @@ use crate::{
 
 /// The properties of one packet, as they lie in it: validated when it was decoded, read when they are asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Properties<'a>(&'a [u8]);
+pub struct Properties<'a> {
+    bytes: &'a [u8],
+    /// The identifiers that there are, as a set of bits: what is not there is not sought.
+    ids: u64,
+}
 
 /// Where properties stand; each place allows its own (MQTT 5.0 table 2-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +35,7 @@ pub enum PropertyPlace {
 
 impl<'a> Properties<'a> {
     /// None.
-    pub const EMPTY: Properties<'static> = Properties(&[]);
+    pub const EMPTY: Properties<'static> = Properties { bytes: &[], ids: 0 };
 
     /// Decodes the properties of one place: their length and themselves, at the front of `input`. Gives them and how
     /// many bytes they took.
@@ -43,17 +47,17 @@ impl<'a> Properties<'a> {
 
     /// One after the other, in the packet's order.
     pub fn iter(&self) -> PropertyIter<'a> {
-        PropertyIter(Reader(self.0))
+        PropertyIter(Reader(self.bytes))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 
     /// As they lie in the packet, without their length.
     pub fn as_bytes(&self) -> &'a [u8] {
-        self.0
+        self.bytes
     }
 
     #[inline]
@@ -63,24 +67,25 @@ impl<'a> Properties<'a> {
             return Ok(Self::EMPTY);
         }
         let bytes = reader.take(len as usize, "properties")?;
-        validate(bytes, place)?;
-        Ok(Self(bytes))
+        let ids = validate(bytes, place)?;
+        Ok(Self { bytes, ids })
     }
 
     /// Whether this place may have them.
     pub(crate) fn check(&self, place: PropertyPlace) -> Result<(), DecodeError> {
-        if self.is_empty() { Ok(()) } else { validate(self.0, place) }
+        if self.is_empty() { Ok(()) } else { validate(self.bytes, place).map(drop) }
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>, place: PropertyPlace) -> Result<(), EncodeError> {
         self.check(place)?;
-        put_varint(out, remaining_length(self.0.len())?);
-        out.extend_from_slice(self.0);
+        put_varint(out, remaining_length(self.bytes.len())?);
+        out.extend_from_slice(self.bytes);
         Ok(())
     }
 }
 
-fn validate(bytes: &[u8], place: PropertyPlace) -> Result<(), DecodeError> {
+/// Checks that a place may have these; gives the identifiers that there are, as a set of bits.
+fn validate(bytes: &[u8], place: PropertyPlace) -> Result<u64, DecodeError> {
     let mut reader = Reader(bytes);
     let mut seen = 0_u64;
     while let Some(&id) = reader.0.first() {
@@ -96,7 +101,7 @@ fn validate(bytes: &[u8], place: PropertyPlace) -> Result<(), DecodeError> {
             return Err(DecodeError::PropertyTwice(id));
         }
         seen |= bit;
-        Property::read(&mut reader)?;
+        Property::check_next(&mut reader)?;
     }
     if matches!(place, PropertyPlace::Connect | PropertyPlace::Auth)
         && seen & set(&[AUTH_DATA]) != 0
@@ -104,7 +109,7 @@ fn validate(bytes: &[u8], place: PropertyPlace) -> Result<(), DecodeError> {
     {
         return Err(DecodeError::AuthMethodMissing);
     }
-    Ok(())
+    Ok(seen)
 }
 
 /// The identifiers as a set of bits.
@@ -250,7 +255,10 @@ impl<'a> Properties<'a> {
     /// The first with this identifier. Going over the others costs next to nothing, however many user properties there are.
     #[inline]
     fn find(&self, id: u8) -> Option<Property<'a>> {
-        let mut reader = Reader(self.0);
+        if self.ids & set(&[id]) == 0 {
+            return None;
+        }
+        let mut reader = Reader(self.bytes);
         while *reader.0.first()? != id {
             Property::skip(&mut reader).ok()?;
         }
@@ -302,13 +310,16 @@ impl<'a> Iterator for PropertyIter<'a> {
             return None;
         }
         // They were validated: reading them again cannot fail.
-        Property::read(&mut self.0).ok()
+        Property::read_checked(&mut self.0).ok()
     }
 }
 
 /// Properties to be encoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PropertiesBuf(Vec<u8>);
+pub struct PropertiesBuf {
+    bytes: Vec<u8>,
+    ids: u64,
+}
 
 impl PropertiesBuf {
     /// None.
@@ -320,21 +331,47 @@ impl PropertiesBuf {
     /// was not added then. Whether the packet may have it is checked when that is encoded.
     pub fn push(&mut self, property: &Property<'_>) -> Result<(), EncodeError> {
         property.check()?;
-        let len = self.0.len();
-        let written = property.write(&mut self.0);
-        if written.is_err() {
-            self.0.truncate(len);
+        let len = self.bytes.len();
+        let written = property.write(&mut self.bytes);
+        match written {
+            Ok(()) => self.ids |= set(&[property.id()]),
+            Err(_) => self.bytes.truncate(len),
         }
         written
     }
 
     /// Takes all out.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.bytes.clear();
+        self.ids = 0;
     }
 
     /// For a packet.
     pub fn as_properties(&self) -> Properties<'_> {
-        Properties(&self.0)
+        Properties { bytes: &self.bytes, ids: self.ids }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_not_sought_and_what_is_there_is_found_behind_others() {
+        let mut list = PropertiesBuf::new();
+        for _ in 0..3 {
+            list.push(&Property::UserProperty("a", "b")).expect("fits");
+            assert!(list.push(&Property::TopicAlias(0)).is_err());
+        }
+        assert_eq!(list.as_properties().topic_alias(), None, "what was not added is not there");
+        list.push(&Property::TopicAlias(7)).expect("fits");
+        let mut out = Vec::new();
+        list.as_properties().write(&mut out, PropertyPlace::Publish).expect("may be there");
+        let (decoded, len) = Properties::decode(&out, PropertyPlace::Publish).expect("was encoded");
+        assert_eq!((decoded, len), (list.as_properties(), out.len()));
+        assert_eq!((decoded.topic_alias(), decoded.message_expiry()), (Some(7), None));
+        assert_eq!(decoded.user_properties().count(), 3);
+        list.clear();
+        assert_eq!(list.as_properties(), Properties::EMPTY);
     }
 }
