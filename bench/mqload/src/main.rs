@@ -286,7 +286,7 @@ pub enum Cmd {
         inflight: Option<u64>,
         #[arg(long, default_value = "bench/#")]
         filter: String,
-        /// SO_RCVBUF of the slow ones (0: the system's default)
+        /// SO_RCVBUF of the slow ones, with segments of 1,460 bytes (0: the system's default)
         #[arg(long, default_value_t = 16384)]
         slow_rcvbuf: u32,
     },

@@ -232,7 +232,12 @@ fn with_addr<R>(a: &SocketAddr, f: impl FnOnce(*const libc::sockaddr, libc::sock
     }
 }
 
-/// Starts a non-blocking connect.
+/// What a segment holds on an Ethernet.
+const SEGMENT_BYTES: i32 = 1460;
+
+/// Starts a non-blocking connect. With a receive buffer of `rcvbuf` bytes (0: the system's default) the segments are those of a
+/// network: loopback's, of 64 KiB, are as large as the window of a small buffer, and where the window is a little smaller, the
+/// sender's kernel waits for its probe timer (200 ms) before each one.
 pub fn connect(to: &SocketAddr, src: Option<Ipv4Addr>, rcvbuf: u32) -> io::Result<RawFd> {
     let fam = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let fd =
@@ -241,6 +246,7 @@ pub fn connect(to: &SocketAddr, src: Option<Ipv4Addr>, rcvbuf: u32) -> io::Resul
         setopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
         if rcvbuf > 0 {
             setopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, rcvbuf as i32)?;
+            setopt(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG, SEGMENT_BYTES)?;
         }
         if let Some(ip) = src {
             // choose the port at connect time, so that it need be unique per 4-tuple only

@@ -4,9 +4,10 @@
 //! over. Before the question goes to the state stands a mark in the order, so that what an earlier connection of the
 //! same client published has its place, and the state knows its packet ids.
 //!
-//! Who calls wills back by coming is let in in two steps: what the state has opened leaves the wills in the file, and only
-//! when nothing can turn the client away any more are they taken out; CONNACK follows that. So whenever the bus is killed, a
-//! will is lost to no client that was refused, and none is published although its client was let in.
+//! Who calls wills back by coming, or whose session is to live on for another time than before, is let in in two steps: what the
+//! state has opened leaves both in the file, and only when nothing can turn the client away any more are the wills taken
+//! out, and is the expiry changed; CONNACK follows that. So whenever the bus is killed, a will or a session is lost to no client
+//! that was refused, and no will is published although its client was let in.
 //!
 //! What they have sent is bounded, by `connecting_bytes_max` for all shards together: beyond it the largest are refused.
 
@@ -14,7 +15,7 @@ use crate::arrival::Arrival;
 use crate::arrive::Entry;
 use crate::limits::AddressKey;
 use crate::shard::{Action, Shard};
-use crate::state::{Open, OpenRefusal, Opened, Operation, Request, SessionName, StoredWill, WillFate};
+use crate::state::{Life, Open, OpenRefusal, Opened, Operation, Request, SessionName, StoredWill};
 use crate::will::stored_will;
 use firehose_mqtt::{Reason, decode_connect};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -29,7 +30,7 @@ struct Waiting {
     clean: bool,
     expiry_secs: u32,
     since_secs: u32,
-    /// It is let in with this once the wills that it called back are out of the file: nothing turns it away any more.
+    /// It is let in with this once the state has written that it is: nothing turns it away any more.
     entering: Option<Box<Opened>>,
 }
 
@@ -194,11 +195,11 @@ impl Shard {
         match (first.arrival.take(), outcome) {
             (Some(parked), Ok(opened)) => match self.unwelcome(&parked.arrival) {
                 Some(reason) => {
-                    self.close_session(name, expiry_secs);
+                    self.close_session(name, opened.before);
                     self.enter(parked.arrival, Entry::Refused(reason));
                 }
-                None if opened.recalls => {
-                    let operations = vec![Operation::Entered { name }];
+                None if opened.has_to_enter => {
+                    let operations = vec![Operation::Entered { name, expiry_secs }];
                     self.actions.push(Action::State(Request { token: question(hash), operations }));
                     let entering = Some(Box::new(opened));
                     let entering = Waiting { arrival: Some(parked), entering, ..first };
@@ -212,18 +213,18 @@ impl Shard {
                     OpenRefusal::TooMany { .. } => Reason::QuotaExceeded,
                     OpenRefusal::Unavailable(_) => Reason::ServerUnavailable,
                 };
-                if first.entering.is_some() {
-                    self.close_session(name, expiry_secs);
+                if let Some(opened) = first.entering.take() {
+                    self.close_session(name, opened.before);
                 }
                 self.enter(parked.arrival, Entry::Refused(reason));
             }
-            (None, Ok(_)) => self.close_session(name, expiry_secs),
+            (None, Ok(opened)) => self.close_session(name, opened.before),
             (None, Err(_)) => {}
         }
         self.go_on_with(hash);
     }
 
-    /// The wills that the first in line called back are out of the file: it is let in.
+    /// The state has written that the first in line is let in.
     pub(crate) fn entered(&mut self, token: u64) {
         let hash = self.arrivals.asked(token);
         if self.arrivals.front(hash).is_none_or(|it| it.entering.is_none()) {
@@ -252,8 +253,8 @@ impl Shard {
     }
 
     /// Nobody came for the session that the state opened, or its client is turned away.
-    pub(crate) fn close_session(&mut self, name: Arc<SessionName>, expiry_secs: u32) {
-        let operations = vec![Operation::Gone { name, expiry_secs, will: WillFate::Refused }];
+    fn close_session(&mut self, name: Arc<SessionName>, before: Option<Life>) {
+        let operations = vec![Operation::Refused { name, before }];
         self.actions.push(Action::State(Request { token: 0, operations }));
     }
 

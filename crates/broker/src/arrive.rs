@@ -39,6 +39,13 @@ impl Shard {
             return self.let_in(arrival, &connect, behind, Entry::Refused(reason));
         }
         let expiry_secs = expiry_secs(&connect, &self.shared.limits);
+        if !self.has_room_for_connack(&connect, &arrival, expiry_secs) {
+            // It never gets in: it takes nobody's place, and calls no will back.
+            let why = "its Maximum Packet Size has no room for CONNACK [MQTT-3.1.2-24]";
+            tracing::debug!(client = %arrival.client_id, why, "refused");
+            let refused = Entry::Refused(Reason::ImplementationSpecificError);
+            return self.let_in(arrival, &connect, behind, refused);
+        }
         let scope = Scope::of(&arrival.identity, arrival.address, arrival.assigned);
         let hash = scope.hash_with(&self.shared.secret, &arrival.client_id);
         let is_known = self.arrivals.contains(hash) || self.shared.stored.contains(hash);
@@ -91,10 +98,9 @@ impl Shard {
             connection.version != Version::V5 || connect.properties.request_problem_information() != Some(0);
         connection.asked_for_expiry = connect.properties.session_expiry().is_some_and(|secs| secs > 0);
         let reason = refused.unwrap_or(Reason::Success);
-        write_connack(&mut connection, connect, &arrival, reason, &limits, &granted);
+        write_connack(connection.outbox.control(), connect, &arrival, reason, &limits, &granted);
         connection.closing = refused.is_some();
-        let is_answered = connection.outbox.control_bytes() <= connection.packet_bytes_max as usize;
-        if !is_answered {
+        if connection.outbox.control_bytes() > connection.packet_bytes_max as usize {
             connection.outbox.control().clear();
         }
         let aliases_max = connect.properties.topic_alias_maximum().unwrap_or(0).min(limits.topic_aliases_max);
@@ -107,9 +113,6 @@ impl Shard {
         if let Some((name, expiry_secs, opened)) = &state {
             self.remember_session(session, name.clone(), *expiry_secs, opened, v5);
             self.count_kept(session);
-        }
-        if !is_answered && refused.is_none() {
-            return self.hang_up(session, "its Maximum Packet Size has no room for CONNACK [MQTT-3.1.2-24]");
         }
         if state.is_some() && self.dismiss(session) {
             return;
@@ -150,6 +153,15 @@ impl Shard {
             false => (limits.packet_bytes_max, limits.topic_aliases_max),
         };
         Granted { sends_bytes_max, aliases_max, keep_alive_secs, expiry_secs: 0, session_present: false }
+    }
+
+    /// Whether the client takes a packet as large as the CONNACK that lets it in.
+    fn has_room_for_connack(&self, connect: &Connect<'_>, arrival: &Arrival, expiry_secs: u32) -> bool {
+        let Some(bytes_max) = connect.properties.maximum_packet_size() else { return true };
+        let granted = Granted { expiry_secs, ..self.grants(connect, arrival) };
+        let mut connack = Vec::new();
+        write_connack(&mut connack, connect, arrival, Reason::Success, &self.shared.limits, &granted);
+        connack.len() <= bytes_max as usize
     }
 
     /// Why the CONNECT is refused, if it is, although the password was right.
@@ -195,6 +207,8 @@ impl Shard {
             main: Lane::default(),
             more_lanes: Vec::new(),
             scans: None,
+            follower: None,
+            has_deep: false,
             shares: None,
             inflight: None,
             inflight_max: window,

@@ -1,7 +1,6 @@
 //! CONNACK, which says truthfully what is there and what is not.
 
 use crate::arrival::Arrival;
-use crate::connection::Connection;
 use crate::limits::Limits;
 use firehose_mqtt::{ConnAck, Connect, Packet, PropertiesBuf, Property, Reason, Version, encode};
 
@@ -19,9 +18,9 @@ pub(crate) struct Granted {
     pub(crate) session_present: bool,
 }
 
-/// Answers a CONNECT.
+/// Answers a CONNECT. How long the answer is does not depend on whether the session goes on.
 pub(crate) fn write_connack(
-    connection: &mut Connection,
+    out: &mut Vec<u8>,
     connect: &Connect<'_>,
     arrival: &Arrival,
     reason: Reason,
@@ -48,5 +47,5 @@ pub(crate) fn write_connack(
     }
     let session_present = granted.session_present && reason == Reason::Success;
     let packet = ConnAck { session_present, reason, properties: properties.as_properties() };
-    let _ = encode(&Packet::ConnAck(packet), connect.version, connection.outbox.control());
+    let _ = encode(&Packet::ConnAck(packet), connect.version, out);
 }

@@ -74,7 +74,7 @@ struct Merged {
 impl Shard {
     /// Delivers a batch to the live lanes, and stands behind it.
     pub(crate) fn deliver(&mut self, batch: &Arc<Batch>) {
-        if !self.trie.is_empty() {
+        if !self.trie.is_empty() || !self.followers.is_empty() {
             let mut runs = std::mem::take(&mut self.runs);
             let mut first = 0;
             while first < batch.len() {
@@ -84,9 +84,13 @@ impl Shard {
                     let event = record.event();
                     let qos = QoS::from_u8(event.flags.qos()).unwrap_or(QoS::AtMostOnce);
                     let run = Run { batch, records: first..end, event, qos, logged: batch.is_logged() };
-                    self.deliver_run(&run, &mut runs);
+                    let steps = self.deliver_run(&run, &mut runs);
                     for slot in runs.groups.drain(..) {
                         self.deliver_to_group(slot, batch, first..end);
+                    }
+                    if steps > self.shared.limits.match_steps_max {
+                        let behind = batch.base() + end as Offset;
+                        self.set_aside(if batch.is_logged() { behind } else { self.stand + 1 });
                     }
                 }
                 first = end;
@@ -98,12 +102,16 @@ impl Shard {
         }
     }
 
-    fn deliver_run(&mut self, run: &Run<'_>, cache: &mut RunCache) {
+    /// Gives how many steps it took to find who gets it.
+    fn deliver_run(&mut self, run: &Run<'_>, cache: &mut RunCache) -> usize {
         cache.matched.clear();
-        let matched = &mut cache.matched;
-        self.trie.for_each_match(TopicName::trusted(run.event.topic), |interest| matched.push(*interest));
+        let (topic, matched) = (TopicName::trusted(run.event.topic), &mut cache.matched);
+        let steps = self.trie.for_each_match(topic, |interest| matched.push(*interest));
+        if !run.logged {
+            self.match_followers(topic, matched);
+        }
         if cache.matched.is_empty() {
-            return;
+            return steps;
         }
         cache.special.clear();
         cache.plain = Default::default();
@@ -119,7 +127,7 @@ impl Shard {
                 cache.special.push(*interest);
                 continue;
             }
-            if !live(it, interest.lane) {
+            if !gets(it, interest.lane, run.logged) {
                 self.stats.messages_dropped.add(if run.logged { 0 } else { run.records.len() as u64 });
                 continue;
             }
@@ -148,6 +156,7 @@ impl Shard {
         if !cache.special.is_empty() {
             self.deliver_special(run, cache);
         }
+        steps
     }
 
     /// Subscriptions that need a closer look: several of a lane are one copy, with the highest QoS and all identifiers.
@@ -165,7 +174,7 @@ impl Shard {
     fn deliver_group(&mut self, run: &Run<'_>, group: &[Interest], cache: &mut RunCache) {
         let (number, lane) = (group[0].session, group[0].lane);
         let Some(it) = self.sessions.get(number as usize) else { return };
-        if !live(it, lane) {
+        if !gets(it, lane, run.logged) {
             self.stats.messages_dropped.add(if run.logged { 0 } else { run.records.len() as u64 });
             return;
         }
@@ -344,9 +353,11 @@ impl Shard {
     }
 }
 
-/// Whether a lane gets what the mailbox brings.
-fn live(it: &Session, lane: u16) -> bool {
-    if lane == MAIN { it.main.is_live() } else { it.lane(lane).is_some_and(|lane| lane.is_live()) }
+/// Whether a lane gets what the mailbox brings: the live ones, and followers what is in no log.
+fn gets(it: &Session, lane: u16, is_logged: bool) -> bool {
+    let is_live =
+        if lane == MAIN { it.main.is_live() } else { it.lane(lane).is_some_and(|lane| lane.is_live()) };
+    is_live || !is_logged && it.follower.is_some()
 }
 
 /// What the subscriptions of a lane want together; `own`: of the client's own publications.

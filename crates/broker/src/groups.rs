@@ -290,7 +290,7 @@ impl Shard {
 
     /// Says that batches are not wanted any more, if nobody subscribes.
     pub(crate) fn lose_interest(&mut self) {
-        if self.trie.is_empty() && self.pending.is_empty() {
+        if self.trie.is_empty() && self.pending.is_empty() && self.followers.is_empty() {
             self.outgoing.interest(false);
         }
     }

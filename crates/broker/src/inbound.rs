@@ -268,32 +268,12 @@ impl Shard {
 
     /// DISCONNECT: the client leaves; its will goes with it if all was well, and is published otherwise [MQTT-3.14.4-3].
     fn left(&mut self, session: u32, disconnect: &Disconnect<'_>) -> Flow {
-        if disconnect.properties.session_expiry().is_some_and(|secs| secs > 0)
-            && !self.asked_for_expiry(session)
-        {
-            return self.violate(
-                session,
-                Reason::ProtocolError,
-                "a session expiry that CONNECT did not have",
-            );
-        }
-        let expiry_secs_max = self.shared.limits.session_expiry_secs_max;
-        let Some(it) = self.sessions.get_mut(session as usize) else { return Flow::Stop };
-        if let Some(persistence) = it.persistence.as_deref_mut()
-            && let Some(secs) = disconnect.properties.session_expiry()
-        {
-            persistence.expiry_secs = secs.min(expiry_secs_max);
-        }
-        let Some(connection) = it.connection.as_deref_mut() else { return Flow::Stop };
-        if disconnect.reason == Reason::Success {
-            connection.will = None;
+        if !self.hear_farewell(session, disconnect) {
+            let why = "a session expiry that CONNECT did not have";
+            return self.violate(session, Reason::ProtocolError, why);
         }
         self.end(session);
         Flow::Stop
-    }
-
-    fn asked_for_expiry(&mut self, session: u32) -> bool {
-        self.connection(session).is_some_and(|connection| connection.asked_for_expiry)
     }
 
     /// Tells the client why, where its version can, and closes the connection once that is out.
@@ -304,13 +284,13 @@ impl Shard {
             return;
         }
         tracing::debug!(client = %it.client_id, address = ?connection.address, reason = reason.name(), why, "closing");
-        self.leave_session(session);
+        let has_left = self.leave_session(session);
         let Some(connection) = self.connection(session) else { return };
         connection.closing = true;
         connection.input = Vec::new();
         connection.outbox.keep_only_control();
         let parked_bytes = std::mem::take(&mut connection.parked_bytes);
-        if connection.version == Version::V5 {
+        if connection.version == Version::V5 && !has_left {
             let packet =
                 Packet::Disconnect(Disconnect { reason, properties: firehose_mqtt::Properties::EMPTY });
             let _ = encode(&packet, Version::V5, connection.outbox.control());

@@ -6,6 +6,9 @@ use crate::session::Interest;
 use crate::shard::Shard;
 use firehose_topic::{TopicFilter, Trie};
 
+/// The place of a subscription that does not stand in the trie.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+
 impl Shard {
     /// Takes what stands at a place of a filter out of the trie; who has that place from now on is told.
     pub(crate) fn remove_interest(&mut self, filter: &TopicFilter, place: u32) {

@@ -1,5 +1,5 @@
 //! The filters of a lane that reads the log: compared one by one while they are few, else found by a trie that is made
-//! for one answer of the log.
+//! for one answer of the log; a follower's main lane keeps it.
 
 use crate::session::Session;
 use firehose_topic::{TopicName, Trie};
@@ -8,11 +8,14 @@ use firehose_topic::{TopicName, Trie};
 const FEW: usize = 8;
 
 /// See the module.
+#[derive(Debug)]
 pub(crate) struct LaneFilters {
     lane: u16,
-    count: usize,
+    /// Which change of the session's subscriptions was the last.
+    changes: u32,
     /// Places of subscriptions in the session, if there are many.
     trie: Option<Trie<u16>>,
+    comparisons: usize,
     found: Vec<u16>,
 }
 
@@ -27,12 +30,22 @@ impl LaneFilters {
             }
             trie
         });
-        LaneFilters { lane, count, trie, found: Vec::new() }
+        LaneFilters { lane, changes: it.subscriptions.changes(), trie, comparisons: 0, found: Vec::new() }
     }
 
-    /// What looking for one event costs, in comparisons with a filter.
-    pub(crate) fn comparisons(&self) -> usize {
-        self.count.min(FEW)
+    /// Whether they are still those of the lane.
+    pub(crate) fn are_of(&self, it: &Session, lane: u16) -> bool {
+        self.lane == lane && self.changes == it.subscriptions.changes()
+    }
+
+    /// Whether that is their lane.
+    pub(crate) fn are_of_lane(&self, lane: u16) -> bool {
+        self.lane == lane
+    }
+
+    /// What looking for an event cost since this was last asked, in comparisons with a filter or a level of it.
+    pub(crate) fn take_comparisons(&mut self) -> usize {
+        std::mem::take(&mut self.comparisons)
     }
 
     /// The places of the subscriptions that match, in their order.
@@ -40,11 +53,15 @@ impl LaneFilters {
         self.found.clear();
         match &self.trie {
             None => {
-                let matching = it.of_lane(self.lane).filter(|(_, known)| known.filter.matches(topic));
-                self.found.extend(matching.map(|(place, _)| place));
+                for (place, known) in it.of_lane(self.lane) {
+                    self.comparisons += 1;
+                    if known.filter.matches(topic) {
+                        self.found.push(place);
+                    }
+                }
             }
             Some(trie) => {
-                trie.for_each_match(topic, |place| self.found.push(*place));
+                self.comparisons += trie.for_each_match(topic, |place| self.found.push(*place));
                 self.found.sort_unstable();
             }
         }

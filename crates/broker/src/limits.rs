@@ -71,6 +71,9 @@ pub struct Limits {
     pub replay_chunk_bytes: usize,
     /// The longest keep-alive; a client that asks for more, or for none, gets this one (MQTT 5: Server Keep Alive).
     pub keep_alive_secs_max: u16,
+    /// Steps through the filters of all clients for one message: beyond it those with filters of many levels or many `+` follow the
+    /// log, and look through their filters themselves.
+    pub match_steps_max: usize,
     /// Connections that one helper flushes for a sleeping shard before it wakes that shard's thread.
     pub helping_flushes_max: usize,
     /// Addresses that are turned away at once.
@@ -110,6 +113,7 @@ impl Default for Limits {
             replay_bytes_per_sec_per_address_max: 20 << 20,
             replay_chunk_bytes: 64 << 10,
             keep_alive_secs_max: 3600,
+            match_steps_max: 128,
             helping_flushes_max: 64,
             deny: Vec::new(),
         }

@@ -4,7 +4,7 @@
 use crate::frames::{Recorded, Shape};
 use crate::groups::GROUP;
 use crate::interests::change_interest;
-use crate::lane::{Gap, Lane, MAIN, Reading};
+use crate::lane::{Gap, MAIN, Reading};
 use crate::lane_filters::LaneFilters;
 use crate::message::LaneKey;
 use crate::session::Session;
@@ -174,8 +174,8 @@ impl Shard {
             // The lane fell back further while this was read: it asks again.
             return;
         }
-        let Some(it) = self.sessions.get(key.session as usize) else { return };
-        let mut filters = LaneFilters::of(it, key.lane);
+        let Some(it) = self.sessions.get_mut(key.session as usize) else { return };
+        let mut filters = it.lane_filters(key.lane);
         let before = it.connection.as_deref().map_or(0, |connection| connection.outbox.bytes());
         let mut comparisons = 0;
         'full: for batch in batches {
@@ -194,13 +194,14 @@ impl Shard {
                     break 'full;
                 }
                 next = offset + 1;
-                comparisons += filters.comparisons();
+                comparisons += filters.take_comparisons();
                 if comparisons >= COMPARISONS_MAX {
                     break 'full;
                 }
             }
         }
         let Some(it) = self.sessions.get_mut(key.session as usize) else { return };
+        it.keep_filters(filters);
         let mut is_paced = false;
         if let Some(lane) = it.lane_mut(key.lane) {
             lane.reading = Reading::Replay { next, asked: false };
@@ -277,27 +278,30 @@ impl Shard {
         true
     }
 
-    /// The lane has read all that the shard has looked at: from here on the mailbox brings the rest.
+    /// The lane has read all that the shard has looked at: from here on the mailbox brings the rest, but to a follower.
     fn join(&mut self, session: u32, lane: u16) {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
+        let follows = it.follower.is_some();
         if let Some(lane) = it.lane_mut(lane) {
-            lane.reading = Reading::Live;
+            if !follows {
+                lane.reading = Reading::Live;
+            }
             (lane.paced, lane.unbudgeted) = (false, false);
         }
         self.replay_ended(session, lane);
         self.merge_live(session);
     }
 
-    /// Lanes that are live stand at the same place: they become one. Not before what they queued is out: if that were
+    /// Lanes that are live (or a follower's that have read all) stand at the same place: they become one. Not before what they queued is out: if that were
     /// dropped, each one would have to go on from another place.
     pub(crate) fn merge_live(&mut self, session: u32) {
         let Some(it) = self.sessions.get(session as usize) else { return };
         let queued = it.connection.as_deref().is_some_and(|connection| connection.outbox.has_messages());
-        if queued || !it.main.is_live() {
+        if queued || !it.is_up(MAIN, self.stand) {
             return;
         }
         for lane in it.lanes().filter(|lane| *lane != MAIN) {
-            if self.sessions.get(session as usize).and_then(|it| it.lane(lane)).is_some_and(Lane::is_live) {
+            if self.sessions.get(session as usize).is_some_and(|it| it.is_up(lane, self.stand)) {
                 self.merge_into_main(session, lane);
             }
         }

@@ -72,7 +72,6 @@ impl Shard {
         let Ok(filter) = TopicFilter::new(&stored.filter) else { return };
         let Ok(options) = SubscribeOptions::from_u8(stored.options, Version::V5) else { return };
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
-        let Ok(index) = u16::try_from(it.subscriptions.free()) else { return };
         let shared = stored.written.as_deref().filter(|written| parse_share(written).is_some());
         if shared.is_none() {
             it.restore_lane(stored, resumed);
@@ -89,8 +88,7 @@ impl Shard {
             written: stored.written.as_deref().map(Box::from),
         };
         if shared.is_none() {
-            let interest = subscription.interest(session, index);
-            subscription.place = self.trie.insert(&subscription.filter, interest);
+            self.followers.enter(&mut self.trie, session, it, &mut subscription);
         }
         it.subscription_bytes += filter_cost_bytes(&subscription.filter, subscription.written.as_deref());
         it.subscriptions.insert(subscription);

@@ -2,6 +2,7 @@
 
 use crate::arrival::Scope;
 use crate::connection::Connection;
+use crate::followers::Follower;
 use crate::inflight::Inflight;
 use crate::lane::{Gap, Lane, MAIN};
 use crate::member::Shares;
@@ -89,6 +90,10 @@ pub struct Session {
     pub more_lanes: Vec<Option<Lane>>,
     /// Retained messages that its subscriptions have still to get.
     pub scans: Option<Box<Scans>>,
+    /// It follows the log.
+    pub follower: Option<Box<Follower>>,
+    /// It has, or had, a filter of many levels or many `+`.
+    pub has_deep: bool,
     /// Groups whose member it is.
     pub shares: Option<Box<Shares>>,
     /// The size of its window.

@@ -18,6 +18,7 @@ use crate::acks::Deposits;
 use crate::arrival::Secret;
 use crate::arrivals::Arrivals;
 use crate::deliver::RunCache;
+use crate::followers::Followers;
 use crate::frames::TurnFrames;
 use crate::groups::Groups;
 use crate::inflight::Inflight;
@@ -93,6 +94,7 @@ pub struct Shard {
     pub(crate) by_id: HashMap<u64, Vec<u32>, std::hash::BuildHasherDefault<IdentityHasher>>,
     pub(crate) next_generation: u32,
     pub(crate) trie: Trie<Interest>,
+    pub(crate) followers: Followers,
     pub(crate) stand: Offset,
     pub(crate) durable: Offset,
     /// The log makes nothing durable any more.
@@ -175,6 +177,7 @@ impl Shard {
             by_id: HashMap::default(),
             next_generation: 1,
             trie: Trie::default(),
+            followers: Followers::default(),
             stand: head,
             durable: head,
             commit_has_failed: false,
@@ -228,6 +231,7 @@ impl Shard {
         for message in messages.drain(..) {
             self.look_at(message);
         }
+        self.wake_followers();
         self.frames.seal();
         self.drop_redacted();
     }

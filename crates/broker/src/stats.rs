@@ -69,6 +69,8 @@ counters! {
     connections_over_budget,
     /// Times a live lane went on from the log, since its reader was slow.
     lanes_fallen_back,
+    /// Times a session began to follow the log, since its filters made it long to match messages.
+    sessions_set_aside,
     /// Times the shard's mailbox was full.
     mailbox_overflows,
     /// Ranges of the log that a lane wanted and that are gone.

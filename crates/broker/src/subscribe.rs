@@ -293,8 +293,7 @@ impl Shard {
         };
         // One that a group fills stands in the trie of the group's home.
         if !is_shared(lane) {
-            let interest = subscription.interest(session, free as u16);
-            subscription.place = self.trie.insert(&subscription.filter, interest);
+            self.followers.enter(&mut self.trie, session, it, &mut subscription);
         }
         it.subscriptions.insert(subscription);
         it.subscription_bytes += cost_bytes;

@@ -12,6 +12,7 @@ const FEW: usize = 16;
 #[derive(Default)]
 pub struct Subscriptions {
     places: Vec<Option<Subscription>>,
+    changes: u32,
     index: Option<Box<Index>>,
 }
 
@@ -40,6 +41,11 @@ impl Subscriptions {
         }
     }
 
+    /// Another number since any of them came, went, or may have another lane.
+    pub fn changes(&self) -> u32 {
+        self.changes
+    }
+
     /// One more than the last place that was ever taken.
     pub fn end(&self) -> usize {
         self.places.len()
@@ -62,6 +68,7 @@ impl Subscriptions {
 
     /// All, with their places. Filters are not to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Subscription)> {
+        self.changes = self.changes.wrapping_add(1);
         self.places.iter_mut().enumerate().filter_map(|(place, it)| Some((place, it.as_mut()?)))
     }
 
@@ -85,6 +92,7 @@ impl Subscriptions {
     /// Adds one, whose filter is not among them yet, at [`Subscriptions::free`]; there are never more than a `u16` counts.
     pub fn insert(&mut self, subscription: Subscription) {
         let place = self.free();
+        self.changes = self.changes.wrapping_add(1);
         if let Some(index) = &mut self.index {
             index.free.pop();
             index.insert(place, &subscription);
@@ -104,6 +112,7 @@ impl Subscriptions {
     /// Takes the one at a place out; the place is used again.
     pub fn take(&mut self, place: usize) -> Option<Subscription> {
         let subscription = self.places.get_mut(place)?.take()?;
+        self.changes = self.changes.wrapping_add(1);
         if let Some(index) = &mut self.index {
             index.remove(place, &subscription);
         }

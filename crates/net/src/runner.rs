@@ -3,7 +3,7 @@
 use crate::addresses::Place;
 use crate::lingering::Lingering;
 use crate::readers::{Question, Readers};
-use crate::socket::Socket;
+use crate::socket::{Socket, Writing};
 use firehose_broker::Bus;
 use firehose_broker::bus::wall_us;
 use firehose_broker::handoff::Reader;
@@ -25,6 +25,9 @@ const READING_MAX: Duration = Duration::from_millis(2);
 
 /// How long connections may end in one turn: what a client had subscribed to is put away then, and thousands may go at once.
 const ENDING_MAX: Duration = Duration::from_millis(2);
+
+/// So often a socket is read that takes nothing any more.
+const RESTS_MAX: usize = 16;
 
 /// What an arrival carries for `net`.
 pub struct Newcomer {
@@ -172,6 +175,8 @@ impl Runner {
     fn read_socket(&mut self, session: u32) -> bool {
         let Some(Some(connected)) = self.sockets.get_mut(session as usize) else { return true };
         match connected.socket.read(&mut self.buffer) {
+            // There is no further edge: it is looked for again when the pause is over.
+            Ok(0) if connected.paused => (connected.listed, connected.ended) = (true, true),
             Ok(0) => {
                 self.shard.hang_up(session, "the client closed the connection");
                 return false;
@@ -196,12 +201,11 @@ impl Runner {
     }
 
     /// Who comes again may have left properly on the connection before: what still lies in its socket comes first, else a
-    /// DISCONNECT would be overtaken, and the will published [MQTT-3.14.4-3].
+    /// DISCONNECT would be overtaken, and the will published [MQTT-3.14.4-3]. Of a connection that is paused, too.
     fn read_namesakes(&mut self) {
         for index in 0..self.messages.len() {
             if let Some(Message::Arrival(arrival)) = self.messages.get(index)
                 && let Some(session) = self.shard.namesake(arrival)
-                && self.sockets.get(session as usize).and_then(Option::as_ref).is_some_and(|it| !it.paused)
             {
                 self.read_socket(session);
             }
@@ -362,10 +366,26 @@ impl Runner {
         for _ in 0..self.shard.dirty_count() {
             let Some(session) = self.shard.next_dirty() else { return };
             match self.sockets.get_mut(session as usize) {
-                Some(Some(connected)) => self.shard.flush(session, &mut connected.socket),
+                Some(Some(connected)) => {
+                    let mut wire = Writing::new(&mut connected.socket);
+                    self.shard.flush(session, &mut wire);
+                    if let Some(error) = wire.failure() {
+                        self.read_rest(session, &error);
+                    }
+                }
                 _ => self.shard.hang_up(session, "it has no socket"),
             }
         }
+    }
+
+    /// A socket takes nothing any more: its client may have left properly before it closed it [MQTT-3.14.4-3].
+    fn read_rest(&mut self, session: u32, error: &io::Error) {
+        for _ in 0..RESTS_MAX {
+            if !self.read_socket(session) {
+                return;
+            }
+        }
+        self.shard.hang_up(session, &error.to_string());
     }
 
     /// Whether everything waits for a socket, a message or the time.
@@ -385,111 +405,4 @@ fn queued_bytes(messages: &[Message]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::addresses::Addresses;
-    use firehose_auth::{Access, AnonymousMode, AuthConfig, Identity};
-    use firehose_broker::arrival::Arrival;
-    use firehose_broker::state::State;
-    use firehose_broker::{BusConfig, Limits};
-    use firehose_log::{LogConfig, MemDisk, open};
-    use mio::net::UnixStream;
-    use std::io::{Read as _, Write as _};
-    use std::sync::Arc;
-
-    /// CONNECT of MQTT 5, clean, with the client id `x`.
-    const CONNECT: &[u8] = &[0x10, 0x0e, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 1, b'x'];
-    const DISCONNECT: &[u8] = &[0xe0, 0];
-    const CONNACK: u8 = 0x20;
-
-    struct Bed {
-        bus: Bus,
-        runner: Runner,
-        places: Addresses,
-    }
-
-    impl Bed {
-        fn new() -> Bed {
-            let limits = Limits::default();
-            let log = LogConfig { disk_reserve_bytes: 0, ..LogConfig::new("/log") };
-            let log = open(log, Arc::new(MemDisk::new()), 0).expect("opens");
-            let state = State::in_memory(log.read.clone(), &limits);
-            let auth = AuthConfig { anonymous: AnonymousMode::Full, ..AuthConfig::default() };
-            let config = BusConfig { shards: 1, limits, ..BusConfig::default() };
-            let bus = Bus::start(config, log, state, Access::new(auth).expect("loads"));
-            let readers = Readers::start(&bus).expect("threads");
-            let registry = mio::Poll::new().and_then(|poll| poll.registry().try_clone()).expect("an epoll");
-            let runner = Runner::new(&bus, 0, registry, &readers);
-            Bed { bus, runner, places: Addresses::default() }
-        }
-
-        /// A client arrives, and waits in the shard's mailbox; gives its end of the socket.
-        fn arrive(&mut self) -> UnixStream {
-            let (ours, theirs) = UnixStream::pair().expect("a pair");
-            let place = self.places.admit(None, self.bus.limits()).expect("a place");
-            let newcomer = Newcomer { socket: Socket::Unix(ours), place };
-            let arrival = Arrival {
-                input: CONNECT.to_vec(),
-                identity: Identity::anonymous(),
-                client_id: "x".into(),
-                assigned: false,
-                address: None,
-                socket: Some(Box::new(newcomer)),
-            };
-            self.bus.sequencer().send(0, Message::Arrival(Box::new(arrival)));
-            theirs
-        }
-
-        /// A turn of the shard in which no socket was told to be ready.
-        fn turn(&mut self) {
-            self.runner.exchange();
-            self.runner.flush();
-            self.runner.exchange();
-        }
-    }
-
-    impl Drop for Bed {
-        fn drop(&mut self) {
-            self.bus.stop();
-        }
-    }
-
-    fn heard(client: &mut UnixStream) -> Vec<u8> {
-        let mut bytes = vec![0; 1000];
-        let len = client.read(&mut bytes).expect("it was answered, or the connection is over");
-        bytes.truncate(len);
-        bytes
-    }
-
-    #[test]
-    fn a_client_that_is_told_why_it_is_closed_may_still_send() {
-        let mut bed = Bed::new();
-        let mut client = bed.arrive();
-        bed.turn();
-        assert_eq!(heard(&mut client)[0], CONNACK);
-        client.write_all(CONNECT).expect("sent");
-        bed.runner.read_socket(0);
-        bed.turn();
-        client.write_all(DISCONNECT).expect("nothing reset the connection");
-        assert_eq!(heard(&mut client), [0xe0, 1, 0x82]);
-        assert!(heard(&mut client).is_empty(), "then it is closed");
-    }
-
-    #[test]
-    fn what_a_client_sent_before_it_came_again_is_read_before_it_is_taken_over() {
-        for leaves in [false, true] {
-            let mut bed = Bed::new();
-            let mut old = bed.arrive();
-            bed.turn();
-            assert_eq!(heard(&mut old)[0], CONNACK);
-            if leaves {
-                old.write_all(DISCONNECT).expect("sent");
-            }
-            let mut new = bed.arrive();
-            bed.turn();
-            assert_eq!(heard(&mut new)[0], CONNACK);
-            // Who has left is not told that it was taken over.
-            assert_eq!(heard(&mut old), if leaves { &[][..] } else { &[0xe0, 1, 0x8e] });
-        }
-    }
-}
+mod tests;

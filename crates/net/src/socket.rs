@@ -79,3 +79,35 @@ impl Wire for Socket {
         }
     }
 }
+
+/// A socket while its connection is flushed. Where it fails, it seems to take no more for now: what came by it can still be
+/// read before the connection ends.
+pub(crate) struct Writing<'a> {
+    socket: &'a mut Socket,
+    failure: Option<io::Error>,
+}
+
+impl Writing<'_> {
+    /// Nothing was written yet.
+    pub(crate) fn new(socket: &mut Socket) -> Writing<'_> {
+        Writing { socket, failure: None }
+    }
+
+    /// How it failed, if it did.
+    pub(crate) fn failure(self) -> Option<io::Error> {
+        self.failure
+    }
+}
+
+impl Wire for Writing<'_> {
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        use io::ErrorKind::{Interrupted, WouldBlock};
+        self.socket.write_vectored(pieces).map_err(|error| match error.kind() {
+            Interrupted | WouldBlock => error,
+            _ => {
+                self.failure = Some(error);
+                WouldBlock.into()
+            }
+        })
+    }
+}

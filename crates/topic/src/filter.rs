@@ -61,17 +61,21 @@ impl TopicFilter {
         if name.is_dollar() && self.begins_with_wildcard() {
             return false;
         }
-        let mut levels = name.levels();
-        for part in self.levels() {
-            match (part, levels.next()) {
-                ("#", _) => return true,
-                (_, None) => return false,
-                ("+", Some(_)) => {}
-                (part, Some(level)) if part == level => {}
+        let (mut filter, mut name) = (self.0.as_bytes(), name.as_str().as_bytes());
+        loop {
+            // What they have in common are whole levels and the beginning of one: a name has no wildcards.
+            let common = common_len(filter, name);
+            (filter, name) = (&filter[common..], &name[common..]);
+            match filter {
+                [] | b"/#" => return name.is_empty(),
+                b"#" => return true,
+                [b'+', behind @ ..] => {
+                    let level = name.iter().position(|byte| *byte == b'/').unwrap_or(name.len());
+                    (filter, name) = (behind, &name[level..]);
+                }
                 _ => return false,
             }
         }
-        levels.next().is_none()
     }
 
     /// Whether it matches every name that `other` matches.
@@ -126,6 +130,14 @@ impl TopicFilter {
     fn begins_with_wildcard(&self) -> bool {
         self.0.starts_with(['+', '#'])
     }
+}
+
+/// How many bytes they begin with in common. Many at a time: both may be long.
+fn common_len(one: &[u8], other: &[u8]) -> usize {
+    const CHUNK: usize = 32;
+    let chunks = one.chunks_exact(CHUNK).zip(other.chunks_exact(CHUNK));
+    let at = CHUNK * chunks.take_while(|(one, other)| one == other).count();
+    at + one[at..].iter().zip(&other[at..]).take_while(|(one, other)| one == other).count()
 }
 
 impl fmt::Display for TopicFilter {

@@ -102,14 +102,17 @@ impl<T> Trie<T> {
     }
 
     /// Calls `found` with every value whose filter matches `name`, in no particular order; a value that stands under
-    /// several filters that match is found once for each.
-    pub fn for_each_match(&self, name: TopicName<'_>, mut found: impl FnMut(&T)) {
+    /// several filters that match is found once for each. Gives how many steps that took: nodes that were visited, which can be
+    /// twice as many for each level of the name where filters have both it and `+`.
+    pub fn for_each_match(&self, name: TopicName<'_>, mut found: impl FnMut(&T)) -> usize {
         let bytes = name.as_str().as_bytes();
         let dollar = name.is_dollar();
         // Where the walk still has to go: a node, and where in the name the next level begins.
         let mut ways: Vec<(u32, usize)> = Vec::new();
         let mut way = Some((ROOT, 0));
+        let mut steps = 0;
         while let Some((at, begin)) = way {
+            steps += 1;
             let node = &self.nodes[at as usize];
             let wildcards = !(dollar && at == ROOT);
             if node.hash != 0 && wildcards {
@@ -134,6 +137,7 @@ impl<T> Trie<T> {
                 }
             };
         }
+        steps
     }
 
     /// How many values there are.
@@ -348,6 +352,23 @@ mod tests {
         assert_eq!(trie.get(&filter("a")), [0_u32; 0]);
         assert!(trie.get_mut(&filter("a"), 0).is_none());
         assert!(trie.get_mut(&filter("a/#"), 2).is_none());
+    }
+
+    #[test]
+    fn a_match_tells_how_many_nodes_it_visited() {
+        let mut trie = Trie::new();
+        let name = ["a"; 10].join("/");
+        let steps = |trie: &Trie<u32>| trie.for_each_match(TopicName::new(&name).unwrap(), |_| ());
+        assert_eq!(steps(&trie), 1);
+        trie.insert(&filter("#"), 0);
+        trie.insert(&filter("a/a/x"), 0);
+        assert_eq!(steps(&trie), 3);
+        for number in 0..1_u32 << 9 {
+            let level = |at: u32| if number >> at & 1 == 1 { "+" } else { "a" };
+            let levels: Vec<&str> = (0..9).map(level).chain(["z"]).collect();
+            trie.insert(&filter(&levels.join("/")), number);
+        }
+        assert_eq!(steps(&trie), (1 << 10) - 1);
     }
 
     /// What cannot be compared cannot be searched for.

@@ -55,6 +55,8 @@ pub struct State {
     /// Where the log ended at the start: no will is fired before the view has come there.
     pub(super) start_head: Offset,
     waiting: Vec<Asked>,
+    /// While the file is not open, and may be lost: clients that die, with their wills.
+    departed: Vec<Asked>,
     jobs: Vec<(Offset, Job)>,
     redactions: Vec<(Offset, Redacted)>,
     will_outcomes: Vec<(WillKey, WillOutcome)>,
@@ -137,6 +139,7 @@ impl State {
             start_head,
             read,
             waiting: Vec::new(),
+            departed: Vec::new(),
             jobs: Vec::new(),
             redactions: Vec::new(),
             will_outcomes: Vec::new(),
@@ -246,6 +249,10 @@ impl State {
         for (key, outcome) in std::mem::take(&mut self.will_outcomes) {
             self.will_done(key, outcome, now);
         }
+        let is_open = self.shelf.store().is_some();
+        if is_open {
+            self.waiting.splice(0..0, self.departed.drain(..));
+        }
         let mut blocked = 0u64;
         let mut opened = HashSet::new();
         for asked in std::mem::take(&mut self.waiting) {
@@ -264,6 +271,10 @@ impl State {
                 blocked |= bit;
                 turn.again |= follows;
                 self.waiting.push(asked);
+                continue;
+            }
+            if !is_open && asked.request.is_departure() {
+                self.departed.push(asked);
                 continue;
             }
             let Asked { shard, head, request } = asked;

@@ -38,6 +38,7 @@ pub use names::StoredNames;
 pub use open::{StateError, StateReport};
 pub use queue::{Job, Queue, Redacted};
 pub use reader::{RetainedEntries, StateKeep, StateReader};
+pub use record::Life;
 pub use request::{Answer, Open, OpenRefusal, Opened, Operation, Request, Rescue, Resumed, WillFate};
 pub use stats::StateStats;
 pub use stored::{

@@ -35,7 +35,7 @@ impl SessionRecord {
 
 /// Until when a session lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Life {
+pub struct Life {
     /// How long it lives on after its connection, in seconds; `u32::MAX`: for ever.
     pub expiry_secs: u32,
     /// When its connection ended, in microseconds since 1970; none: it is connected.

@@ -1,6 +1,7 @@
 //! What a shard asks of the state, and what it is answered.
 
 use crate::group::GroupKey;
+use crate::state::record::Life;
 use crate::state::stored::{Progress, SessionName, StoredGroup, StoredSubscription, StoredWill};
 use firehose_log::Offset;
 use std::sync::Arc;
@@ -19,10 +20,16 @@ impl Request {
     /// Whether it may make a will due.
     pub(crate) fn fires_will(&self) -> bool {
         let may_fire = |operation: &Operation| match operation {
-            Operation::Gone { will, .. } => matches!(will, WillFate::Due { .. } | WillFate::Refused),
+            Operation::Gone { will, .. } => matches!(will, WillFate::Due { .. }),
+            Operation::Refused { .. } => true,
             _ => false,
         };
         self.operations.iter().any(may_fire)
+    }
+
+    /// Whether a client has died that brings its will along.
+    pub(crate) fn is_departure(&self) -> bool {
+        matches!(self.operations[..], [.., Operation::Rescue(_), Operation::Gone { .. }])
     }
 }
 
@@ -54,14 +61,26 @@ pub enum Operation {
         /// The packet ids.
         packet_ids: Vec<u16>,
     },
-    /// The client of a session that was opened with [`Opened::recalls`] is let in, whatever happens: what its return called
-    /// back leaves the file. It stands alone in its request, and is answered with [`Answer::Entered`]; or as if it had not
-    /// been opened, if the log has failed meanwhile, or the file was lost.
+    /// The client of a session that was opened with [`Opened::has_to_enter`] is let in, whatever happens: what its return called
+    /// back leaves the file, and its session lives on for as long as it asked. It stands alone in its request, and is answered
+    /// with [`Answer::Entered`]; or as if it had not been opened, if the log has failed meanwhile, or the file was lost.
     Entered {
         /// Whose.
         name: Arc<SessionName>,
+        /// As in [`Open`].
+        expiry_secs: u32,
     },
-    /// The state lost its file, and here are the session and the will of a client that is connected.
+    /// The client was turned away after its session had been opened. All is as it was: its will is none, those that its return
+    /// would have called back are due as they were, a session that was to go on lives for as long as it did, and a new one
+    /// is none.
+    Refused {
+        /// Whose.
+        name: Arc<SessionName>,
+        /// As in [`Opened`].
+        before: Option<Life>,
+    },
+    /// The state lost its file, and here are the session and the will of a client that is connected; or the will alone of one
+    /// that dies, in case the state has lost it, or does so before it has looked at [`Operation::Gone`].
     Rescue(Box<Rescue>),
     /// The session's connection ended.
     Gone {
@@ -117,7 +136,8 @@ impl Operation {
             Operation::Subscriptions { name, .. }
             | Operation::Progress { name, .. }
             | Operation::Forget { name, .. }
-            | Operation::Entered { name }
+            | Operation::Entered { name, .. }
+            | Operation::Refused { name, .. }
             | Operation::Gone { name, .. } => name.hash,
             Operation::OpenGroup { hash }
             | Operation::SaveGroup { hash, .. }
@@ -159,6 +179,13 @@ pub struct Rescue {
     pub will: Option<StoredWill>,
 }
 
+impl Rescue {
+    /// There is only the will.
+    pub(crate) fn of_will(name: Arc<SessionName>, will: StoredWill) -> Rescue {
+        Rescue { name, expiry_secs: 0, address: None, received: Vec::new(), head: 0, will: Some(will) }
+    }
+}
+
 /// What becomes of a session's will when its connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WillFate {
@@ -170,9 +197,6 @@ pub enum WillFate {
         /// Will Delay Interval.
         delay_secs: u32,
     },
-    /// The client was turned away after its session had been opened: its will is none, and those that its return would
-    /// have called back are due as they were.
-    Refused,
     /// The bus stops, which is not the client's death: the will stays, and counts as one of a bus that was killed.
     Kept,
 }
@@ -192,8 +216,8 @@ pub enum Answer {
         /// The session, or why there is none.
         outcome: Result<Opened, OpenRefusal>,
     },
-    /// The answer to [`Operation::Entered`]: what was called back is out of the file; or the file cannot be written, and that
-    /// is done as soon as it can.
+    /// The answer to [`Operation::Entered`]: it is written; or the file cannot be written, and that is done as soon as
+    /// it can.
     Entered {
         /// Which request.
         token: u64,
@@ -236,9 +260,11 @@ pub struct Opened {
     pub oldest: Offset,
     /// Events in flight that retention deleted before the state knew that they were, ascending.
     pub lost: Vec<Offset>,
-    /// There are delayed wills that the client's return calls back if it is let in: [`Operation::Entered`] has to follow before
-    /// that, or [`WillFate::Refused`]. Until then they stay in the file.
-    pub recalls: bool,
+    /// If the client is let in, its return calls delayed wills back, or the session lives on for another time than it did:
+    /// [`Operation::Entered`] has to follow before that. Until then the file has all of it as it was.
+    pub has_to_enter: bool,
+    /// How long a session that goes on lived before, for [`Operation::Refused`].
+    pub before: Option<Life>,
 }
 
 /// What there was of a session.

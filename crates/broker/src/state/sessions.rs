@@ -20,12 +20,8 @@ pub(super) struct Opening {
     pub token: u64,
     pub session: u64,
     pub outcome: Opened,
-    /// There was no such session before.
-    pub created: bool,
     /// The will it brought.
     pub will: Option<WillKey>,
-    /// How long the session lived before, if there was one.
-    pub before: Option<Life>,
 }
 
 impl State {
@@ -68,10 +64,11 @@ impl State {
                     packet_ids.into_iter().for_each(|packet_id| change.forget(packet_id, head));
                 }
             }
-            Operation::Entered { name } => {
-                self.enter(shard, token, name.hash, turn);
+            Operation::Entered { name, expiry_secs } => {
+                self.enter(shard, token, name.hash, expiry_secs, turn);
                 return true;
             }
+            Operation::Refused { name, before } => self.turn_away(name.hash, before, now),
             Operation::Gone { name, expiry_secs, will } => self.left(name.hash, expiry_secs, will, now),
             Operation::OpenGroup { hash } => {
                 turn.answers.push((shard, Answer::Group { token, stored: self.open_group(hash) }));
@@ -117,13 +114,13 @@ impl State {
             // The session goes on before the delay is over [MQTT-3.1.3-9]; a Clean Start ends it.
             self.wills.delayed(hash, now.ms).into_iter().for_each(|key| self.wills.recall(key));
         }
-        let before = self.known.get(hash).map(|known| known.life);
+        let before = self.known.get(hash).map(|known| known.life).filter(|_| kept);
         let begun = self.begin(&open, kept, now, turn);
         if begun.is_err() {
             self.wills.put_back(hash);
         }
         let (resumed, lost) = begun?;
-        let created = resumed.is_none();
+        let before = before.filter(|_| resumed.is_some());
         let will = open.will.map(|will| {
             let (client_id, expiry_secs) = (open.name.client_id.clone(), open.expiry_secs);
             self.attach(hash, WillRecord { client_id, expiry_secs, will, due: false })
@@ -131,12 +128,14 @@ impl State {
         if self.known.contains(hash) || will.is_some() {
             self.names.insert(hash);
         }
-        let recalls = !self.wills.recalled(hash).is_empty();
-        let outcome = Opened { resumed: resumed.map(Box::new), oldest: self.read.oldest(), lost, recalls };
+        let lives_otherwise = before.is_some_and(|before| before.expiry_secs != open.expiry_secs);
+        let has_to_enter = lives_otherwise || !self.wills.recalled(hash).is_empty();
+        let (resumed, oldest) = (resumed.map(Box::new), self.read.oldest());
+        let outcome = Opened { resumed, oldest, lost, has_to_enter, before };
         if self.failing.is_some() {
             turn.answers.push((shard, Answer::Opened { token, outcome: Ok(outcome) }));
         } else {
-            self.opening.push(Opening { shard, token, session: hash, outcome, created, will, before });
+            self.opening.push(Opening { shard, token, session: hash, outcome, will });
         }
         Ok(())
     }
@@ -152,8 +151,11 @@ impl State {
         let resumed = if kept { self.resume(open, now, turn)? } else { None };
         match &resumed {
             None => self.create(open, now)?,
+            // For how long it lives changes when its client is let in.
             Some(_) => {
-                self.live(open.name.hash, Life { expiry_secs: open.expiry_secs, left_us: None });
+                if let Some(known) = self.known.get(open.name.hash) {
+                    self.live(open.name.hash, Life { left_us: None, ..known.life });
+                }
             }
         }
         let lost = resumed.as_ref().map(|resumed| self.lost(resumed)).unwrap_or_default();
@@ -224,15 +226,12 @@ impl State {
         self.rescued.forget(hash);
         if let Some(key) = self.wills.attached(hash) {
             match fate {
-                WillFate::Dropped | WillFate::Refused => self.drop_will(key),
+                WillFate::Dropped => self.drop_will(key),
                 WillFate::Due { delay_secs } => {
                     self.wills.due_at(key, now.ms + u64::from(delay_secs.min(expiry_secs)) * 1_000);
                 }
                 WillFate::Kept => {}
             }
-        }
-        if fate == WillFate::Refused {
-            self.wills.put_back(hash);
         }
         if expiry_secs == 0 && fate == WillFate::Kept {
             self.forget(hash);
@@ -243,16 +242,19 @@ impl State {
         }
     }
 
-    /// Its client is let in: what its return called back is not published any more, once that is written. While the file cannot
-    /// be written nobody waits for it.
-    fn enter(&mut self, shard: usize, token: u64, hash: u64, turn: &mut Turn) {
-        let recalled = self.wills.recalled(hash);
-        if recalled.is_empty() {
+    /// Its client is let in: what its return called back is not published any more, and its session lives on for as long as it
+    /// asked, once that is written. While the file cannot be written nobody waits for it.
+    fn enter(&mut self, shard: usize, token: u64, hash: u64, expiry_secs: u32, turn: &mut Turn) {
+        let (recalled, is_known) = (self.wills.recalled(hash), self.known.contains(hash));
+        if recalled.is_empty() && !is_known {
             let why = "the state file was lost meanwhile".to_owned();
             let outcome = Err(OpenRefusal::Unavailable(why));
             return turn.answers.push((shard, Answer::Opened { token, outcome }));
         }
         recalled.into_iter().for_each(|key| self.drop_will(key));
+        if is_known {
+            self.live(hash, Life { expiry_secs, left_us: None });
+        }
         match self.failing {
             Some(_) => turn.answers.push((shard, Answer::Entered { token })),
             None => self.entering.push((shard, token)),
@@ -298,10 +300,10 @@ impl State {
     /// Answers those whose opening cannot be written. Who only goes on with a session is let in, others are turned away.
     pub(super) fn turn_away_all(&mut self, error: &StoreError, now: Now, turn: &mut Turn) {
         for opening in std::mem::take(&mut self.opening) {
-            let outcome = match (opening.created, opening.will) {
-                (false, None) => Ok(opening.outcome),
+            let outcome = match (&opening.outcome.resumed, opening.will) {
+                (Some(_), None) => Ok(opening.outcome),
                 _ => {
-                    self.take_back(&opening, now);
+                    self.turn_away(opening.session, opening.outcome.before, now);
                     Err(OpenRefusal::Unavailable(error.to_string()))
                 }
             };
@@ -316,15 +318,16 @@ impl State {
         turn.answers.extend(entered);
     }
 
-    /// What was opened could not be written, and the client is turned away.
-    fn take_back(&mut self, opening: &Opening, now: Now) {
-        let hash = opening.session;
-        opening.will.into_iter().for_each(|key| self.drop_will(key));
+    /// The client for whom a session was opened does not get in. `before`: how long a session that was to go on lived.
+    fn turn_away(&mut self, hash: u64, before: Option<Life>, now: Now) {
+        self.wills.attached(hash).into_iter().for_each(|key| self.drop_will(key));
         self.wills.put_back(hash);
-        if opening.created {
-            self.end(hash, now);
-        } else if let Some(before) = opening.before {
-            self.live(hash, Life { left_us: before.left_us.or(Some(now.wall_us)), ..before });
+        match before {
+            None => self.forget(hash),
+            Some(before) if self.known.contains(hash) => {
+                self.live(hash, Life { left_us: before.left_us.or(Some(now.wall_us)), ..before });
+            }
+            Some(_) => {}
         }
     }
 

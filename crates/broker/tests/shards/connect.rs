@@ -301,13 +301,24 @@ fn a_user_who_is_gone_after_a_reload_is_disconnected() {
 
 #[test]
 fn who_has_no_room_for_connack_is_closed_without_one() {
-    for bytes_max in [1, 2, 10] {
+    for bytes_max in [1, 2, 4] {
         let mut world = World::open();
         let packet = connect_packet(Version::V5, "c", &[Property::MaximumPacketSize(bytes_max)]);
         let client = world.arrive(packet, Identity::anonymous(), "c", None);
         assert_eq!(world.take(client), []);
         assert!(world.clients[client].closed);
         assert_eq!(world.stats(0).connections.get(), 0);
+    }
+}
+
+#[test]
+fn who_has_room_for_a_refusal_but_not_for_connack_is_told_so() {
+    for bytes_max in [5, 15] {
+        let mut world = World::open();
+        let packet = connect_packet(Version::V5, "c", &[Property::MaximumPacketSize(bytes_max)]);
+        let client = world.arrive(packet, Identity::anonymous(), "c", None);
+        assert_eq!(world.take(client)[0].reason(), Reason::ImplementationSpecificError);
+        assert!(world.clients[client].closed);
     }
 }
 

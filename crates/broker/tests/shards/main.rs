@@ -12,6 +12,8 @@ mod connect;
 mod damage;
 mod deliver;
 mod disk;
+mod farewell;
+mod followers;
 mod hostile;
 mod inbound;
 mod kept;

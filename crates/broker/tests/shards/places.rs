@@ -5,6 +5,7 @@ use crate::client::{Got, options, subscribe_packet, unsubscribe_packet};
 use crate::session::connect;
 use crate::world::{Setup, World};
 use firehose_auth::AnonymousMode;
+use firehose_broker::Limits;
 use firehose_mqtt::{PacketKind, Property, Version};
 use firehose_topic::{TopicFilter, TopicName};
 use proptest::prelude::*;
@@ -12,7 +13,8 @@ use proptest::test_runner::Config;
 use std::collections::BTreeMap;
 
 const CLIENTS: usize = 5;
-const FILTERS: [&str; 5] = ["a", "a/#", "+", "a/b", "#"];
+/// The last one makes whoever has it a follower, where the shards look for that.
+const FILTERS: [&str; 6] = ["a", "a/#", "+", "a/b", "#", "+/+/+/#"];
 const TOPICS: [&str; 2] = ["a", "a/b"];
 /// What stands before a filter: nothing, a replay, two groups.
 const PREFIXES: [&str; 4] = ["", "$replay/earliest/", "$share/g/", "$share/h/"];
@@ -71,8 +73,9 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(shards: usize) -> Bed {
-        let setup = Setup { shards, anonymous: AnonymousMode::Full, ..Setup::default() };
+    fn new(shards: usize, match_steps_max: usize) -> Bed {
+        let limits = Limits { match_steps_max, ..Limits::default() };
+        let setup = Setup { shards, anonymous: AnonymousMode::Full, limits, ..Setup::default() };
         let mut world = World::new(setup);
         let publisher = world.client(Version::V311, "publisher");
         world.clients[publisher].acknowledges = true;
@@ -227,8 +230,9 @@ proptest! {
     fn subscribers_and_groups_of_the_same_filters_come_and_go_and_each_message_finds_them(
         ops in proptest::collection::vec(op(), 5..80),
         shards in 1..4usize,
+        match_steps_max in proptest::sample::select(vec![0, usize::MAX]),
     ) {
-        let mut bed = Bed::new(shards);
+        let mut bed = Bed::new(shards, match_steps_max);
         for op in &ops {
             bed.step(op);
             bed.check();

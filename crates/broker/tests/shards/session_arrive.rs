@@ -188,3 +188,83 @@ fn what_waits_for_the_state_is_bounded_and_the_largest_are_refused() {
     world.settle();
     assert!(!world.clients[again].closed);
 }
+
+/// Leaves a session that lives for 100 s, and comes back 50 s later to be refused before the state has looked at it, or while it does.
+fn refused(expiry_secs: u32, stops: bool, steps: usize) -> World {
+    let limits = Limits { connect_timeout_secs: 10, ..Limits::default() };
+    let mut world = World::new(Setup { limits, ..Setup::default() });
+    let (client, _) = connect(&mut world, Version::V5, "s", &[Property::SessionExpiry(100)]);
+    world.hang_up(client);
+    world.pass(50_000);
+    world.state.waits = true;
+    let client = arrive(&mut world, Version::V5, false, "s", &[Property::SessionExpiry(expiry_secs)]);
+    world.settle();
+    match stops {
+        true => drop(world.sequencer.send(0, Message::Shutdown)),
+        false => world.pass(12_000),
+    }
+    world.settle();
+    assert_eq!(world.heard(client)[0].reason(), Reason::ServerUnavailable);
+    world.state.waits = false;
+    _ = (0..steps).any(|_| !world.step());
+    world
+}
+
+#[test]
+fn who_is_refused_after_it_waited_leaves_its_session_as_it_was() {
+    for expiry_secs in [0, 10, 100, 100_000] {
+        for steps in [1, 2, 100] {
+            for power in [None, Some(false), Some(true)] {
+                let open = |stops, later_ms| {
+                    let mut world = refused(expiry_secs, stops, steps);
+                    if let Some(loses_power) = power.or(stops.then_some(false)) {
+                        world.crash(loses_power);
+                    }
+                    world.pass(later_ms);
+                    connect(&mut world, Version::V5, "s", &[]).1.session_present
+                };
+                assert!(open(false, 30_000), "expiry {expiry_secs}, {steps} steps, {power:?}");
+                assert!(open(true, 30_000), "expiry {expiry_secs}, {steps} steps, {power:?}");
+                if steps == 100 {
+                    assert!(!open(false, 40_000), "it lives no longer for it");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn at_whatever_step_of_its_return_the_bus_dies_a_session_has_its_new_expiry_once_its_client_was_let_in() {
+    for loses_power in [false, true] {
+        let mut outcomes = Vec::new();
+        for steps in 0.. {
+            let mut world = World::open();
+            subscribed_and_left(&mut world, Version::V5, "s", "t", 1);
+            let back = arrive(&mut world, Version::V5, false, "s", &[Property::SessionExpiry(0)]);
+            let is_over = (0..steps).any(|_| !world.step());
+            let let_in = !world.heard(back).is_empty();
+            world.crash(loses_power);
+            outcomes.push((let_in, connect(&mut world, Version::V5, "s", &[]).1.session_present));
+            if is_over {
+                break;
+            }
+        }
+        assert!(outcomes.iter().all(|(let_in, goes_on)| !(*let_in && *goes_on)), "{outcomes:?}");
+        assert_eq!((outcomes[0], outcomes.last()), ((false, true), Some(&(true, false))), "{outcomes:?}");
+        assert!(outcomes.is_sorted_by_key(|(_, goes_on)| !goes_on), "{outcomes:?}");
+    }
+}
+
+#[test]
+fn a_new_session_whose_client_is_refused_after_it_waited_is_none() {
+    let limits = Limits { connect_timeout_secs: 10, ..Limits::default() };
+    let mut world = World::new(Setup { limits, ..Setup::default() });
+    world.state.waits = true;
+    let client = arrive(&mut world, Version::V5, false, "s", &[]);
+    world.settle();
+    world.pass(12_000);
+    assert_eq!(world.heard(client)[0].reason(), Reason::ServerUnavailable);
+    world.state.waits = false;
+    world.settle();
+    assert!(!connect(&mut world, Version::V5, "s", &[]).1.session_present, "[MQTT-3.2.2-4]");
+}

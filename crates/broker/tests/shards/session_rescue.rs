@@ -14,13 +14,28 @@ use std::path::Path;
 
 /// The file turns out to be damaged when it has to be opened again; a second later it has been made anew.
 fn lose_state(world: &mut World, bystander: usize) {
+    fail_state(world, bystander);
+    find_it_lost(world, bystander);
+}
+
+/// The file has to be opened again, and is damaged.
+fn fail_state(world: &mut World, bystander: usize) {
     world.settle();
     world.commit();
     world.disk.set_bytes(Path::new("/state.redb"), b"rubbish");
+    break_state(world, bystander);
+}
+
+/// The file has to be opened again.
+fn break_state(world: &mut World, bystander: usize) {
     world.disk.fail(DiskCall::Write, ErrorKind::StorageFull);
     world.subscribe(bystander, &[("nothing", firehose_mqtt::SubscribeOptions::default())], &[]);
     world.settle();
     world.disk.heal();
+    assert!(world.state.state.failing().is_some());
+}
+
+fn find_it_lost(world: &mut World, bystander: usize) {
     world.pass(1_000);
     world.settle();
     let told = |note: &StateNote| matches!(note, StateNote::Bad(line) if line.contains("saved anew"));
@@ -193,5 +208,75 @@ fn who_left_properly_or_takes_its_place_after_the_loss_of_the_state_has_no_old_w
         let seen = reader(&mut world);
         world.pass(120_000);
         assert_eq!(count(&mut world, seen), 0, "takes over: {takes_over}");
+    }
+}
+
+/// When a client dies: before the state knows that its file is lost, before the shard knows it, and before it has saved the
+/// client anew.
+#[test]
+fn the_will_of_a_client_that_dies_while_the_state_is_lost_is_published_once() {
+    for (session, of_will) in [(&[][..], &[][..]), (KEPT, &[]), (KEPT, DELAYED)] {
+        for moment in 0..4 {
+            let mut world = World::open();
+            let (bystander, _) = connect(&mut world, Version::V311, "bystander", &[]);
+            let seen = reader(&mut world);
+            let dies = Client { session, will: of_will, ..CLIENT };
+            // It has died before, and its will had the same number.
+            for _ in 0..2 {
+                let client = come(&mut world, &dies);
+                assert!(is_let_in(&world.take(client)));
+                world.hang_up(client);
+                world.pass(40_000);
+                assert_eq!(count(&mut world, seen), 1);
+            }
+            let client = come(&mut world, &dies);
+            assert!(is_let_in(&world.take(client)));
+            fail_state(&mut world, bystander);
+            match moment {
+                0 => world.hang_up(client),
+                moment => {
+                    world.state.waits = true;
+                    world.pass(1_000);
+                    world.state.waits = false;
+                    world.turn_of_state();
+                    world.state.waits = true;
+                    (1..moment).for_each(|_| _ = world.step());
+                    world.cut(client);
+                    world.state.waits = false;
+                }
+            }
+            find_it_lost(&mut world, bystander);
+            world.pass(35_000);
+            assert_eq!(count(&mut world, seen), 1, "{session:?} {of_will:?} {moment}");
+            world.commit();
+            world.settle();
+            world.crash(false);
+            let seen = reader(&mut world);
+            world.pass(120_000);
+            assert_eq!(count(&mut world, seen), 0, "once");
+        }
+    }
+}
+
+#[test]
+fn who_leaves_properly_or_dies_and_comes_back_while_the_state_cannot_be_read_has_no_will_published() {
+    for leaves in [false, true] {
+        let mut world = World::open();
+        let seen = reader(&mut world);
+        let client = come(&mut world, &Client { session: KEPT, will: DELAYED, ..CLIENT });
+        assert!(is_let_in(&world.take(client)));
+        let (bystander, _) = connect(&mut world, Version::V311, "bystander", &[]);
+        break_state(&mut world, bystander);
+        match leaves {
+            true => world.send(client, &[0xe0, 0]),
+            false => world.hang_up(client),
+        }
+        world.pass(2_000);
+        assert_eq!(world.state.state.failing(), None);
+        let next = Client { session: KEPT, clean: false, has_will: false, ..CLIENT };
+        let next = come(&mut world, &next);
+        assert!(world.take(next)[0].session_present, "the file is whole");
+        world.pass(120_000);
+        assert_eq!(count(&mut world, seen), 0);
     }
 }

@@ -55,6 +55,11 @@ impl World {
         World::on(disk, now, setup)
     }
 
+    /// A step of the first shard, or of the state; false: there is nothing to do any more.
+    pub fn step(&mut self) -> bool {
+        self.exchange(0) || self.flush(0) || self.turn_of_state()
+    }
+
     /// A turn of the state, after a commit of the log if it wants one; false: nothing came of it.
     pub fn turn_of_state(&mut self) -> bool {
         if self.state.waits {

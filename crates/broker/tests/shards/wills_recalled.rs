@@ -7,7 +7,7 @@ use crate::world::{Setup, World};
 use firehose_auth::Identity;
 use firehose_broker::Limits;
 use firehose_broker::message::Message;
-use firehose_mqtt::{Packet, PacketKind, Reason, Version};
+use firehose_mqtt::{Packet, PacketKind, Property, Reason, Version};
 
 const BACK: Client<'_> = Client { session: KEPT, clean: false, has_will: false, ..CLIENT };
 
@@ -50,11 +50,6 @@ fn published_after(world: World, loses_power: bool) -> usize {
     count(&mut world, reader)
 }
 
-/// A step of the shard, or of the state; false: there is nothing to do any more.
-fn step(world: &mut World) -> bool {
-    world.exchange(0) || world.flush(0) || world.turn_of_state()
-}
-
 pub fn is_let_in(packets: &[Got]) -> bool {
     packets.iter().any(|it| it.kind == PacketKind::ConnAck && it.reason() == Reason::Success)
 }
@@ -66,7 +61,7 @@ fn at_whatever_step_of_its_return_the_bus_dies_the_will_of_a_client_that_was_let
         for steps in 0.. {
             let (mut world, _) = left(Setup::default(), is_orphan);
             let back = come(&mut world, &BACK);
-            let is_over = (0..steps).any(|_| !step(&mut world));
+            let is_over = (0..steps).any(|_| !world.step());
             let let_in = is_let_in(&world.heard(back));
             outcomes.push((let_in, published_after(world, loses_power)));
             if is_over {
@@ -102,7 +97,7 @@ fn at_whatever_step_the_bus_dies_the_will_of_a_client_that_was_turned_away_is_pu
             assert_eq!(world.heard(back)[0].reason(), Reason::ServerUnavailable);
             world.state.waits = false;
             // The state opens its session only now.
-            let is_over = (0..steps).any(|_| !step(&mut world));
+            let is_over = (0..steps).any(|_| !world.step());
             let own = if has_will && !is_over { 0..=1 } else { 0..=0 };
             let count = published_after(world, steps % 2 == 0);
             assert!(own.contains(&(count - 1)), "{is_orphan} {has_will} {stops}, step {steps}: {count}");
@@ -189,5 +184,25 @@ fn a_user_who_goes_while_it_is_let_in_is_sent_away_and_nothing_that_it_sent_is_l
         assert_eq!(got[1].reason(), Reason::NotAuthorized);
         world.pass(120_000);
         assert_eq!(count(&mut world, reader), 0);
+    }
+}
+
+#[test]
+fn who_takes_no_packet_as_large_as_connack_calls_no_will_back_and_takes_nobody_s_place() {
+    for (is_orphan, bytes_max, has_will) in
+        [(false, 4, true), (false, 12, false), (true, 4, false), (true, 12, true)]
+    {
+        let (mut world, reader) = left(Setup::default(), is_orphan);
+        let session = [Property::SessionExpiry(100), Property::MaximumPacketSize(bytes_max)];
+        let narrow = Client { session: &session, has_will, ..BACK };
+        let back = come(&mut world, &narrow);
+        assert!(!is_let_in(&world.take(back)) && world.clients[back].closed);
+        world.pass(90_000);
+        assert_eq!(count(&mut world, reader), 1, "the one that was left, and no other");
+        let there = come(&mut world, &BACK);
+        assert!(is_let_in(&world.take(there)));
+        let back = come(&mut world, &narrow);
+        assert!(!is_let_in(&world.take(back)) && world.clients[back].closed);
+        assert!(!world.clients[there].closed);
     }
 }

@@ -29,6 +29,7 @@ pub const FILTERS: &[&str] = &[
     "kept/#",
     "kept/+",
     "nobody/publishes/this",
+    "+/+/+",
 ];
 /// Filters of shared subscriptions.
 pub const SHARED: &[&str] = &[
@@ -194,6 +195,7 @@ fn limits(rng: &mut Rng) -> Limits {
         replays_max: rng.pick(&[1, 3, 100]),
         replays_per_address_max: rng.pick(&[1, 8]),
         replay_bytes_per_sec_per_address_max: rng.pick(&[0, 1000, 20 << 20]),
+        match_steps_max: rng.pick(&[0, 128, 128]),
         ..Limits::default()
     }
 }

@@ -186,9 +186,9 @@ impl Bed {
         opened(turn, token).expect("an answer")
     }
 
-    /// Lets a client in that called wills back.
+    /// Lets a client in that called wills back, or whose session lives 100 s as of now.
     pub fn enter(&mut self, name: &Arc<SessionName>) {
-        let token = self.submit(vec![Operation::Entered { name: name.clone() }]);
+        let token = self.submit(vec![Operation::Entered { name: name.clone(), expiry_secs: 100 }]);
         let answers = self.settle().answers;
         let is_entered = |answer: &Answer| matches!(answer, Answer::Entered { token: at } if *at == token);
         assert!(answers.iter().any(|(_, answer)| is_entered(answer)), "{answers:?}");
@@ -242,6 +242,11 @@ pub fn will(delay_secs: u32) -> StoredWill {
 /// The connection ended.
 pub fn gone(name: &Arc<SessionName>, expiry_secs: u32, will: WillFate) -> Operation {
     Operation::Gone { name: name.clone(), expiry_secs, will }
+}
+
+/// The client for whom this was opened is turned away.
+pub fn refused(name: &Arc<SessionName>, opened: &Opened) -> Operation {
+    Operation::Refused { name: name.clone(), before: opened.before }
 }
 
 /// How far a session got: all before `next`.

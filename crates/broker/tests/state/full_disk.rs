@@ -104,8 +104,9 @@ fn a_client_that_is_turned_away_twice_has_not_come_back_and_its_will_stays_due()
     let mut bed = Bed::new();
     bed.open(Open { will: Some(will(0)), ..open(&a) }).unwrap();
     let mut bed = bed.lose_power();
-    assert!(bed.open(Open { will: Some(will(0)), ..open(&a) }).unwrap().recalls);
-    bed.submit(vec![gone(&a, 100, WillFate::Refused)]);
+    let opened = bed.open(Open { will: Some(will(0)), ..open(&a) }).unwrap();
+    assert!(opened.has_to_enter);
+    bed.submit(vec![refused(&a, &opened)]);
     bed.state_disk.set_free_bytes(Some(100));
     assert!(is_unavailable(&bed.open(Open { clean: true, ..open(&a) })));
     bed.state_disk.set_free_bytes(None);

@@ -160,7 +160,7 @@ impl Run {
                 let will = with_will.then(|| will(0));
                 let open = Open { clean, expiry_secs, will, ..open(&client_name(client)) };
                 self.bed.submit(vec![Operation::Open(Box::new(open))]);
-                self.bed.submit(vec![Operation::Entered { name: client_name(client) }]);
+                self.bed.submit(vec![Operation::Entered { name: client_name(client), expiry_secs }]);
             }
             Step::Gone { client, expiry_secs, due } => {
                 let fate = if due { WillFate::Due { delay_secs: 0 } } else { WillFate::Dropped };

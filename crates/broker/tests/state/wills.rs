@@ -121,7 +121,7 @@ fn a_delayed_will_waits_and_the_return_of_the_client_cancels_it() {
     assert!(bed.save(vec![gone(&a, 100, due_after(10))]).wills.is_empty());
     bed.pass(5);
     let opened = bed.open(open(&a)).unwrap();
-    assert!(opened.resumed.is_some() && opened.recalls);
+    assert!(opened.resumed.is_some() && opened.has_to_enter);
     bed.enter(&a);
     bed.pass(50);
     assert!(bed.settle().wills.is_empty());
@@ -149,7 +149,7 @@ fn a_will_that_was_called_back_leaves_the_file_when_its_client_is_let_in_and_not
         Bed::on(bed.disk.copy(), bed.state_disk.copy(), bed.now, firehose_broker::Limits::default())
     };
     for mut bed in [delayed, orphan] {
-        assert!(bed.open(open(&a)).unwrap().recalls);
+        assert!(bed.open(open(&a)).unwrap().has_to_enter);
         let mut killed = copy(&bed);
         killed.pass(100);
         assert_eq!(killed.settle().wills.len(), 1, "it was not let in");
@@ -172,7 +172,7 @@ fn while_the_file_cannot_be_written_who_comes_back_is_let_in_and_its_will_goes_a
         if !is_opened_before {
             fail(&bed);
         }
-        assert!(bed.open(open(&a)).unwrap().recalls);
+        assert!(bed.open(open(&a)).unwrap().has_to_enter);
         fail(&bed);
         bed.enter(&a);
         bed.state_disk.heal();
@@ -191,13 +191,14 @@ fn who_is_to_be_let_in_is_turned_away_if_the_log_has_failed_and_its_will_stays()
     let mut bed = Bed::new();
     bed.open(open_with_will(&a, 100, 0)).unwrap();
     let mut bed = bed.lose_power();
-    assert!(bed.open(open(&a)).unwrap().recalls);
+    let opening = bed.open(open(&a)).unwrap();
+    assert!(opening.has_to_enter);
     let head = bed.append("x", b"1", 1, false, Origin::default());
-    let token = bed.submit(vec![Operation::Entered { name: a.clone() }]);
+    let token = bed.submit(vec![Operation::Entered { name: a.clone(), expiry_secs: 100 }]);
     assert!(bed.state.turn(head - 1, bed.now).answers.is_empty());
     bed.state.queue().log_failed(&firehose_log::Refusal::ReadOnly("fdatasync failed".into()));
     assert!(opened(bed.state.turn(head - 1, bed.now), token).unwrap().is_err());
-    bed.submit(vec![gone(&a, 100, WillFate::Refused)]);
+    bed.submit(vec![refused(&a, &opening)]);
     let mut bed = bed.lose_power();
     bed.pass(100);
     assert_eq!(bed.settle().wills.len(), 1);
@@ -209,8 +210,9 @@ fn a_client_that_is_turned_away_leaves_its_will_in_the_file() {
     let mut bed = Bed::new();
     bed.open(open_with_will(&a, 100, 10)).unwrap();
     bed.save(vec![gone(&a, 100, due_after(10))]);
-    assert!(bed.open(open_with_will(&a, 100, 0)).unwrap().recalls);
-    bed.save(vec![gone(&a, 100, WillFate::Refused)]);
+    let opened = bed.open(open_with_will(&a, 100, 0)).unwrap();
+    assert!(opened.has_to_enter);
+    bed.save(vec![refused(&a, &opened)]);
     let mut bed = bed.lose_power();
     bed.pass(60);
     assert_eq!(bed.settle().wills.len(), 1);
@@ -238,10 +240,11 @@ fn a_client_that_is_turned_away_calls_no_will_back() {
         bed.open(open_with_will(&a, 100, 10)).unwrap();
         bed.save(vec![gone(&a, 100, due_after(10))]);
         if is_written {
-            assert!(bed.open(open_with_will(&a, 100, 0)).unwrap().recalls);
+            let opened = bed.open(open_with_will(&a, 100, 0)).unwrap();
+            assert!(opened.has_to_enter);
             bed.pass(20);
             assert!(bed.settle().wills.is_empty(), "it may have come back");
-            let turn = bed.save(vec![gone(&a, 100, WillFate::Refused)]);
+            let turn = bed.save(vec![refused(&a, &opened)]);
             assert_eq!(turn.wills.len(), 1, "its new will is none, and the old one is due");
         } else {
             bed.state_disk.fail(firehose_log::DiskCall::Write, std::io::ErrorKind::Other);
@@ -265,7 +268,7 @@ fn a_will_that_is_due_and_found_no_room_is_not_called_back_by_its_client() {
     let key = bed.settle().wills[0].key;
     bed.state.queue().will_done(key, WillOutcome::Later);
     let opened = bed.open(open(&a)).unwrap();
-    assert!(opened.resumed.is_some() && !opened.recalls);
+    assert!(opened.resumed.is_some() && !opened.has_to_enter);
     bed.pass(1);
     let due: Vec<_> = bed.settle().wills.iter().map(|due| due.key).collect();
     assert_eq!(due, [key]);
@@ -423,9 +426,9 @@ fn who_is_to_be_let_in_is_turned_away_if_the_file_was_lost_meanwhile() {
     let mut bed = Bed::new();
     bed.open(open_with_will(&a, 100, 10)).unwrap();
     bed.save(vec![gone(&a, 100, due_after(10))]);
-    assert!(bed.open(open(&a)).unwrap().recalls);
+    assert!(bed.open(open(&a)).unwrap().has_to_enter);
     lose_file(&mut bed);
-    let token = bed.submit(vec![Operation::Entered { name: a.clone() }]);
+    let token = bed.submit(vec![Operation::Entered { name: a.clone(), expiry_secs: 100 }]);
     assert!(opened(bed.settle(), token).unwrap().is_err());
 }
 

@@ -70,6 +70,9 @@ pub struct Limits {
     pub replay_chunk_bytes: Size,
     /// The longest keep-alive; a client that asks for more, or for none, gets this one (MQTT 5: Server Keep Alive).
     pub keep_alive_secs_max: Age,
+    /// Steps through the filters of all clients for one message; beyond it those with filters of many levels or many `+` follow the
+    /// log.
+    pub match_steps_max: usize,
     /// Connections that one helper flushes for a sleeping shard before it wakes that shard's thread.
     pub helping_flushes_max: usize,
     /// Addresses that are turned away at once.
@@ -110,6 +113,7 @@ impl Default for Limits {
             replay_bytes_per_sec_per_address_max: Size(limits.replay_bytes_per_sec_per_address_max),
             replay_chunk_bytes: Size(limits.replay_chunk_bytes as u64),
             keep_alive_secs_max: Age::from_secs(limits.keep_alive_secs_max.into()),
+            match_steps_max: limits.match_steps_max,
             helping_flushes_max: limits.helping_flushes_max,
             deny: limits.deny.into_iter().map(Network).collect(),
         }
@@ -152,6 +156,7 @@ impl Limits {
             replay_bytes_per_sec_per_address_max: self.replay_bytes_per_sec_per_address_max.0,
             replay_chunk_bytes: usize::try_from(self.replay_chunk_bytes.0).unwrap_or(usize::MAX),
             keep_alive_secs_max: u16::try_from(self.keep_alive_secs_max.secs).unwrap_or(u16::MAX),
+            match_steps_max: self.match_steps_max,
             helping_flushes_max: self.helping_flushes_max,
             deny: self.deny.iter().map(|network| network.0).collect(),
         }
