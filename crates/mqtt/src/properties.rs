@@ -9,11 +9,7 @@ use crate::{
 
 /// The properties of one packet, as they lie in it: validated when it was decoded, read when they are asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Properties<'a> {
-    bytes: &'a [u8],
-    /// The identifiers that there are, as a set of bits: what is not there is not sought.
-    ids: u64,
-}
+pub struct Properties<'a>(&'a [u8]);
 
 /// Where properties stand; each place allows its own (MQTT 5.0 table 2-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +31,7 @@ pub enum PropertyPlace {
 
 impl<'a> Properties<'a> {
     /// None.
-    pub const EMPTY: Properties<'static> = Properties { bytes: &[], ids: 0 };
+    pub const EMPTY: Properties<'static> = Properties(&[]);
 
     /// Decodes the properties of one place: their length and themselves, at the front of `input`. Gives them and how
     /// many bytes they took.
@@ -47,17 +43,17 @@ impl<'a> Properties<'a> {
 
     /// One after the other, in the packet's order.
     pub fn iter(&self) -> PropertyIter<'a> {
-        PropertyIter(Reader(self.bytes))
+        PropertyIter(Reader(self.0))
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.0.is_empty()
     }
 
     /// As they lie in the packet, without their length.
     pub fn as_bytes(&self) -> &'a [u8] {
-        self.bytes
+        self.0
     }
 
     #[inline]
@@ -67,25 +63,24 @@ impl<'a> Properties<'a> {
             return Ok(Self::EMPTY);
         }
         let bytes = reader.take(len as usize, "properties")?;
-        let ids = validate(bytes, place)?;
-        Ok(Self { bytes, ids })
+        validate(bytes, place)?;
+        Ok(Self(bytes))
     }
 
     /// Whether this place may have them.
     pub(crate) fn check(&self, place: PropertyPlace) -> Result<(), DecodeError> {
-        if self.is_empty() { Ok(()) } else { validate(self.bytes, place).map(drop) }
+        if self.is_empty() { Ok(()) } else { validate(self.0, place) }
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>, place: PropertyPlace) -> Result<(), EncodeError> {
         self.check(place)?;
-        put_varint(out, remaining_length(self.bytes.len())?);
-        out.extend_from_slice(self.bytes);
+        put_varint(out, remaining_length(self.0.len())?);
+        out.extend_from_slice(self.0);
         Ok(())
     }
 }
 
-/// Checks that a place may have these; gives the identifiers that there are, as a set of bits.
-fn validate(bytes: &[u8], place: PropertyPlace) -> Result<u64, DecodeError> {
+fn validate(bytes: &[u8], place: PropertyPlace) -> Result<(), DecodeError> {
     let mut reader = Reader(bytes);
     let mut seen = 0_u64;
     while let Some(&id) = reader.0.first() {
@@ -109,7 +104,7 @@ fn validate(bytes: &[u8], place: PropertyPlace) -> Result<u64, DecodeError> {
     {
         return Err(DecodeError::AuthMethodMissing);
     }
-    Ok(seen)
+    Ok(())
 }
 
 /// The identifiers as a set of bits.
@@ -255,10 +250,7 @@ impl<'a> Properties<'a> {
     /// The first with this identifier. Going over the others costs next to nothing, however many user properties there are.
     #[inline]
     fn find(&self, id: u8) -> Option<Property<'a>> {
-        if self.ids & set(&[id]) == 0 {
-            return None;
-        }
-        let mut reader = Reader(self.bytes);
+        let mut reader = Reader(self.0);
         while *reader.0.first()? != id {
             Property::skip(&mut reader).ok()?;
         }
@@ -316,10 +308,7 @@ impl<'a> Iterator for PropertyIter<'a> {
 
 /// Properties to be encoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PropertiesBuf {
-    bytes: Vec<u8>,
-    ids: u64,
-}
+pub struct PropertiesBuf(Vec<u8>);
 
 impl PropertiesBuf {
     /// None.
@@ -331,24 +320,22 @@ impl PropertiesBuf {
     /// was not added then. Whether the packet may have it is checked when that is encoded.
     pub fn push(&mut self, property: &Property<'_>) -> Result<(), EncodeError> {
         property.check()?;
-        let len = self.bytes.len();
-        let written = property.write(&mut self.bytes);
-        match written {
-            Ok(()) => self.ids |= set(&[property.id()]),
-            Err(_) => self.bytes.truncate(len),
+        let len = self.0.len();
+        let written = property.write(&mut self.0);
+        if written.is_err() {
+            self.0.truncate(len);
         }
         written
     }
 
     /// Takes all out.
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.ids = 0;
+        self.0.clear();
     }
 
     /// For a packet.
     pub fn as_properties(&self) -> Properties<'_> {
-        Properties { bytes: &self.bytes, ids: self.ids }
+        Properties(&self.0)
     }
 }
 
@@ -357,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_there_is_not_sought_and_what_is_there_is_found_behind_others() {
+    fn what_is_there_is_found_behind_others_and_what_is_not_there_is_not() {
         let mut list = PropertiesBuf::new();
         for _ in 0..3 {
             list.push(&Property::UserProperty("a", "b")).expect("fits");
