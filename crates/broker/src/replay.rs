@@ -309,6 +309,8 @@ impl Shard {
 
     /// A replay's lane and the main one stand at the same place: its subscriptions go on there.
     fn merge_into_main(&mut self, session: u32, lane: u16) {
+        // A follower's has read all, but may not have been told so.
+        self.replay_ended(session, lane);
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         it.gaps_are_out();
         let gap = it.lane_mut(lane).and_then(|lane| lane.gap.take());

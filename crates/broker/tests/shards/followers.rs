@@ -105,7 +105,7 @@ fn a_follower_subscribes_unsubscribes_and_gets_what_is_in_no_log() {
 
 #[test]
 fn a_follower_replays_and_goes_on_with_one_lane() {
-    let mut world = world(Limits { match_steps_max: 0, ..Limits::default() });
+    let mut world = world(Limits { match_steps_max: 0, replays_max: 1, ..Limits::default() });
     let (publisher, reader) = (world.client(Version::V311, "p"), world.client(Version::V5, "r"));
     publish_all(&mut world, publisher, "t/x", 0..5);
     world.subscribed(reader, "+/+/+", 0);
