@@ -4,6 +4,14 @@
 /// So many levels are as much work as a filter of few.
 const LEVELS: usize = 32;
 
+/// So many bytes are as much work to look at as a filter of few.
+const BYTES: usize = 256;
+
+/// How many filters of few bytes it takes to be as much to look at as this one.
+pub(crate) fn worth(filter: &str) -> usize {
+    1 + filter.len() / BYTES
+}
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct FilterList {
@@ -19,6 +27,11 @@ impl FilterList {
     /// How much work they are, also those that were taken, as so many filters of few levels: each level is a node of the trie.
     pub(crate) fn weight(&self) -> usize {
         self.count + self.slashes / LEVELS
+    }
+
+    /// How many they are, also those that were taken.
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
     /// The memory that they take.

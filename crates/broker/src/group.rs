@@ -6,6 +6,7 @@
 
 use crate::action::Now;
 use crate::arrival::Secret;
+use crate::group_member::{GroupMember, Undone};
 use crate::group_message::{Join, MemberKey, Piece, Settled};
 use crate::lane::Gap;
 use crate::replay::{age_secs, expired};
@@ -14,7 +15,7 @@ use firehose_auth::{Auth, Identity, Verdict};
 use firehose_log::{Batch, Kind, Offset};
 use firehose_topic::{TopicFilter, TopicName, parse_share};
 use siphasher::sip::SipHasher13;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -68,32 +69,6 @@ pub(crate) enum Phase {
     Replay { next: Offset, asked: bool },
 }
 
-struct Member {
-    key: MemberKey,
-    client_id: Box<str>,
-    /// [`Join::stored`].
-    stored: Option<u64>,
-    v5: bool,
-    /// Not everything that the filter matches may be read.
-    checked: bool,
-    credit: u32,
-    /// Bytes of what it was given and has not settled.
-    bytes: usize,
-    /// Given in this turn.
-    pieces: Vec<Piece>,
-    /// What it was told to be gone, and may not have read.
-    told: Option<Gap>,
-}
-
-struct Given {
-    member: MemberKey,
-    bytes: usize,
-    /// It stands in the member's stored session.
-    taken: bool,
-    /// What it tells to be gone.
-    gap: Option<Gap>,
-}
-
 /// What became of a message that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offered {
@@ -137,12 +112,17 @@ pub(crate) struct Group {
     pub(crate) changed: bool,
     pub(crate) saved_secs: u32,
     identity: Identity,
-    members: Vec<Member>,
+    members: Vec<GroupMember>,
     /// Where each of them stands, so that thousands cost each other nothing when they settle or leave.
     places: HashMap<MemberKey, usize>,
     /// Whose turn it is.
     turn: usize,
-    given: BTreeMap<Offset, Given>,
+    /// Bytes that one of them may have.
+    bytes_max: usize,
+    /// How many messages they take now, all together.
+    credit: usize,
+    /// Who was given something in this turn.
+    served: Vec<MemberKey>,
     returned: BTreeSet<Offset>,
     /// Given back before the group has come so far: the state is told that the group knows of them.
     awaited: BTreeSet<Offset>,
@@ -150,25 +130,9 @@ pub(crate) struct Group {
     skipped: BTreeSet<Offset>,
 }
 
-impl Member {
-    /// What was written to it at QoS 0 told gaps: they are its own until it has read them, or left.
-    fn hears(&mut self, settled: &Settled, given: &mut BTreeMap<Offset, Given>) {
-        for offset in &settled.told {
-            let its = given.get_mut(offset).filter(|given| given.member == self.key);
-            if let Some(gap) = its.and_then(|given| given.gap.take()) {
-                self.told = Some(match self.told.take() {
-                    Some(told) => told.and(Some(gap)),
-                    None => gap,
-                });
-            }
-        }
-        self.told.take_if(|_| settled.read);
-    }
-}
-
 impl Group {
-    /// A group that begins with somebody who comes.
-    pub(crate) fn new(join: &Join, filter: TopicFilter, generation: u32) -> Group {
+    /// A group that begins with somebody who comes, and whose members may have `bytes_max` each.
+    pub(crate) fn new(join: &Join, filter: TopicFilter, generation: u32, bytes_max: usize) -> Group {
         Group {
             key: join.key.clone(),
             hash: join.hash,
@@ -192,7 +156,9 @@ impl Group {
             members: Vec::new(),
             places: HashMap::new(),
             turn: 0,
-            given: BTreeMap::new(),
+            bytes_max,
+            credit: 0,
+            served: Vec::new(),
             returned: BTreeSet::new(),
             awaited: BTreeSet::new(),
             skipped: BTreeSet::new(),
@@ -211,13 +177,15 @@ impl Group {
 
     /// How far it is, for the state, in a shard that stands at `stand`.
     pub(crate) fn stored(&self, stand: Offset) -> StoredGroup {
-        let given = self.given.iter().filter(|(_, given)| !given.taken).map(|(offset, _)| *offset);
+        let given = self.members.iter().flat_map(GroupMember::not_kept);
         let next = self.next(stand);
         let others = self.returned.iter().chain(self.awaited.range(next..)).copied();
         let pending: BTreeSet<Offset> = given.chain(others).collect();
-        let told = self.members.iter().filter_map(|member| member.told.as_ref());
-        let on_its_way = self.given.values().filter_map(|given| given.gap.as_ref());
-        let gaps = told.chain(on_its_way).chain(&self.gap).cloned();
+        let told = self.members.iter().filter_map(GroupMember::told);
+        let on_its_way = self.members.iter().flat_map(GroupMember::on_its_way);
+        let mut on_its_way: Vec<(Offset, &Gap)> = on_its_way.collect();
+        on_its_way.sort_by_key(|(offset, _)| *offset);
+        let gaps = told.chain(on_its_way.into_iter().map(|(_, gap)| gap)).chain(&self.gap).cloned();
         let gaps = gaps.reduce(|one, other| one.and(Some(other)));
         StoredGroup {
             next,
@@ -245,17 +213,8 @@ impl Group {
     pub(crate) fn enroll(&mut self, join: &Join, auth: &Auth) {
         self.is_stored |= join.stored.is_some();
         self.places.insert(join.member, self.members.len());
-        self.members.push(Member {
-            key: join.member,
-            client_id: join.client_id.clone(),
-            stored: join.stored,
-            v5: join.v5,
-            checked: auth.read_verdict(&self.identity, &join.client_id, &self.filter) != Verdict::All,
-            credit: 0,
-            bytes: 0,
-            pieces: Vec::new(),
-            told: None,
-        });
+        let verdict = auth.read_verdict(&self.identity, &join.client_id, &self.filter);
+        self.members.push(GroupMember::new(join, verdict != Verdict::All));
     }
 
     /// The access rules are others now.
@@ -273,20 +232,8 @@ impl Group {
         if let Some(moved) = self.members.get(at) {
             self.places.insert(moved.key, at);
         }
-        self.changed = true;
-        self.returned.extend(&left.returned);
-        let returned = &mut self.returned;
-        let mut untold: Vec<Gap> = member.told.into_iter().collect();
-        self.given.retain(|offset, given| {
-            let is_its = given.member == left.member;
-            if is_its && !given.taken && !left.done.contains(offset) {
-                returned.insert(*offset);
-            }
-            // Nobody knows whether it was heard; what its session sends again does not tell it.
-            untold.extend(given.gap.take_if(|_| is_its));
-            !is_its
-        });
-        untold.into_iter().for_each(|gap| self.tell_again(gap));
+        self.credit -= member.takes(self.bytes_max);
+        self.redo(member.leave(left));
     }
 
     /// Messages that nobody has any more, in a shard that stands at `stand`.
@@ -306,35 +253,19 @@ impl Group {
     pub(crate) fn settle(&mut self, settled: &Settled) {
         let place = self.places.get(&settled.member);
         let Some(member) = place.and_then(|place| self.members.get_mut(*place)) else { return };
-        member.credit = member.credit.saturating_add(settled.credit);
-        let member_key = settled.member;
-        let its = |offset: &Offset| self.given.get(offset).is_some_and(|given| given.member == member_key);
-        let untold: Vec<Offset> =
-            settled.untold.iter().chain(&settled.returned).copied().filter(its).collect();
-        let gaps = untold.iter().filter_map(|offset| self.given.get_mut(offset)?.gap.take());
-        let gaps: Vec<Gap> = gaps.collect();
-        member.hears(settled, &mut self.given);
-        self.changed |= settled.read;
-        for offset in settled.done.iter().chain(&settled.returned) {
-            if self.given.get(offset).is_some_and(|given| given.member == settled.member)
-                && let Some(given) = self.given.remove(offset)
-            {
-                member.bytes -= given.bytes;
-                self.changed = true;
-                if settled.returned.contains(offset) {
-                    self.returned.insert(*offset);
-                }
-            }
+        self.credit -= member.takes(self.bytes_max);
+        let undone = member.settle(settled);
+        self.credit += member.takes(self.bytes_max);
+        if let Some(undone) = undone {
+            self.redo(undone);
         }
-        for offset in &settled.taken {
-            let given = self.given.get_mut(offset).filter(|given| given.member == settled.member);
-            if let Some(given) = given {
-                member.bytes -= std::mem::take(&mut given.bytes);
-                given.taken = true;
-                self.changed = true;
-            }
-        }
-        gaps.into_iter().for_each(|gap| self.tell_again(gap));
+    }
+
+    /// Others are given, and told, what a member was not, or gave back.
+    fn redo(&mut self, undone: Undone) {
+        self.changed = true;
+        self.returned.extend(undone.returned);
+        undone.untold.into_iter().for_each(|gap| self.tell_again(gap));
     }
 
     /// A range is gone that was for them: the next member that can be told of it is.
@@ -359,9 +290,10 @@ impl Group {
     }
 
     /// How many messages members take now.
-    pub(crate) fn credit(&self, bytes_max: usize) -> usize {
-        let takes = self.members.iter().filter(|member| member.bytes < bytes_max);
-        takes.map(|member| member.credit as usize).sum()
+    pub(crate) fn credit(&self) -> usize {
+        let all = || self.members.iter().map(|member| member.takes(self.bytes_max));
+        debug_assert_eq!(self.credit, all().sum::<usize>(), "what they take is counted as it changes");
+        self.credit
     }
 
     /// The sessions of its members that outlive their connections.
@@ -381,14 +313,7 @@ impl Group {
     }
 
     /// Gives a message to a member, if it is for them and one can take it.
-    pub(crate) fn offer(
-        &mut self,
-        auth: &Auth,
-        now: Now,
-        bytes_max: usize,
-        batch: &Arc<Batch>,
-        index: usize,
-    ) -> Offered {
+    pub(crate) fn offer(&mut self, auth: &Auth, now: Now, batch: &Arc<Batch>, index: usize) -> Offered {
         let record = batch.record(index);
         if record.kind() != Kind::Event {
             return Offered::Skipped;
@@ -402,33 +327,29 @@ impl Group {
         {
             return Offered::Skipped;
         }
-        let at = match self.choose(auth, topic, bytes_max) {
+        let at = match self.choose(auth, topic) {
             Ok(at) => at,
             Err(offered) => return offered,
         };
         let member = &mut self.members[at];
-        member.credit -= 1;
-        let bytes = event.payload.len() + event.topic.len();
         let mut gap = None;
         if offset != 0 {
-            member.bytes += bytes;
             gap = self.gap.take_if(|_| member.v5);
-            self.given.insert(offset, Given { member: member.key, bytes, taken: false, gap: gap.clone() });
             self.changed = true;
         }
+        if member.pieces.is_empty() {
+            self.served.push(member.key);
+        }
+        self.credit -= member.takes(self.bytes_max);
+        let bytes = event.payload.len() + event.topic.len();
+        member.give(offset, bytes, gap.clone());
         member.pieces.push(Piece { batch: batch.clone(), index, gap });
+        self.credit += member.takes(self.bytes_max);
         Offered::Given
     }
 
     /// Looks through what was read ahead, from `next` up to `stand`; gives the first offset that was not looked at.
-    pub(crate) fn offer_ahead(
-        &mut self,
-        auth: &Auth,
-        now: Now,
-        bytes_max: usize,
-        mut next: Offset,
-        stand: Offset,
-    ) -> Offset {
+    pub(crate) fn offer_ahead(&mut self, auth: &Auth, now: Now, mut next: Offset, stand: Offset) -> Offset {
         while let Some(batch) = self.ahead.front().cloned() {
             if batch.base() > next {
                 // It fell back further while this was read.
@@ -438,7 +359,7 @@ impl Group {
             let first = (next - batch.base()) as usize;
             for index in first..batch.len() {
                 if batch.base() + index as Offset > stand
-                    || self.offer(auth, now, bytes_max, &batch, index) == Offered::Waits
+                    || self.offer(auth, now, &batch, index) == Offered::Waits
                 {
                     return next;
                 }
@@ -465,13 +386,17 @@ impl Group {
     }
 
     /// What members were given in this turn.
-    pub(crate) fn take_pieces(&mut self) -> impl Iterator<Item = (MemberKey, Vec<Piece>)> + '_ {
-        let having = self.members.iter_mut().filter(|member| !member.pieces.is_empty());
-        having.map(|member| (member.key, std::mem::take(&mut member.pieces)))
+    pub(crate) fn take_pieces(&mut self) -> Vec<(MemberKey, Vec<Piece>)> {
+        let served = std::mem::take(&mut self.served).into_iter();
+        let pieces = served.filter_map(|key| {
+            let member = self.members.get_mut(*self.places.get(&key)?)?;
+            Some((key, std::mem::take(&mut member.pieces)))
+        });
+        pieces.filter(|(_, pieces)| !pieces.is_empty()).collect()
     }
 
     /// The next member in turn that may read the topic and takes something.
-    fn choose(&mut self, auth: &Auth, topic: TopicName<'_>, bytes_max: usize) -> Result<usize, Offered> {
+    fn choose(&mut self, auth: &Auth, topic: TopicName<'_>) -> Result<usize, Offered> {
         let mut anybody = self.members.is_empty();
         for step in 0..self.members.len() {
             let at = (self.turn + step) % self.members.len();
@@ -480,7 +405,7 @@ impl Group {
                 continue;
             }
             anybody = true;
-            if member.credit > 0 && member.bytes < bytes_max {
+            if member.takes(self.bytes_max) > 0 {
                 self.turn = at + 1;
                 return Ok(at);
             }

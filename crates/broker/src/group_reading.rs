@@ -16,11 +16,10 @@ const PAGE: usize = 32;
 impl Shard {
     /// Gives members what waits: first what others gave back, then what the log has, as far as they take it.
     pub(crate) fn pump_group(&mut self, slot: u32) {
-        let bytes_max = self.shared.limits.outbox_bytes_max;
         let stand = self.stand;
         self.groups.list(slot);
         let Some(group) = self.groups.all.get_mut(slot as usize) else { return };
-        let credit = group.credit(bytes_max);
+        let credit = group.credit();
         if credit == 0 || group.phase == Phase::Beginning || !group.fetching.is_empty() {
             return;
         }
@@ -30,7 +29,7 @@ impl Shard {
         }
         let Phase::Replay { next, asked: false } = group.phase else { return };
         let before = group.ahead_bytes;
-        let next = group.offer_ahead(&self.auth, self.now, bytes_max, next, stand);
+        let next = group.offer_ahead(&self.auth, self.now, next, stand);
         group.phase = Phase::Replay { next, asked: false };
         self.groups.ahead_bytes -= before - group.ahead_bytes;
         if !group.ahead.is_empty() {
@@ -124,7 +123,6 @@ impl Shard {
         (slot, generation): (u32, u32),
         fetched: Result<FetchedEvents, ReadError>,
     ) {
-        let bytes_max = self.shared.limits.outbox_bytes_max;
         let slot = slot & !GROUP;
         let (auth, now) = (self.auth.clone(), self.now);
         let Some(group) = self.groups.get(slot, generation) else { return };
@@ -140,7 +138,7 @@ impl Shard {
         let (mut gone, mut waits) = (0, false);
         for offset in asked {
             let offered = match fetched.batch_of(offset) {
-                Some(batch) => group.offer(&auth, now, bytes_max, batch, (offset - batch.base()) as usize),
+                Some(batch) => group.offer(&auth, now, batch, (offset - batch.base()) as usize),
                 None => {
                     // What was taken back is told to nobody.
                     if fetched.why_gone(offset).is_some() {

@@ -87,7 +87,8 @@ impl Shard {
         let filter = join.key.filter()?;
         self.groups.next_generation = self.groups.next_generation.wrapping_add(1);
         let generation = self.groups.next_generation;
-        let slot = self.groups.all.insert(Group::new(join, filter.clone(), generation)) as u32;
+        let group = Group::new(join, filter.clone(), generation, self.shared.limits.outbox_bytes_max);
+        let slot = self.groups.all.insert(group) as u32;
         self.groups.by_hash.insert(join.hash, slot);
         // It stands in the trie before its mark, so that the shard gets everything behind that.
         let interest = Interest {
@@ -301,12 +302,11 @@ impl Shard {
         batch: &Arc<Batch>,
         records: std::ops::Range<usize>,
     ) {
-        let bytes_max = self.shared.limits.outbox_bytes_max;
         let Some(group) = self.groups.all.get_mut(slot as usize) else { return };
         let mut dropped = 0;
         for index in records {
             let offered = match group.phase {
-                Phase::Live => group.offer(&self.auth, self.now, bytes_max, batch, index),
+                Phase::Live => group.offer(&self.auth, self.now, batch, index),
                 // It reads that from the log.
                 _ if batch.is_logged() => break,
                 _ => Offered::Waits,

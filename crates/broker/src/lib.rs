@@ -60,6 +60,7 @@ pub mod followers;
 mod frames;
 pub mod gate;
 pub mod group;
+mod group_member;
 pub mod group_message;
 pub mod handoff;
 pub mod inflight;

@@ -14,7 +14,7 @@ use crate::shard::Shard;
 use crate::state::{Membership, Operation};
 use firehose_log::Offset;
 use firehose_mqtt::{QoS, Reason, Version};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Set in the number of a lane that a group fills; it reads nothing itself.
@@ -152,9 +152,13 @@ impl Session {
             return Vec::new();
         };
         let mut operations = Vec::new();
+        // One look at the window, however many groups there are.
+        let mut of_lanes: HashMap<u16, BTreeSet<Offset>> = HashMap::new();
+        for it in window.stored().filter(|it| it.shared != 0 && it.offset != 0) {
+            of_lanes.entry(it.shared).or_default().insert(it.offset);
+        }
         for share in &mut shares.list {
-            let of_share = window.stored().filter(|it| it.shared == share.lane && it.offset != 0);
-            let now: BTreeSet<Offset> = of_share.map(|it| it.offset).collect();
+            let now = of_lanes.remove(&share.lane).unwrap_or_default();
             let new: Vec<Offset> = now.difference(&share.safe).copied().collect();
             share.safe = now;
             if !new.is_empty() {

@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE on their way. Both are sequenced: they take effect at a mark in the one order. One packet may have
 //! as many filters as it has bytes, and costs others no more than a small part of a turn all the same: of each packet
-//! [`SHARE_MAX`] filters are looked at in a turn, of all packets [`TURN_MAX`], each one in its turn. One with very many levels
-//! counts as several. Meanwhile what the same client sent behind it waits, and nobody else does.
+//! [`SHARE_MAX`] filters are looked at in a turn, of all packets [`TURN_MAX`], each one in its turn. One with very many bytes
+//! or levels counts as several. Meanwhile what the same client sent behind it waits, and nobody else does.
 
 use crate::connection::Pause;
 use crate::filter_list::FilterList;
@@ -14,7 +14,7 @@ use firehose_mqtt::{PacketId, Reason, ReasonsBuf, SubscribeOptions};
 /// Filters of one connection on their way to their place in the order: beyond it, the connection is not read until they are there,
 /// so that nobody fills a turn, or the memory, with them.
 const SEQUENCING_MAX: usize = 100;
-/// Filters of one packet that are looked at in a turn.
+/// Filters of one packet that are looked at in a turn; long ones count as several.
 const SHARE_MAX: usize = 256;
 /// And of all packets that did not get through with their first share.
 const TURN_MAX: usize = 1024;
@@ -77,14 +77,18 @@ impl Pending {
         Pending { session, generation, packet_id, what, step: Step::Look }
     }
 
-    /// How many filters of few levels it is worth, and the bytes they take.
+    /// How many filters of few levels it is worth, and the bytes that they take at most until they are placed.
     fn size(&self) -> (usize, usize) {
-        let filters = match &self.what {
-            What::Subscribe(subscribing) => &subscribing.filters,
-            What::Unsubscribe(unsubscribing) => &unsubscribing.filters,
-            What::Resume => return (0, 0),
-        };
-        (filters.weight(), filters.bytes())
+        match &self.what {
+            What::Subscribe(subscribing) => {
+                let (filters, plan_bytes) = (&subscribing.filters, size_of::<Result<Plan, Reason>>());
+                (filters.weight(), filters.bytes() * (1 + Plan::COPIES) + filters.count() * plan_bytes)
+            }
+            What::Unsubscribe(unsubscribing) => {
+                (unsubscribing.filters.weight(), unsubscribing.filters.bytes())
+            }
+            What::Resume => (0, 0),
+        }
     }
 }
 

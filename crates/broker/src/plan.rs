@@ -31,6 +31,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// So many times it has what the client wrote, at most: the filter, as it was written, and in the group's name.
+    pub(crate) const COPIES: usize = 3;
+
     /// Whether it begins at a cursor, which claims that everything behind it is there.
     pub(crate) fn is_cursor(&self) -> bool {
         matches!(self.since, Some(Since::After(_)))
@@ -53,17 +56,20 @@ impl Shard {
             return Err(Reason::MalformedPacket);
         }
         let share = self.group_of(&it.identity, written)?;
-        let (filter, mut from) = match (&share, written.strip_prefix(REPLAY)) {
-            (Some((_, filter)), _) => (filter.as_str(), None),
+        let (share, filter, mut from) = match (share, written.strip_prefix(REPLAY)) {
+            (Some((key, filter)), _) => (Some(key), Ok(filter), None),
             (None, Some(rest)) => {
                 let (from, filter) = rest.split_once('/').ok_or(Reason::TopicFilterInvalid)?;
-                (filter, Some(Since::parse(from).map_err(|_| Reason::TopicFilterInvalid)?))
+                let from = Since::parse(from).map_err(|_| Reason::TopicFilterInvalid)?;
+                (None, TopicFilter::new(filter), Some(from))
             }
-            (None, None) => (written, None),
+            (None, None) => (None, TopicFilter::new(written), None),
         };
+        let filter = filter.map_err(|_| Reason::TopicFilterInvalid)?;
         let has_prefix = share.is_some() || from.is_some();
         // Neither goes with the other, nor with itself.
-        if has_prefix && (parse_share(filter).is_some() || filter.starts_with(REPLAY)) {
+        let is_nested = parse_share(filter.as_str()).is_some() || filter.as_str().starts_with(REPLAY);
+        if has_prefix && is_nested {
             return Err(Reason::TopicFilterInvalid);
         }
         if from.is_none() {
@@ -72,7 +78,6 @@ impl Shard {
         if share.is_some() && from.is_some() {
             return Err(Reason::TopicFilterInvalid);
         }
-        let filter = TopicFilter::new(filter).map_err(|_| Reason::TopicFilterInvalid)?;
         let verdict = self.auth.read_verdict(&it.identity, &it.client_id, &filter);
         if verdict == Verdict::Denied && version != Version::V31 {
             return Err(Reason::NotAuthorized);
@@ -85,7 +90,7 @@ impl Shard {
             start: None,
             written: has_prefix.then(|| written.into()),
             mute: verdict == Verdict::Denied,
-            share: share.map(|(key, _)| Arc::new(key)),
+            share: share.map(Arc::new),
             shared_from: None,
         })
     }
@@ -108,7 +113,8 @@ impl Shard {
         if identity.is_anonymous() && !self.auth.is_open() {
             return Err(Reason::NotAuthorized);
         }
-        Ok(GroupKey::new(identity, written).map(|key| (key, filter)))
+        let user = identity.name().map(Box::from);
+        Ok(Some((GroupKey { user, written: written.into() }, filter)))
     }
 
     /// Asks the log where the filters begin, once for all that begin at the same place, and for no more places than
@@ -172,5 +178,5 @@ impl Shard {
 
 /// Whether the standard forbids such a filter, so that its packet is malformed.
 pub(crate) fn is_malformed(filter: &str) -> bool {
-    TopicFilter::new(filter).is_err()
+    TopicFilter::check(filter).is_err()
 }

@@ -2,6 +2,7 @@
 //! subscription gets begins exactly behind the head that its SUBACK may name.
 
 use crate::connection::Pause;
+use crate::filter_list::worth;
 use crate::inbound::Flow;
 use crate::interests::change_interest;
 use crate::lane::{Gap, Lane, MAIN};
@@ -24,8 +25,11 @@ impl Shard {
     pub(crate) fn subscribe(&mut self, session: u32, packet: &Subscribe<'_>) -> Flow {
         let Some(it) = self.sessions.get(session as usize) else { return Flow::Stop };
         let no_local = |item: SubscribeItem<'_>| item.options.no_local && parse_share(item.filter).is_some();
-        let mut count = 0_usize;
-        if packet.filters.inspect(|_| count += 1).any(no_local) {
+        let (mut count, mut some_no_local) = (0_usize, false);
+        for options in packet.filters.options() {
+            (count, some_no_local) = (count + 1, some_no_local | options.no_local);
+        }
+        if some_no_local && packet.filters.into_iter().any(no_local) {
             let why = "no-local with a shared subscription [MQTT-3.8.3-4]";
             return self.violate(session, Reason::ProtocolError, why);
         }
@@ -36,14 +40,19 @@ impl Shard {
             Some(Ok(since)) => Some(Ok(since)),
             Some(Err(_)) => Some(Err(Reason::TopicFilterInvalid)),
         };
-        // What is more than a client may have is not even looked at.
-        let count_max = self.shared.limits.subscriptions_per_client_max;
-        let filters = packet.filters.take(count_max);
+        // What is more than a client may have is not even looked at: nothing is kept of it but that it is refused.
+        let limits = &self.shared.limits;
+        let mut bytes = 0;
+        let may_be_had = packet.filters.take(limits.subscriptions_per_client_max).take_while(|item| {
+            bytes += item.filter.len();
+            bytes <= limits.subscription_bytes_per_client_max
+        });
+        let items: Vec<SubscribeItem<'_>> = may_be_had.collect();
         let subscribing = Subscribing {
-            filters: filters.clone().map(|item| item.filter).collect(),
-            options: filters.map(|item| item.options).collect(),
+            filters: items.iter().map(|item| item.filter).collect(),
+            options: items.iter().map(|item| item.options).collect(),
             plans: Vec::new(),
-            beyond: count.saturating_sub(count_max),
+            beyond: count.saturating_sub(items.len()),
             since,
             id: packet.properties.subscription_id().unwrap_or(0),
             cursors: user("firehose-cursor").is_some_and(|(_, value)| value == "on"),
@@ -60,9 +69,11 @@ impl Shard {
         let version = self.connection(session).map(|connection| connection.version);
         let (What::Subscribe(subscribing), Some(version)) = (&mut pending.what, version) else { return };
         let Subscribing { filters, options, plans, since, .. } = &mut **subscribing;
-        for _ in 0..count {
+        let mut left = count;
+        while left > 0 {
             let options = options.get(plans.len()).copied().unwrap_or_default();
             let Some(filter) = filters.take_next() else { break };
+            left = left.saturating_sub(worth(filter));
             let plan = self.plan(session, version, filter, options, since);
             if matches!(plan, Err(Reason::MalformedPacket)) {
                 let why = "a malformed topic filter [MQTT-4.7.1-1]";

@@ -1,6 +1,7 @@
 //! UNSUBSCRIBE, and how a subscription ends. A packet may have very many filters: a few hundred are looked at in a turn, and
 //! ended in a turn; it is answered once, when all are.
 
+use crate::filter_list::worth;
 use crate::inbound::Flow;
 use crate::lane::MAIN;
 use crate::member::is_shared;
@@ -25,8 +26,10 @@ impl Shard {
     pub(crate) fn check_some(&mut self, token: u64, mut pending: Pending, count: usize) {
         let What::Unsubscribe(unsubscribing) = &mut pending.what else { return };
         let filters = &mut unsubscribing.filters;
-        for _ in 0..count {
+        let mut left = count;
+        while left > 0 {
             let Some(filter) = filters.take_next() else { break };
+            left = left.saturating_sub(worth(filter));
             if is_malformed(filter) {
                 let why = "a malformed topic filter [MQTT-4.7.1-1]";
                 self.violate(pending.session, Reason::MalformedPacket, why);
@@ -45,8 +48,10 @@ impl Shard {
         let session = pending.session;
         let What::Unsubscribe(unsubscribing) = &mut pending.what else { return };
         let Unsubscribing { filters, reasons } = &mut **unsubscribing;
-        for _ in 0..count {
+        let mut left = count;
+        while left > 0 {
             let Some(filter) = filters.take_next() else { break };
+            left = left.saturating_sub(worth(filter));
             let Some(it) = self.sessions.get(session as usize) else { return };
             let found = it.subscriptions.find(filter);
             reasons.push(if found.is_some() { Reason::Success } else { Reason::NoSubscriptionExisted });

@@ -96,7 +96,7 @@ fn validate(bytes: &[u8], place: PropertyPlace) -> Result<(), DecodeError> {
             return Err(DecodeError::PropertyTwice(id));
         }
         seen |= bit;
-        Property::read(&mut reader)?;
+        Property::check_next(&mut reader)?;
     }
     if matches!(place, PropertyPlace::Connect | PropertyPlace::Auth)
         && seen & set(&[AUTH_DATA]) != 0
@@ -302,7 +302,7 @@ impl<'a> Iterator for PropertyIter<'a> {
             return None;
         }
         // They were validated: reading them again cannot fail.
-        Property::read(&mut self.0).ok()
+        Property::read_checked(&mut self.0).ok()
     }
 }
 
@@ -336,5 +336,29 @@ impl PropertiesBuf {
     /// For a packet.
     pub fn as_properties(&self) -> Properties<'_> {
         Properties(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_found_behind_others_and_what_is_not_there_is_not() {
+        let mut list = PropertiesBuf::new();
+        for _ in 0..3 {
+            list.push(&Property::UserProperty("a", "b")).expect("fits");
+            assert!(list.push(&Property::TopicAlias(0)).is_err());
+        }
+        assert_eq!(list.as_properties().topic_alias(), None, "what was not added is not there");
+        list.push(&Property::TopicAlias(7)).expect("fits");
+        let mut out = Vec::new();
+        list.as_properties().write(&mut out, PropertyPlace::Publish).expect("may be there");
+        let (decoded, len) = Properties::decode(&out, PropertyPlace::Publish).expect("was encoded");
+        assert_eq!((decoded, len), (list.as_properties(), out.len()));
+        assert_eq!((decoded.topic_alias(), decoded.message_expiry()), (Some(7), None));
+        assert_eq!(decoded.user_properties().count(), 3);
+        list.clear();
+        assert_eq!(list.as_properties(), Properties::EMPTY);
     }
 }

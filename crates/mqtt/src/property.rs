@@ -119,6 +119,27 @@ impl<'a> Property<'a> {
         Ok(property)
     }
 
+    /// Reads one only to check it. Of user properties there may be millions: nothing is made of them.
+    #[inline]
+    pub(crate) fn check_next(reader: &mut Reader<'a>) -> Result<(), DecodeError> {
+        let Some((&USER_PROPERTY, rest)) = reader.0.split_first() else {
+            return Self::read(reader).map(drop);
+        };
+        let what = name(USER_PROPERTY);
+        reader.0 = rest;
+        reader.check_string(what)?;
+        reader.check_string(what)
+    }
+
+    /// Reads one that was checked before.
+    #[inline]
+    pub(crate) fn read_checked(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let Some((&USER_PROPERTY, rest)) = reader.0.split_first() else { return Self::read(reader) };
+        let what = name(USER_PROPERTY);
+        reader.0 = rest;
+        Ok(Self::UserProperty(reader.checked_string(what)?, reader.checked_string(what)?))
+    }
+
     /// Goes over one that was read before: neither its value nor its text is looked at.
     #[inline]
     pub(crate) fn skip(reader: &mut Reader<'a>) -> Result<(), DecodeError> {

@@ -72,6 +72,22 @@ impl<'a> Reader<'a> {
         Ok(string)
     }
 
+    /// The same, only looked at: nothing is made of it.
+    #[inline]
+    pub(crate) fn check_string(&mut self, what: &'static str) -> Result<(), DecodeError> {
+        let mut whole = *self;
+        if is_plain(self.binary(what)?) {
+            return Ok(());
+        }
+        whole.string(what).map(drop)
+    }
+
+    /// A string that was checked before.
+    #[inline]
+    pub(crate) fn checked_string(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.binary(what)?).map_err(|_| DecodeError::NotUtf8(what))
+    }
+
     #[inline]
     pub(crate) fn packet_id(&mut self, kind: PacketKind) -> Result<PacketId, DecodeError> {
         PacketId::new(self.u16("packet identifier")?).ok_or(DecodeError::PacketIdZero(kind))
@@ -82,6 +98,20 @@ impl<'a> Reader<'a> {
     pub(crate) fn end(&self, kind: PacketKind) -> Result<(), DecodeError> {
         if self.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes(kind)) }
     }
+}
+
+/// Whether all is ASCII without U+0000, as nearly every string is.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    let (eights, rest) = bytes.as_chunks();
+    // A zero borrows from the byte above it, which sets its own highest bit.
+    let is_plain = |eight: &[u8; 8]| {
+        let eight = u64::from_le_bytes(*eight);
+        (eight.wrapping_sub(LOW) | eight) & HIGH == 0
+    };
+    eights.iter().all(is_plain) && rest.iter().all(|byte| (1..0x80).contains(byte))
 }
 
 /// What stands at the beginning of some bytes.
@@ -127,6 +157,25 @@ mod tests {
         assert_eq!(Reader(&[0x80]).varint("x"), Err(DecodeError::Truncated("x")));
         assert_eq!(Reader(&[0x80; 5]).varint("x"), Err(DecodeError::VarintTooLong("x")));
         assert_eq!(Reader(&[0xff; 4]).varint("x"), Err(DecodeError::VarintTooLong("x")));
+    }
+
+    #[test]
+    fn a_string_that_is_only_looked_at_is_one_wherever_the_odd_byte_stands() {
+        for len in 0..40_u8 {
+            for (at, odd) in (0..len).flat_map(|at| [0, 1, 0x7f, 0x80, 0xc3, 0xff].map(|odd| (at, odd))) {
+                let mut bytes = vec![b'a'; usize::from(len) + 2];
+                bytes[..2].copy_from_slice(&[0, len]);
+                bytes[usize::from(at) + 2] = odd;
+                let (mut read, mut looked_at) = (Reader(&bytes), Reader(&bytes));
+                assert_eq!(looked_at.check_string("x"), read.string("x").map(drop), "{bytes:?}");
+                assert!(looked_at.is_empty());
+            }
+        }
+        for bytes in [&b""[..], b"\0", b"\0\x03a", b"\0\x02\xc3\xa4"] {
+            let read = Reader(bytes).string("x");
+            assert_eq!(Reader(bytes).check_string("x"), read.map(drop), "{bytes:?}");
+            assert!(read.is_err() || Reader(bytes).checked_string("x") == read);
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl<'a> Subscribe<'a> {
             return Err(DecodeError::NoFilters(PacketKind::Subscribe));
         }
         while !body.is_empty() {
-            SubscribeItem::read(&mut body, version)?;
+            SubscribeItem::check(&mut body, version)?;
         }
         Ok(Self { packet_id, properties, filters })
     }
@@ -120,8 +120,13 @@ impl<'a> Subscribe<'a> {
 }
 
 impl<'a> SubscribeItem<'a> {
-    fn read(body: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
-        let filter = body.string("topic filter")?;
+    fn check(body: &mut Reader<'a>, version: Version) -> Result<(), DecodeError> {
+        body.check_string("topic filter")?;
+        SubscribeOptions::from_u8(body.u8("subscription options")?, version).map(drop)
+    }
+
+    fn read_checked(body: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+        let filter = body.checked_string("topic filter")?;
         let options = SubscribeOptions::from_u8(body.u8("subscription options")?, version)?;
         Ok(Self { filter, options })
     }
@@ -134,6 +139,16 @@ pub struct SubscribeItems<'a> {
     version: Version,
 }
 
+impl SubscribeItems<'_> {
+    /// The options of each one. What the filters are is not looked at, so that very many cost little.
+    pub fn options(mut self) -> impl Iterator<Item = SubscribeOptions> {
+        std::iter::from_fn(move || {
+            self.rest.binary("topic filter").ok()?;
+            SubscribeOptions::from_u8(self.rest.u8("subscription options").ok()?, self.version).ok()
+        })
+    }
+}
+
 impl<'a> Iterator for SubscribeItems<'a> {
     type Item = SubscribeItem<'a>;
 
@@ -142,7 +157,7 @@ impl<'a> Iterator for SubscribeItems<'a> {
             return None;
         }
         // They were validated: reading them again cannot fail.
-        SubscribeItem::read(&mut self.rest, self.version).ok()
+        SubscribeItem::read_checked(&mut self.rest, self.version).ok()
     }
 }
 

@@ -29,7 +29,7 @@ impl<'a> Unsubscribe<'a> {
             return Err(DecodeError::NoFilters(PacketKind::Unsubscribe));
         }
         while !body.is_empty() {
-            body.string("topic filter")?;
+            body.check_string("topic filter")?;
         }
         Ok(Self { packet_id, properties, filters })
     }
@@ -61,7 +61,7 @@ impl<'a> Iterator for UnsubscribeItems<'a> {
             return None;
         }
         // They were validated: reading them again cannot fail.
-        self.0.string("topic filter").ok()
+        self.0.checked_string("topic filter").ok()
     }
 }
 

@@ -14,6 +14,12 @@ impl TopicFilter {
     ///
     /// `$share/…` is a filter like any other here; see [`crate::parse_share`].
     pub fn new(filter: &str) -> Result<Self, TopicError> {
+        Self::check(filter)?;
+        Ok(Self(filter.into()))
+    }
+
+    /// Whether this is a filter, which [`TopicFilter::new`] takes.
+    pub fn check(filter: &str) -> Result<(), TopicError> {
         if filter.is_empty() {
             return Err(TopicError::Empty);
         }
@@ -32,7 +38,7 @@ impl TopicFilter {
                 _ => {}
             }
         }
-        Ok(Self(filter.into()))
+        Ok(())
     }
 
     /// The filter as text.

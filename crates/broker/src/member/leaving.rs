@@ -6,6 +6,7 @@ use crate::session::Session;
 use crate::shard::{Action, Shard};
 use crate::state::{Request, StoredState};
 use firehose_log::Offset;
+use std::collections::HashMap;
 
 impl Shard {
     /// The session unsubscribes: what it was not sent goes to others, what it was sent is its own.
@@ -45,19 +46,15 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         it.follow_outbox();
         let Some(shares) = it.shares.take() else { return };
+        let mut of_lanes = it.shared_window(lives_on);
         for share in shares.list {
             let Some(it) = self.sessions.get_mut(session as usize) else { return };
             if let Some(connection) = it.connection.as_deref_mut() {
                 connection.outbox.drop_lane(share.lane);
             }
-            let window = it.inflight.as_deref();
-            let window = window.into_iter().flat_map(|window| window.stored());
-            let of_share = window.filter(|entry| entry.shared == share.lane && entry.offset != 0);
-            let (kept, given_up): (Vec<_>, Vec<_>) =
-                of_share.partition(|entry| lives_on || entry.state != StoredState::Sent1);
-            let done = share.done.iter().copied().chain(kept.iter().map(|entry| entry.offset)).collect();
-            let returned = given_up.iter().map(|entry| entry.offset).collect();
-            self.tell_left(session, &share, done, returned);
+            let (kept, given_up) = of_lanes.remove(&share.lane).unwrap_or_default();
+            let done = share.done.iter().copied().chain(kept).collect();
+            self.tell_left(session, &share, done, given_up);
         }
     }
 
@@ -72,6 +69,21 @@ impl Shard {
 }
 
 impl Session {
+    /// Of each lane that a group fills, what in the window is over or stays with the session, and what it gives up: in one
+    /// look at the window, however many groups there are.
+    fn shared_window(&self, lives_on: bool) -> HashMap<u16, (Vec<Offset>, Vec<Offset>)> {
+        let mut of_lanes: HashMap<u16, (Vec<Offset>, Vec<Offset>)> = HashMap::new();
+        let entries = self.inflight.as_deref().into_iter().flat_map(|window| window.stored());
+        for entry in entries.filter(|entry| entry.shared != 0 && entry.offset != 0) {
+            let (kept, given_up) = of_lanes.entry(entry.shared).or_default();
+            match lives_on || entry.state != StoredState::Sent1 {
+                true => kept.push(entry.offset),
+                false => given_up.push(entry.offset),
+            }
+        }
+        of_lanes
+    }
+
     fn remove_share(&mut self, lane: u16) -> Option<Share> {
         let shares = self.shares.as_deref_mut()?;
         let at = shares.list.iter().position(|share| share.lane == lane)?;

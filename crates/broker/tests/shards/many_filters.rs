@@ -280,3 +280,26 @@ fn filters_on_their_way_count_as_kept_until_they_are_answered() {
     assert!(open.into_iter().all(|client| world.take(client)[0].reasons.len() == 90_000));
     assert_eq!(world.kept.bytes(), 0);
 }
+
+#[test]
+fn a_subscribe_keeps_nothing_of_what_its_client_may_not_have_and_a_turn_looks_at_few_long_filters() {
+    for prefix in ["", "$share/g/", "$replay/-1h/"] {
+        let limits = Limits { packet_bytes_max: 17 << 20, ..Limits::default() };
+        let mut world = World::new(Setup { limits, ..Setup::default() });
+        let client = world.client(Version::V5, "c");
+        let long = |number: usize| format!("{prefix}{number}{}", "x".repeat(16_000));
+        let filters: Vec<String> = (0..1_000).map(long).collect();
+        world.send(client, &subscribe(Version::V5, &filters, &[]));
+        // What was written, and what may be made of it until it has its place.
+        let kept = world.kept.bytes();
+        assert!((256 << 10..5 * (256 << 10)).contains(&kept), "{kept}");
+        let (got, turns) = answered(&mut world, client, |_| {});
+        assert!(turns + 1 >= (256 << 10) / (SHARE * 256), "{turns} and the first");
+        let granted = got[0].reasons.iter().filter(|it| !it.is_error()).count();
+        assert!((7..=16).contains(&granted), "{granted}");
+        let (within, beyond) = got[0].reasons.split_at(16);
+        assert!(within.iter().chain(beyond).all(|it| !it.is_error() || *it == Reason::QuotaExceeded));
+        assert_eq!((within[0], beyond.len()), (Reason::Success, 984));
+        assert!(beyond.iter().all(|it| *it == Reason::QuotaExceeded));
+    }
+}
