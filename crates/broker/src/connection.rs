@@ -49,6 +49,8 @@ pub struct Connection {
     pub fresh_bytes: usize,
     /// It waits for its turn to read the log.
     pub starving: bool,
+    /// To find what its last answer of the log had for it took long.
+    pub dear: bool,
     /// It is to be closed once its replies are out.
     pub closing: bool,
     /// Why it is not read for now.
@@ -84,6 +86,7 @@ impl Connection {
             parked_bytes: 0,
             fresh_bytes: 0,
             starving: false,
+            dear: false,
             closing: false,
             pauses: Pauses::default(),
             sequencing: 0,

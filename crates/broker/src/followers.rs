@@ -18,10 +18,13 @@ use firehose_topic::{TopicFilter, TopicName, Trie};
 const DEEP_SLASHES: usize = 7;
 /// And so is one of so many `+`.
 const DEEP_PLUSES: usize = 3;
-/// So many filters are taken out of the trie for one long walk, and all of the session that is about to be set aside.
-const SET_ASIDE_MAX: usize = 2_000;
-/// So many filters of followers are compared with a message that is in no log.
+/// So many bytes of filters (as they count for their clients) are taken out of the trie for one long walk, and all of the session
+/// that is about to be set aside.
+const SET_ASIDE_BYTES_MAX: usize = 512 << 10;
+/// So many filters of followers are compared with a message that is in no log, beside the first few of each one.
 const UNLOGGED_COMPARISONS_MAX: usize = 1_000;
+/// Those few: who has no more never misses such a message, whatever others have.
+const UNLOGGED_FEW: usize = 16;
 
 /// What a session has as a follower.
 #[derive(Debug, Default)]
@@ -80,12 +83,12 @@ impl Shard {
     /// A walk was long: those with deep filters follow the log from `next` on.
     #[cold]
     pub(crate) fn set_aside(&mut self, next: Offset) {
-        let mut count = 0;
-        while count < SET_ASIDE_MAX
+        let mut bytes = 0;
+        while bytes < SET_ASIDE_BYTES_MAX
             && let Some(session) = self.followers.candidates.pop()
         {
             let Some(it) = self.sessions.get_mut(session as usize) else { continue };
-            count += it.subscriptions.end();
+            bytes += it.subscription_bytes;
             tracing::debug!(client = %it.client_id, "has filters that take long to match: it follows the log");
             it.follower = Some(Box::default());
             for lane in it.lanes() {
@@ -129,10 +132,11 @@ impl Shard {
         let mut comparisons = 0;
         for session in &self.followers.all {
             let Some(it) = self.sessions.get(*session as usize) else { continue };
-            for (place, subscription) in it.subscriptions.iter().filter(|(_, it)| !is_shared(it.lane)) {
-                comparisons += 1;
-                if comparisons > UNLOGGED_COMPARISONS_MAX {
-                    return;
+            let plain = it.subscriptions.iter().filter(|(_, it)| !is_shared(it.lane));
+            for (number, (place, subscription)) in plain.enumerate() {
+                comparisons += usize::from(number >= UNLOGGED_FEW);
+                if comparisons > UNLOGGED_COMPARISONS_MAX && number >= UNLOGGED_FEW {
+                    break;
                 }
                 if subscription.filter.matches(topic) {
                     matched.push(subscription.interest(*session, place as u16));
@@ -152,7 +156,8 @@ impl Session {
 
     /// The filters of a lane that reads the log, to be given back by [`Session::keep_filters`].
     pub(crate) fn lane_filters(&mut self, lane: u16) -> LaneFilters {
-        let kept = self.follower.as_deref_mut().and_then(|follower| follower.filters.take());
+        let follower = self.follower.as_deref_mut().filter(|_| lane == MAIN);
+        let kept = follower.and_then(|follower| follower.filters.take());
         kept.filter(|kept| kept.are_of(self, lane)).unwrap_or_else(|| LaneFilters::of(self, lane))
     }
 

@@ -23,14 +23,16 @@ impl LaneFilters {
     /// Of a lane as it is now: to be made anew when its subscriptions change.
     pub(crate) fn of(it: &Session, lane: u16) -> LaneFilters {
         let count = it.of_lane(lane).count();
+        let mut comparisons = 0;
         let trie = (count > FEW).then(|| {
             let mut trie = Trie::new();
             for (place, subscription) in it.of_lane(lane) {
+                comparisons += subscription.filter.levels().count();
                 trie.insert(&subscription.filter, place);
             }
             trie
         });
-        LaneFilters { lane, changes: it.subscriptions.changes(), trie, comparisons: 0, found: Vec::new() }
+        LaneFilters { lane, changes: it.subscriptions.changes(), trie, comparisons, found: Vec::new() }
     }
 
     /// Whether they are still those of the lane.
@@ -43,7 +45,7 @@ impl LaneFilters {
         self.lane == lane
     }
 
-    /// What looking for an event cost since this was last asked, in comparisons with a filter or a level of it.
+    /// What looking for events cost since this was last asked, in comparisons with a filter or a level of it; and to make all this.
     pub(crate) fn take_comparisons(&mut self) -> usize {
         std::mem::take(&mut self.comparisons)
     }

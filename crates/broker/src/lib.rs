@@ -38,6 +38,7 @@ mod resume;
 mod retained;
 mod section;
 mod sleepers;
+mod starving;
 mod state_thread;
 mod suback;
 mod subscribe;

@@ -9,6 +9,7 @@ use crate::lane_filters::LaneFilters;
 use crate::message::LaneKey;
 use crate::session::Session;
 use crate::shard::{Action, Now, Shard};
+use crate::starving::is_dear;
 use firehose_log::{Batch, Chunk, Event, Kind, Offset, ReadError};
 use firehose_mqtt::{Property, QoS, Reason, Version};
 use firehose_topic::TopicName;
@@ -52,7 +53,7 @@ impl Shard {
                 self.throttle(session);
                 continue;
             }
-            if !self.may_read_log() {
+            if !self.has_turn(session) {
                 return self.starve(session);
             }
             let key = LaneKey { session, generation: it.generation, lane };
@@ -60,7 +61,7 @@ impl Shard {
             if let Some(lane) = self.sessions[session as usize].lane_mut(lane) {
                 lane.reading = Reading::Replay { next, asked: true };
             }
-            self.reads += 1;
+            self.asks_log(key);
             self.actions.push(Action::Read { lane: key, from: next, upto, bytes_max });
         }
     }
@@ -72,45 +73,10 @@ impl Shard {
         }
     }
 
-    /// Whether one more chunk fits: when many lanes fall back at once, they read one after the other.
-    pub(crate) fn may_read_log(&self) -> bool {
-        let limits = &self.shared.limits;
-        let waiting = (self.reads + 1) * limits.replay_chunk_bytes + self.fresh_bytes;
-        waiting <= limits.parked_bytes_max || (self.reads == 0 && self.fresh_bytes == 0)
-    }
-
-    pub(crate) fn starve(&mut self, session: u32) {
-        if let Some(connection) = self.connection(session)
-            && !std::mem::replace(&mut connection.starving, true)
-        {
-            self.starving.push_back(session);
-        }
-    }
-
-    /// Lets lanes read that had to wait.
-    #[inline]
-    pub(crate) fn feed(&mut self) {
-        if !self.starving.is_empty() {
-            self.feed_starving();
-        }
-    }
-
-    fn feed_starving(&mut self) {
-        while self.may_read_log()
-            && let Some(session) = self.starving.pop_front()
-        {
-            if session & GROUP != 0 {
-                self.feed_group(session & !GROUP);
-            } else if let Some(connection) = self.connection(session) {
-                connection.starving = false;
-                self.pump(session);
-            }
-        }
-    }
-
     /// The log's answer to [`Action::Read`].
     pub fn answer(&mut self, key: LaneKey, chunk: Result<Chunk, ReadError>) {
         self.reads -= 1;
+        self.starving.answered(key);
         match key.session & GROUP {
             0 => self.take_answer(key, chunk),
             _ => self.group_answer(key, chunk),
@@ -177,7 +143,7 @@ impl Shard {
         let Some(it) = self.sessions.get_mut(key.session as usize) else { return };
         let mut filters = it.lane_filters(key.lane);
         let before = it.connection.as_deref().map_or(0, |connection| connection.outbox.bytes());
-        let mut comparisons = 0;
+        let (mut comparisons, mut events) = (filters.take_comparisons(), 0);
         'full: for batch in batches {
             let age_secs = age_secs(batch.time_us(), self.now);
             let skip = next.saturating_sub(batch.base()) as usize;
@@ -194,6 +160,7 @@ impl Shard {
                     break 'full;
                 }
                 next = offset + 1;
+                events += 1;
                 comparisons += filters.take_comparisons();
                 if comparisons >= COMPARISONS_MAX {
                     break 'full;
@@ -209,6 +176,7 @@ impl Shard {
         }
         let Some(connection) = it.connection.as_deref_mut() else { return };
         let sent = connection.outbox.bytes().saturating_sub(before);
+        connection.dear = is_dear(comparisons, events);
         connection.fresh_bytes += sent;
         self.fresh_bytes += sent;
         if is_paced {

@@ -131,7 +131,7 @@ pub struct Shard {
     /// Questions to the log that are not answered.
     pub(crate) reads: usize,
     /// Sessions whose lanes wait until those are fewer.
-    pub(crate) starving: VecDeque<u32>,
+    pub(crate) starving: crate::starving::Starving,
     pub(crate) scratch: Scratch,
     pub(crate) attributes: firehose_log::AttributesBuf,
     /// Events that were taken back, until the turn's frames are sealed.
@@ -202,7 +202,7 @@ impl Shard {
             rescue_mark: None,
             fresh_bytes: 0,
             reads: 0,
-            starving: VecDeque::new(),
+            starving: Default::default(),
             scratch: Scratch::default(),
             attributes: firehose_log::AttributesBuf::default(),
             redacted: Vec::new(),

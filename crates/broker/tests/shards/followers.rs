@@ -147,3 +147,68 @@ fn a_follower_that_reads_slowly_or_whose_shard_missed_something_gets_everything_
     assert_eq!(world.payloads(reader), numbers(0..100));
     assert_eq!(world.subscribed(reader, "t/x", 0), Reason::Success);
 }
+
+#[test]
+fn who_has_few_filters_misses_nothing_that_is_in_no_log_whatever_other_followers_have() {
+    let mut world = world(Limits { match_steps_max: 0, ..Limits::default() });
+    let publisher = world.client(Version::V311, "p");
+    let greedy: Vec<usize> =
+        (0..4).map(|number| world.client(Version::V5, &format!("greedy {number}"))).collect();
+    for client in &greedy {
+        subscribe_to_forks(&mut world, &[*client]);
+    }
+    // Who comes later is looked at later.
+    publish_all(&mut world, publisher, "t", 0..1);
+    let modest = world.client(Version::V5, "modest");
+    world.subscribed(modest, "+/+/+/#", 0);
+    publish_all(&mut world, publisher, "t", 1..2);
+    assert_eq!(world.stats(0).sessions_set_aside.get(), 5);
+    publish_all(&mut world, publisher, "noise/a/b", 2..4);
+    assert_eq!(world.payloads(modest), numbers(2..4));
+}
+
+#[test]
+fn what_one_long_walk_takes_out_of_the_trie_is_bounded_by_bytes() {
+    let mut world = world(Limits { match_steps_max: 0, ..Limits::default() });
+    let publisher = world.client(Version::V311, "p");
+    for number in 0..8 {
+        let client = world.client(Version::V5, &format!("deep {number}"));
+        let filter = format!("x/{}#", "y/".repeat(7_000));
+        assert!(!world.subscribed(client, &filter, 0).is_error());
+    }
+    publish_all(&mut world, publisher, "t", 0..1);
+    assert_eq!(world.stats(0).sessions_set_aside.get(), 3);
+    publish_all(&mut world, publisher, "t", 1..2);
+    publish_all(&mut world, publisher, "t", 2..3);
+    assert_eq!(world.stats(0).sessions_set_aside.get(), 8);
+}
+
+#[test]
+fn those_for_whom_it_takes_long_to_look_at_the_log_do_so_one_after_the_other() {
+    let mut world = world(Limits::default());
+    let publisher = world.client(Version::V311, "p");
+    let forked: Vec<usize> =
+        (0..4).map(|number| world.client(Version::V5, &format!("forked {number}"))).collect();
+    for client in &forked {
+        subscribe_to_forks(&mut world, &[*client]);
+    }
+    let modest: Vec<usize> =
+        (0..3).map(|number| world.client(Version::V5, &format!("modest {number}"))).collect();
+    for client in forked.iter().chain(&modest) {
+        world.subscribed(*client, "a/+/+/+/#", 0);
+    }
+    publish_all(&mut world, publisher, NAME, 0..1);
+    assert_eq!(world.stats(0).sessions_set_aside.get(), 7);
+    publish_all(&mut world, publisher, NAME, 1..2);
+    world.delays_reads = true;
+    publish_all(&mut world, publisher, NAME, 2..4);
+    assert_eq!(world.questions.len(), modest.len() + 1, "one of the others has its turn");
+    for _ in 0..modest.len() + forked.len() {
+        world.answer(0);
+        world.settle();
+    }
+    assert_eq!(world.questions.len(), 0);
+    for client in forked.iter().chain(&modest) {
+        assert_eq!(world.payloads(*client), numbers(0..4));
+    }
+}
