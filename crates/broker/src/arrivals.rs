@@ -6,8 +6,9 @@
 //!
 //! Who calls wills back by coming, or whose session is to live on for another time than before, is let in in two steps: what the
 //! state has opened leaves both in the file, and only when nothing can turn the client away any more are the wills taken
-//! out, and is the expiry changed; CONNACK follows that. So whenever the bus is killed, a will or a session is lost to no client
-//! that was refused, and no will is published although its client was let in.
+//! out, and is the expiry changed; CONNACK follows that. So whenever the bus is killed, a will or a session that was to go on is lost
+//! to no client that was refused, and no will is published although its client was let in. (The session that a Clean Start ends is gone
+//! with the answer of the state.)
 //!
 //! What they have sent is bounded, by `connecting_bytes_max` for all shards together: beyond it the largest are refused.
 

@@ -120,7 +120,7 @@ impl KnownGroups {
     }
 
     fn insert(&mut self, hash: u64, record: GroupRecord) {
-        self.names.store(hash, record.user.as_deref());
+        self.names.store(hash, record.user.as_deref(), &record.written);
         self.all.insert(hash, KnownGroup::new(record));
     }
 
