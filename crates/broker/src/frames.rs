@@ -243,8 +243,11 @@ impl TurnFrames {
     }
 
     /// Ends the turn: what was encoded may be written now.
+    #[inline]
     pub fn seal(&mut self) {
-        self.buffers.iter_mut().for_each(seal);
+        if self.buffers.iter().any(Option::is_some) {
+            self.buffers.iter_mut().for_each(seal);
+        }
     }
 }
 

@@ -246,7 +246,15 @@ impl Runner {
         }
     }
 
+    /// Several times in a turn, and mostly there is nothing to do.
+    #[inline]
     fn act(&mut self) {
+        if self.shard.has_actions() || self.may_read_log() {
+            self.act_until_quiet();
+        }
+    }
+
+    fn act_until_quiet(&mut self) {
         for _ in 0..ROUNDS_MAX {
             if !self.shard.has_actions() && !self.may_read_log() {
                 return;

@@ -71,6 +71,7 @@ impl Socket {
 }
 
 impl Wire for Socket {
+    #[inline]
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match (self, pieces) {
             (Socket::Tcp(stream), [piece]) => stream.write(piece),
