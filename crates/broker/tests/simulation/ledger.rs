@@ -78,8 +78,6 @@ pub struct Ledger {
     pub oldest: Offset,
     /// Bits have turned: anything may be damaged.
     pub is_flipped: bool,
-    /// One of the state file has turned: a page that nothing checks may hide a retained message.
-    pub is_state_flipped: bool,
     /// The log could not be made durable: what is refused then may stand in it all the same.
     pub has_failed: bool,
     /// Up to here the log said that it is durable.

@@ -238,8 +238,7 @@ impl Reader {
             let (client, is_anonymous) = (self.client, self.is_anonymous);
             let wanted =
                 Wanted { client, filter: &it.filter, qos: it.qos.0, no_local: it.no_local, is_anonymous };
-            let scan = it.scan.as_ref().filter(|_| !ledger.is_state_flipped);
-            if let Some(offset) = scan.and_then(|scan| scan.missing(&wanted, ledger)) {
+            if let Some(offset) = it.scan.as_ref().and_then(|scan| scan.missing(&wanted, ledger)) {
                 let entry = ledger.get(offset);
                 panic!(
                     "client {client} waits for the retained {offset}, {entry:?}, by {:?}, damaged: {:?}",

@@ -395,10 +395,7 @@ fn disk_error(world: &mut World, rng: &mut Rng) {
 fn flip(world: &mut World, rng: &mut Rng) {
     if let Some((file, byte)) = world.disk.flip_bit(rng.number()) {
         world.is_flipped = true;
-        let mut ledger = lock(&world.ledger);
-        ledger.is_flipped = true;
-        ledger.is_state_flipped |= file.ends_with("state.redb");
-        drop(ledger);
+        lock(&world.ledger).is_flipped = true;
         world.note(|| format!("a bit turned at {byte} of {}", file.display()));
         world.check_kept();
     }
