@@ -52,6 +52,8 @@ pub struct State {
     pub(super) view_at: Offset,
     /// What the file says of it.
     pub(super) stored_applied: Offset,
+    /// How often it was saved.
+    pub(super) saves: u64,
     /// Where the log ended at the start: no will is fired before the view has come there.
     pub(super) start_head: Offset,
     waiting: Vec<Asked>,
@@ -136,6 +138,7 @@ impl State {
             rescued: Rescued::default(),
             view_at: 0,
             stored_applied: 0,
+            saves: 0,
             start_head,
             read,
             waiting: Vec::new(),
@@ -343,7 +346,7 @@ impl State {
         }
         self.file.check_room(self.pending.bytes(), self.pending.brings_nothing_new())?;
         let began_us = self.file.monotonic_us();
-        let written = store.write(&self.pending, self.view_at);
+        let written = store.write(&self.pending, self.view_at, self.saves + 1);
         if matches!(written, Err(StoreError::Full(_))) {
             self.file.used_up();
         }
@@ -361,6 +364,7 @@ impl State {
         }
         self.pending_since_ms = None;
         self.stored_applied = self.view_at;
+        self.saves += 1;
         self.applied();
         let hashes = pending.sessions.keys().copied().chain(pending.wills.keys().map(|key| key.session));
         for hash in hashes.filter(|hash| !self.known.contains(*hash) && !self.wills.has(*hash)) {

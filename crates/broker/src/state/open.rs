@@ -124,7 +124,11 @@ impl State {
     /// Opens the file that was there before.
     fn find_again(&mut self, turn: &mut Turn) -> Result<(), StoreError> {
         match self.file.open(self.read.log_id(), self.read.head())? {
+            Some((_, meta)) if meta.secret == self.secret && meta.saves < self.saves => {
+                Err(StoreError::Damaged("what was saved last cannot be read any more".into()))
+            }
             Some((store, meta)) if meta.secret == self.secret => {
+                self.saves = meta.saves;
                 self.shelf.put(Some(store));
                 Ok(())
             }
@@ -165,13 +169,21 @@ impl State {
             }
             return self.make();
         };
+        if store.went_back() {
+            turn.notes.push(StateNote::Bad(format!(
+                "the last save of the state file {} is not whole, and the one before it counts: either the power failed \
+                 while it was written, and nothing that was answered is lost; or the disk has damaged it, and what \
+                 sessions and wills saved last is lost. Retained messages are found in the log",
+                self.file.path()
+            )));
+        }
         // Groups are found by their keyed hashes.
         self.secret = meta.secret;
         self.index(&store, now)?;
         self.stored_applied = meta.applied;
+        self.saves = meta.saves;
         self.view_at = meta.applied;
-        self.shelf.set_applied(meta.applied);
-        self.shelf.put(Some(store));
+        self.shelf.found(store, meta.applied);
         self.write_anew()
     }
 
@@ -222,7 +234,8 @@ impl State {
     }
 
     fn make(&mut self) -> Result<(), StoreError> {
-        let meta = Meta { log_id: self.read.log_id(), applied: 0, secret: self.secret.clone() };
+        self.saves = 0;
+        let meta = Meta { log_id: self.read.log_id(), applied: 0, saves: 0, secret: self.secret.clone() };
         self.shelf.put(Some(self.file.make(&meta)?));
         Ok(())
     }

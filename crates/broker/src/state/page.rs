@@ -3,7 +3,7 @@
 use crate::action::Action;
 use crate::message::Message;
 use crate::retained_page::{PageDraft, RetainedPage};
-use crate::state::reader::StateReader;
+use crate::state::reader::{StateReader, scan};
 use firehose_log::{Batch, Fetched, Offset, Read, ReadError, Wait};
 use firehose_topic::TopicFilter;
 use std::collections::HashMap;
@@ -56,12 +56,13 @@ impl StateReader {
         as_of: Offset,
         bytes_max: usize,
     ) -> Result<RetainedPage, ReadError> {
+        let store = self.store(as_of)?;
         let mut page = PageDraft::default();
         let mut after: Option<Box<str>> = after.map(Box::from);
         let mut empty_steps = 0;
         let mut group = GROUP_FIRST;
         loop {
-            let found = self.retained(filter, after.as_deref(), as_of, STEP)?;
+            let found = scan(&store, filter, after.as_deref(), as_of, STEP)?;
             let mut entries = &found.entries[..];
             while !entries.is_empty() {
                 let (now, later) = entries.split_at(group.min(entries.len()));

@@ -20,6 +20,8 @@ pub(crate) struct PageKey {
     pub after: Option<Box<str>>,
     pub as_of: Offset,
     pub bytes_max: usize,
+    /// How many changes there had been when it was asked for.
+    changes: u64,
 }
 
 impl PageKey {
@@ -40,6 +42,8 @@ struct Inside {
     bytes: usize,
     /// Something that is retained changed here last.
     changed_at: Offset,
+    /// What was read before the last of so many changes is not kept.
+    changes: u64,
 }
 
 impl Pages {
@@ -51,8 +55,9 @@ impl Pages {
         as_of: Offset,
         bytes_max: usize,
     ) -> PageKey {
-        let as_of = as_of.min(lock(&self.0).changed_at);
-        PageKey { filter: filter.clone(), after: after.map(Box::from), as_of, bytes_max }
+        let inside = lock(&self.0);
+        let (as_of, changes) = (as_of.min(inside.changed_at), inside.changes);
+        PageKey { filter: filter.clone(), after: after.map(Box::from), as_of, bytes_max, changes }
     }
 
     /// A page that was read before.
@@ -64,7 +69,8 @@ impl Pages {
     pub(crate) fn put(&self, key: PageKey, page: Arc<RetainedPage>) {
         let inside = &mut *lock(&self.0);
         let bytes = |key: &PageKey, page: &RetainedPage| key.bytes_len() + page.bytes_len();
-        if key.as_of != inside.changed_at || bytes(&key, &page) > BYTES_MAX / 4 {
+        let is_latest = (key.as_of, key.changes) == (inside.changed_at, inside.changes);
+        if !is_latest || bytes(&key, &page) > BYTES_MAX / 4 {
             return;
         }
         inside.bytes += bytes(&key, &page);
@@ -76,10 +82,12 @@ impl Pages {
         }
     }
 
-    /// What is retained is not the same any more, up to this offset; or an event was taken back.
+    /// What is retained is not the same any more, up to this offset; or an event was taken back. A file that is opened
+    /// says so too: what it has came up to there, and who asks for less is shown less.
     pub(crate) fn changed(&self, offset: Offset) {
         let inside = &mut *lock(&self.0);
-        *inside = Inside { changed_at: inside.changed_at.max(offset), ..Inside::default() };
+        let changed_at = inside.changed_at.max(offset);
+        *inside = Inside { changed_at, changes: inside.changes + 1, ..Inside::default() };
     }
 }
 
@@ -106,6 +114,10 @@ mod tests {
         assert!(pages.get(&key(15)).is_none());
         pages.put(late, page());
         assert!(pages.get(&key(15)).is_none(), "it was read before the change");
+        let late = key(15);
+        pages.changed(0);
+        pages.put(late, page());
+        assert!(pages.get(&key(15)).is_none(), "it was read before an event was taken back");
     }
 
     /// Somebody may ask for ever other filters that match nothing, and nothing retained may change for days.

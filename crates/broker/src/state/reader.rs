@@ -17,20 +17,27 @@ const LOOKED_AT_MAX: usize = 20_000;
 /// Where readers find the open file.
 #[derive(Default)]
 pub(crate) struct Shelf {
-    store: RwLock<Option<Arc<Store>>>,
+    place: RwLock<Place>,
     /// Everything up to here is in the file.
     applied: AtomicU64,
     pub(crate) pages: Pages,
 }
 
+#[derive(Default)]
+struct Place {
+    store: Option<Arc<Store>>,
+    /// A file that was lost is made again from the log: before it is back here, it lacks what the lost one had.
+    whole_at: Offset,
+}
+
 impl Shelf {
     pub(crate) fn store(&self) -> Option<Arc<Store>> {
-        self.store.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.place.read().unwrap_or_else(PoisonError::into_inner).store.clone()
     }
 
     pub(crate) fn put(&self, store: Option<Store>) -> Option<Arc<Store>> {
-        let mut place = self.store.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *place, store.map(Arc::new))
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut place.store, store.map(Arc::new))
     }
 
     pub(crate) fn applied(&self) -> Offset {
@@ -39,6 +46,34 @@ impl Shelf {
 
     pub(crate) fn set_applied(&self, applied: Offset) {
         self.applied.store(applied, Ordering::Release);
+    }
+
+    /// What is open is as it was when it was closed last: of the log it has what comes up to here.
+    pub(crate) fn found(&self, store: Store, applied: Offset) {
+        self.put(Some(store));
+        self.set_applied(applied);
+        self.pages.changed(applied);
+    }
+
+    /// The file is lost, which had everything up to `view_at`.
+    pub(crate) fn lose(&self, view_at: Offset) {
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        place.whole_at = place.whole_at.max(view_at);
+        self.set_applied(0);
+        self.pages.changed(0);
+    }
+
+    /// The file, if everything up to `upto` is in it. It stays so for who has it, whatever is put here meanwhile.
+    fn store_with(&self, upto: Offset) -> Option<Arc<Store>> {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        place.store.clone().filter(|_| self.applied() >= upto)
+    }
+
+    /// The file, for a question of `as_of` that was let pass because what matters up to there was in it; none if it was
+    /// lost since and is not made again.
+    pub(crate) fn whole_store(&self, as_of: Offset) -> Option<Arc<Store>> {
+        let place = self.place.read().unwrap_or_else(PoisonError::into_inner);
+        place.store.clone().filter(|_| self.applied() >= place.whole_at.min(as_of))
     }
 }
 
@@ -73,16 +108,28 @@ impl StateReader {
         as_of: Offset,
         entries_max: usize,
     ) -> Result<RetainedEntries, ReadError> {
-        let store = self.0.store().ok_or_else(closed)?;
-        scan(&store, filter, after, as_of, entries_max).map_err(|error| ReadError(error.to_string()))
+        scan(&*self.store(as_of)?, filter, after, as_of, entries_max)
+    }
+
+    /// The file as it is to be read for a question of `as_of`.
+    pub(crate) fn store(&self, as_of: Offset) -> Result<Arc<Store>, ReadError> {
+        let missing = || ReadError("the state file is not open, or is being made again from the log".into());
+        self.0.whole_store(as_of).ok_or_else(missing)
     }
 }
 
-fn closed() -> ReadError {
-    ReadError("the state file is not open".into())
+/// As [`StateReader::retained`], in this file.
+pub(crate) fn scan(
+    store: &Store,
+    filter: &TopicFilter,
+    after: Option<&str>,
+    as_of: Offset,
+    entries_max: usize,
+) -> Result<RetainedEntries, ReadError> {
+    try_scan(store, filter, after, as_of, entries_max).map_err(|error| ReadError(error.to_string()))
 }
 
-fn scan(
+fn try_scan(
     store: &Store,
     filter: &TopicFilter,
     after: Option<&str>,
@@ -138,10 +185,7 @@ pub struct StateKeep(pub(crate) Arc<Shelf>);
 
 impl Keep for StateKeep {
     fn wanted(&mut self, first: Offset, last: Offset) -> Option<Vec<Offset>> {
-        if self.0.applied() < last {
-            return None;
-        }
-        wanted(&*self.0.store()?, first, last).ok()
+        wanted(&*self.0.store_with(last)?, first, last).ok()
     }
 }
 

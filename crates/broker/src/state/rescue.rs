@@ -56,10 +56,9 @@ impl State {
         self.wills.lose();
         self.wills.sessions().for_each(|hash| self.names.insert(hash));
         self.pending = Default::default();
+        self.shelf.lose(self.view_at);
         self.view_at = 0;
         self.stored_applied = 0;
-        self.shelf.set_applied(0);
-        self.shelf.pages.changed(0);
         self.queue.rewind();
         self.queue.stats().rebuilds.add(1);
         turn.lost = true;

@@ -15,10 +15,14 @@ use redb::{
     WriteTransaction,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The format of the state file; a file of another one is not read. Format 1 had no groups of shared subscriptions, and was
 /// in no release.
 const FORMAT: u64 = 2;
+/// How far redb says that its repair is when it has not found the last save whole (0 and 0.6: whatever it finds). The test
+/// `a_last_save_that_is_not_whole_is_told` holds it against redb.
+const WENT_BACK: std::ops::Range<f64> = 0.1..0.5;
 /// Bytes that redb keeps in memory.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -64,6 +68,8 @@ pub(crate) struct Meta {
     pub log_id: u64,
     /// The offset up to which it holds.
     pub applied: Offset,
+    /// How often it was saved.
+    pub saves: u64,
     /// Keys the hashes of names.
     pub secret: Secret,
 }
@@ -73,18 +79,28 @@ pub(crate) struct Store {
     database: Database,
     /// What is written is kept in memory, and the file is to be written anew.
     is_view: bool,
+    /// The last save did not verify, and the one before it counts.
+    went_back: bool,
 }
 
 impl Store {
     /// Opens a state file and checks every page of it; an empty file is made one by [`Store::begin`].
     pub(crate) fn open(file: Arc<dyn File>, doubt: Doubt) -> Result<Store, StoreError> {
-        Ok(Store { database: open(Backend::new(file, doubt))?, is_view: false })
+        let (database, went_back) = open(Backend::new(file, doubt))?;
+        Ok(Store { database, is_view: false, went_back })
     }
 
     /// Opens a state file of `len` bytes to be read, and leaves it as it is.
     pub(crate) fn view(file: Arc<dyn File>, len: u64) -> Result<Store, StoreError> {
         let overlay = Overlay::new(file, len).map_err(|error| classify(redb::Error::Io(error)))?;
-        Ok(Store { database: open(overlay)?, is_view: true })
+        let (database, went_back) = open(overlay)?;
+        Ok(Store { database, is_view: true, went_back })
+    }
+
+    /// Whether the last save did not verify, and what is read is that of the one before it: the power failed while it was
+    /// written, or it is damaged.
+    pub(crate) fn went_back(&self) -> bool {
+        self.went_back
     }
 
     /// Whether it can be read only, and is to be written anew.
@@ -100,6 +116,7 @@ impl Store {
             table.insert("format", &FORMAT.to_le_bytes()[..])?;
             table.insert("log", &meta.log_id.to_le_bytes()[..])?;
             table.insert("applied", &meta.applied.to_le_bytes()[..])?;
+            table.insert("saves", &meta.saves.to_le_bytes()[..])?;
             table.insert("secret", &meta.secret.bytes()[..])?;
         }
         txn.open_table(RETAINED)?;
@@ -137,11 +154,13 @@ impl Store {
         let secret = table.get("secret")?;
         let secret = secret.as_ref().and_then(|value| <[u8; 32]>::try_from(value.value()).ok());
         let secret = Secret::new(secret.ok_or_else(|| damaged("it does not say its secret".into()))?);
-        Ok(Meta { log_id: number("log")?, applied: number("applied")?, secret })
+        // At first nobody counted them.
+        let saves = if table.get("saves")?.is_some() { number("saves")? } else { 0 };
+        Ok(Meta { log_id: number("log")?, applied: number("applied")?, saves, secret })
     }
 
-    /// Writes all that waits, in one durable transaction.
-    pub(crate) fn write(&self, pending: &Pending, applied: Offset) -> Result<(), StoreError> {
+    /// Writes all that waits, in one durable transaction: the save of that number.
+    pub(crate) fn write(&self, pending: &Pending, applied: Offset, saves: u64) -> Result<(), StoreError> {
         let txn = self.database.begin_write()?;
         {
             let mut table = txn.open_table(RETAINED)?;
@@ -162,7 +181,9 @@ impl Store {
             for (&hash, group) in &pending.groups {
                 put(&mut table, hash, group.as_ref())?;
             }
-            txn.open_table(META)?.insert("applied", &applied.to_le_bytes()[..])?;
+            let mut table = txn.open_table(META)?;
+            table.insert("applied", &applied.to_le_bytes()[..])?;
+            table.insert("saves", &saves.to_le_bytes()[..])?;
         }
         Ok(txn.commit()?)
     }
@@ -282,10 +303,18 @@ impl Store {
     }
 }
 
-fn open(backend: impl StorageBackend) -> Result<Database, StoreError> {
+/// Opens it, and says whether redb went back to the save before the last one.
+fn open(backend: impl StorageBackend) -> Result<(Database, bool), StoreError> {
+    let went_back = Arc::new(AtomicBool::new(false));
+    let seen = went_back.clone();
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    Ok(builder.create_with_backend(backend)?)
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).set_repair_callback(
+        move |repair| {
+            seen.fetch_or(WENT_BACK.contains(&repair.progress()), Ordering::Relaxed);
+        },
+    );
+    let database = builder.create_with_backend(backend)?;
+    Ok((database, went_back.load(Ordering::Relaxed)))
 }
 
 fn write_sessions(txn: &WriteTransaction, pending: &Pending) -> Result<(), StoreError> {

@@ -178,7 +178,9 @@ impl World {
         let delay_secs = if is_v5 { delay_secs } else { 0 };
         let faults = &self.plan.faults;
         let is_saved = !(faults.errors || faults.full || faults.flips || faults.clock_jumps);
-        let new = has_will.then_some((key, delay_secs));
+        let expiry_secs = if client.plan.persists { (SESSION_US / 1_000_000) as u32 } else { 0 };
+        // A will is not later than the end of its session.
+        let new = has_will.then_some((key, delay_secs.min(expiry_secs)));
         client.wills.connect(new, is_saved, self.now.ms, &lock(&self.ledger));
         client.starts_clean = clean;
         if clean {
@@ -198,7 +200,7 @@ impl World {
             version: plan.version,
             client_id: &plan.name,
             clean,
-            expiry_secs: if plan.persists { (SESSION_US / 1_000_000) as u32 } else { 0 },
+            expiry_secs,
             receive_max: plan.receive_max,
             cursors: plan.has_cursors,
             will: has_will.then_some(will),

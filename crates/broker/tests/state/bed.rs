@@ -202,6 +202,11 @@ impl Bed {
     }
 }
 
+/// Whether it says that the save that a power cut or a turned bit has hit does not count.
+pub fn is_of_last_save(note: &StateNote) -> bool {
+    note.to_string().starts_with("the last save of the state file /data/state.redb is not whole")
+}
+
 /// The answer to an open.
 pub fn opened(turn: Turn, token: u64) -> Option<Result<Opened, OpenRefusal>> {
     turn.answers.into_iter().find_map(|(_, answer)| match answer {

@@ -2,7 +2,8 @@
 
 use crate::bed::*;
 use firehose_broker::state::{State, StateNote};
-use firehose_log::{Disk, LogConfig, MemDisk};
+use firehose_log::{Disk, DiskCall, LogConfig, MemDisk};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// A bus that has a session and a retained message.
@@ -181,10 +182,67 @@ fn no_single_flipped_bit_makes_a_panic_or_a_wrong_answer() {
         let resumed = bed.open(open(&name("a"))).unwrap().resumed;
         match (&bed.notes[..], resumed) {
             ([], Some(resumed)) => assert_eq!(resumed.subscriptions, [subscription("x/y/z")], "byte {at}"),
+            ([line], Some(_)) if is_of_last_save(line) => {}
             ([_], None) => {}
             other => panic!("byte {at}: {other:?}"),
         }
     }
+}
+
+/// The bytes that differ between the last two saves of a file: what the last one alone needs is among them.
+fn of_last_save(bed: &mut Bed) -> Vec<usize> {
+    let before = bed.state_disk.bytes(&path()).unwrap();
+    bed.retain("last", b"1");
+    bed.settle();
+    let after = bed.state_disk.bytes(&path()).unwrap();
+    // The first page is redb's header.
+    (4096..after.len()).filter(|at| after[*at] != 0 && before.get(*at) != Some(&after[*at])).collect()
+}
+
+#[test]
+fn a_last_save_that_is_not_whole_is_told() {
+    let mut bed = filled();
+    let places = of_last_save(&mut bed);
+    let whole = bed.state_disk.bytes(&path()).unwrap();
+    let mut told = 0;
+    for at in places.iter().step_by(places.len() / 20) {
+        let mut bytes = whole.clone();
+        bytes[*at] ^= 1;
+        let (disk, state_disk) = (bed.disk.copy(), bed.state_disk.copy());
+        state_disk.set_bytes(&path(), &bytes);
+        let mut bed = Bed::on(disk, state_disk, bed.now, firehose_broker::Limits::default());
+        told += bed.notes.iter().filter(|note| is_of_last_save(note)).count();
+        bed.settle();
+        assert_eq!(bed.retained("#").len(), 51, "byte {at}");
+        assert!(bed.open(open(&name("a"))).unwrap().resumed.is_some(), "byte {at}: {:?}", bed.notes);
+        assert!(bed.restart().notes.is_empty(), "byte {at}");
+    }
+    assert!(told > 10, "{told}");
+}
+
+#[test]
+fn a_running_bus_does_not_go_back_to_an_earlier_save() {
+    let mut bed = filled();
+    let places = of_last_save(&mut bed);
+    let mut set_aside = 0;
+    for at in places.iter().step_by(places.len() / 20) {
+        let mut bed = filled();
+        assert_eq!(of_last_save(&mut bed), places, "the same steps make the same file");
+        let mut bytes = bed.state_disk.bytes(&path()).unwrap();
+        bytes[*at] ^= 1;
+        bed.state_disk.set_bytes(&path(), &bytes);
+        bed.state_disk.fail(DiskCall::Write, ErrorKind::TimedOut);
+        bed.retain("later", b"1");
+        bed.pass(1);
+        bed.settle();
+        bed.pass(1);
+        bed.settle();
+        assert_eq!(bed.retained("#").len(), 52, "byte {at}: {:?}", bed.notes);
+        let says =
+            |note: &&StateNote| note.to_string().contains("what was saved last cannot be read any more");
+        set_aside += bed.notes.iter().filter(says).count();
+    }
+    assert!(set_aside > 10, "{set_aside}");
 }
 
 #[test]

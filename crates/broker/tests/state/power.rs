@@ -275,7 +275,7 @@ proptest! {
         let mut run = Run { bed: Bed::new(), models: vec![Model::default()] };
         for (step, cut) in &steps {
             run = run.step(step, *cut);
-            prop_assert!(run.bed.notes.is_empty(), "{:?}", run.bed.notes);
+            prop_assert!(run.bed.notes.iter().all(is_of_last_save), "{:?}", run.bed.notes);
         }
         let found = run.found();
         run.models.retain(|model| model.matches(&found));

@@ -2,8 +2,9 @@
 
 use crate::bed::*;
 use firehose_broker::state::Operation;
-use firehose_log::{Keep, Origin};
+use firehose_log::{DiskCall, Keep, Offset, Origin};
 use firehose_topic::TopicFilter;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -75,6 +76,48 @@ fn filters_find_by_prefix_by_pages_and_as_of() {
         }
     }
     assert_eq!(found, ["a", "a/b", "a/b/c"], "newer ones come live");
+}
+
+#[test]
+fn after_a_start_who_asks_for_less_is_no_measure_for_who_asks_for_all() {
+    let mut bed = Bed::new();
+    for topic in ["a", "b", "c"] {
+        bed.retain(topic, b"1");
+    }
+    bed.settle();
+    let bed = bed.restart();
+    let filter = TopicFilter::new("#").unwrap();
+    let page = |as_of: Offset| {
+        let page = bed.state.reader().page(&*bed.log.read, &filter, None, as_of, 1_000).unwrap();
+        page.messages().map(|message| message.event.topic.to_owned()).collect::<Vec<_>>()
+    };
+    // A session goes on with what was retained when it subscribed; then others subscribe.
+    assert_eq!(page(1), ["a"]);
+    assert_eq!(page(3), ["a", "b", "c"]);
+    assert_eq!(page(9), ["a", "b", "c"]);
+    assert_eq!(page(2), ["a", "b"]);
+}
+
+#[test]
+fn a_file_that_is_made_again_is_not_read_before_it_has_what_the_lost_one_had() {
+    let mut bed = Bed::new();
+    let offset = bed.retain("a", b"1");
+    bed.settle();
+    let (reader, filter) = (bed.state.reader(), TopicFilter::new("#").unwrap());
+    assert_eq!(reader.retained(&filter, None, offset, 9).unwrap().entries.len(), 1);
+    bed.state_disk.set_bytes(&path(), b"not a state file");
+    bed.state_disk.fail(DiskCall::Sync, ErrorKind::Other);
+    bed.retain("b", b"1");
+    let mut refused = 0;
+    for _ in 0..5 {
+        bed.state.turn(bed.log.read.head(), bed.now);
+        match reader.retained(&filter, None, offset, 9) {
+            Ok(page) => assert_eq!(page.entries.len(), 1),
+            Err(error) => refused += usize::from(error.0.contains("made again from the log")),
+        }
+        bed.pass(1);
+    }
+    assert!(refused > 0 && reader.retained(&filter, None, offset, 9).is_ok(), "{refused}");
 }
 
 #[test]
