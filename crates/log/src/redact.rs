@@ -348,9 +348,10 @@ impl<'a> Copy<'a> {
         self.to.truncate(self.position)
     }
 
-    /// Leaves as many zeros as there were bytes that cannot be read.
+    /// Leaves as many zeros as there were bytes that cannot be read. Of a file that was cut short there are none.
     fn blank(&mut self, from: u64, to: u64) -> io::Result<()> {
         self.flush()?;
+        let to = to.max(from);
         self.position += to - from;
         self.pending = (to, to);
         self.to.truncate(self.position)

@@ -23,6 +23,7 @@ pub fn calm(world: &mut World) {
     let now_ms = world.now.ms;
     world.clients.iter_mut().for_each(|client| client.wills.noticed(now_ms));
     settle(world);
+    assert!(world.redactions.is_empty(), "an event is not taken back");
     world.check_log();
     let mut ledger = lock(&world.ledger);
     let is_up: Vec<bool> = world.clients.iter().map(|it| matches!(it.link, Link::Up(_))).collect();
@@ -104,6 +105,9 @@ fn settle(world: &mut World) {
             // A replay waits for its rate.
             quiet_secs = 0;
         }
+        if world.repeat_redactions() {
+            quiet_secs = 0;
+        }
         world.upkeep();
     }
     panic!("it never comes to rest");
@@ -137,6 +141,7 @@ fn round(world: &mut World) -> bool {
     }
     world.commit();
     moved |= world.turn_of_state();
+    moved |= world.go_on_redacting();
     moved
 }
 
