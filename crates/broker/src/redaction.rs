@@ -111,10 +111,10 @@ impl Shard {
         }
         let redacted = std::mem::take(&mut self.redacted);
         let offsets: Vec<Offset> = redacted.iter().map(|(offset, _seen)| *offset).collect();
-        self.redact_groups(&offsets);
         self.redacted_lately.extend(&offsets);
         let too_many = self.redacted_lately.len().saturating_sub(LATELY);
         self.redacted_lately.drain(..too_many);
+        self.redact_groups();
         for (offset, _seen) in redacted {
             self.cut_rewritten(offset);
             self.answered();
