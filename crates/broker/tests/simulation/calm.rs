@@ -30,6 +30,7 @@ pub fn calm(world: &mut World) {
     let mut groups = std::mem::take(&mut ledger.groups);
     groups.check(&is_up, world.now.ms, &ledger);
     ledger.groups = groups;
+    ledger.check_taken_back(&world.disk);
     for client in &mut world.clients {
         client.wills.check(world.now.ms, &ledger);
         if let Link::Up(_) = client.link {

@@ -43,7 +43,7 @@ impl World {
             }
         }
         self.check_log();
-        lock(&self.ledger).taken_back.check_files(&self.disk);
+        lock(&self.ledger).check_taken_back(&self.disk);
         self.check_kept();
         if !self.is_flipped {
             lock(&self.ledger).check_acknowledged();

@@ -162,7 +162,7 @@ impl World {
                 let out = self.net.iter().enumerate().map(|(number, it)| (number, it.written)).collect();
                 let mut ledger = lock(&self.ledger);
                 ledger.taken_back.done(offset, out);
-                ledger.taken_back.check_files(&self.disk);
+                ledger.check_taken_back(&self.disk);
             }
         }
     }

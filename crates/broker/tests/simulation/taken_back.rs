@@ -1,6 +1,6 @@
 //! Events that were taken back, or may have been: what may still come of them, and that no file has them.
 
-use crate::ledger::Key;
+use crate::ledger::{Key, Ledger};
 use firehose_log::{Disk, MemDisk, Offset};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -87,11 +87,16 @@ impl TakenBack {
         let Some(it) = self.all.get(&offset).filter(|it| it.stage == Stage::Done) else { return true };
         it.out.get(&connection).is_some_and(|out| begins < *out)
     }
+}
 
+impl Ledger {
     /// What was taken back stands in no file, but in segments that nobody can read, which were set aside.
-    pub fn check_files(&self, disk: &MemDisk) {
-        let done = self.all.values().filter(|it| it.stage == Stage::Done);
-        let keys: BTreeSet<Key> = done.filter_map(|it| it.key).collect();
+    pub fn check_taken_back(&self, disk: &MemDisk) {
+        let done = self.taken_back.all.iter().filter(|(_, it)| it.stage == Stage::Done);
+        // A will that was lost with the power is published once more.
+        let is_its_own = |offset: Offset, key: &Key| key.kind != 'w' || !self.is_damaged(offset);
+        let keys: BTreeSet<Key> =
+            done.filter_map(|(offset, it)| it.key.filter(|key| is_its_own(*offset, key))).collect();
         for folder in FOLDERS.iter().map(Path::new).filter(|_| !keys.is_empty()) {
             for name in disk.list(folder).expect("a folder") {
                 let bytes = disk.bytes(&folder.join(&name)).unwrap_or_default();
