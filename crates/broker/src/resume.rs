@@ -4,8 +4,8 @@ use crate::inflight::Inflight;
 use crate::lane::{Gap, Lane, MAIN};
 use crate::resend::Resend;
 use crate::session::{Session, Subscription, filter_cost_bytes};
-use crate::shard::Shard;
-use crate::state::{Opened, Resumed, StoredLane, StoredSubscription};
+use crate::shard::{Action, Shard};
+use crate::state::{Opened, Operation, Request, Resumed, StoredLane, StoredSubscription};
 use firehose_auth::Verdict;
 use firehose_log::Offset;
 use firehose_mqtt::{SubscribeOptions, Version};
@@ -107,6 +107,8 @@ impl Shard {
         it.change_subscriptions();
         if let Some(persistence) = it.persistence.as_deref_mut() {
             persistence.hold.forget(&overtaken.received);
+            let operations = vec![Operation::Overtaken { name: persistence.name.clone() }];
+            self.actions.push(Action::State(Request { token: 0, operations }));
         }
         self.save_soon(session);
     }

@@ -96,7 +96,7 @@ impl Sequencer {
         mailbox_bytes_max: usize,
         clock: fn() -> i64,
     ) -> Sequencer {
-        let head = append.head();
+        let (head, durable) = (append.head(), append.durable());
         let section = Section {
             append,
             submissions: Vec::new(),
@@ -109,7 +109,7 @@ impl Sequencer {
             desks: (0..shards).map(|_| Desk::default()).collect(),
             ports: Ports::default(),
             head: AtomicU64::new(head),
-            durable: AtomicU64::new(head),
+            durable: AtomicU64::new(durable),
             durability,
             role,
             slow: AtomicBool::new(false),

@@ -55,6 +55,10 @@ impl Append for SlowAppend {
         self.append.head()
     }
 
+    fn durable(&self) -> Offset {
+        self.append.durable()
+    }
+
     fn wants_upkeep(&self) -> bool {
         self.append.wants_upkeep()
     }

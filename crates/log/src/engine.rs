@@ -62,6 +62,10 @@ pub trait Append: Send {
     /// Offset of the newest event, 0 if there was never one.
     fn head(&self) -> Offset;
 
+    /// Offset up to which the log is durable now. After a start it may be below the head: what a kill has left in memory
+    /// only could not be written again yet.
+    fn durable(&self) -> Offset;
+
     /// Whether [`Commit::upkeep`] should be called soon, because the segment made ahead was used up.
     fn wants_upkeep(&self) -> bool;
 

@@ -90,6 +90,10 @@ impl Append for Appender {
         self.shared.head.load(Ordering::Acquire)
     }
 
+    fn durable(&self) -> Offset {
+        lock(&self.shared.tail).durable()
+    }
+
     fn wants_upkeep(&self) -> bool {
         self.shared.wants_upkeep.load(Ordering::Relaxed)
     }

@@ -155,6 +155,23 @@ fn what_a_failed_sync_left_in_memory_only_is_written_again_by_the_next_start() {
 }
 
 #[test]
+fn what_cannot_be_written_again_yet_is_read_and_not_called_durable() {
+    let disk = MemDisk::new();
+    let mut log = open_on(&disk);
+    append(&mut log, &["a"]);
+    assert_eq!((log.append.durable(), commit(&mut log).expect("it works"), log.append.durable()), (0, 1, 1));
+    append(&mut log, &["b"]);
+    drop(log);
+    disk.fail(firehose_log::DiskCall::Sync, ErrorKind::StorageFull);
+    let mut log = open_on(&disk);
+    assert_eq!(all(&log), events(&["a", "b"]));
+    assert_eq!((log.append.head(), log.append.durable()), (2, 0));
+    assert_eq!(commit(&mut log).expect("nothing failed that was to be acknowledged"), 0);
+    log.commit.upkeep(NOW_US, &mut KeepNothing);
+    assert_eq!((commit(&mut log).expect("there is room"), log.append.durable()), (2, 2));
+}
+
+#[test]
 fn an_event_is_not_half_redacted_while_the_epoch_waits_for_room() {
     for torn in [false, true] {
         let disk = disk_with_log(torn);

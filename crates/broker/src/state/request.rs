@@ -79,6 +79,12 @@ pub enum Operation {
         /// As in [`Opened`].
         before: Option<Life>,
     },
+    /// The session was to go on, and its client cannot be told what it misses: it begins anew. What it had of groups goes to
+    /// others, as if it had ended while its client was away.
+    Overtaken {
+        /// Whose.
+        name: Arc<SessionName>,
+    },
     /// The state lost its file, and here are the session and the will of a client that is connected; or the will alone of one
     /// that dies, in case the state has lost it, or does so before it has looked at [`Operation::Gone`].
     Rescue(Box<Rescue>),
@@ -138,6 +144,7 @@ impl Operation {
             | Operation::Forget { name, .. }
             | Operation::Entered { name, .. }
             | Operation::Refused { name, .. }
+            | Operation::Overtaken { name }
             | Operation::Gone { name, .. } => name.hash,
             Operation::OpenGroup { hash }
             | Operation::SaveGroup { hash, .. }

@@ -69,6 +69,7 @@ impl State {
                 return true;
             }
             Operation::Refused { name, before } => self.turn_away(name.hash, before, now),
+            Operation::Overtaken { name } => self.begin_anew(name.hash),
             Operation::Gone { name, expiry_secs, will } => self.left(name.hash, expiry_secs, will, now),
             Operation::OpenGroup { hash } => {
                 turn.answers.push((shard, Answer::Group { token, stored: self.open_group(hash) }));
@@ -287,6 +288,17 @@ impl State {
             self.pending.wipe(hash);
             self.session_leaves(hash);
         }
+    }
+
+    /// The session goes on as a new one.
+    fn begin_anew(&mut self, hash: u64) {
+        if !self.known.contains(hash) {
+            return;
+        }
+        self.give_back(hash);
+        let change = self.pending.session(hash);
+        (change.subscriptions, change.progress) = (Some(Default::default()), Some(Default::default()));
+        self.session_subscribes(hash, None, &[]);
     }
 
     /// A will's delay is over: if the process dies before the log has it, the next one does not take it for one whose client

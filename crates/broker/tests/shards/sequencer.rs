@@ -57,6 +57,10 @@ impl Append for Between {
         self.inner.head()
     }
 
+    fn durable(&self) -> Offset {
+        self.inner.durable()
+    }
+
     fn wants_upkeep(&self) -> bool {
         false
     }
@@ -82,6 +86,27 @@ fn sequencer(role: Role, mailbox_bytes_max: usize) -> (Arc<Sequencer>, Hook) {
         sequencer.set_interest(shard, true);
     }
     (Arc::new(sequencer), between)
+}
+
+#[test]
+fn what_a_start_could_not_make_durable_is_not_taken_for_it() {
+    let disk = MemDisk::new();
+    let log = || {
+        let config = LogConfig { disk_reserve_bytes: 0, ..LogConfig::new("/log") };
+        open(config, Arc::new(disk.clone()), clock()).unwrap()
+    };
+    let sequencer = |append| Sequencer::new(1, append, Durability::Sync, Role::Depositor, 1_000, clock);
+    let first = sequencer(log().append);
+    first.leave(0, [batch(1, &["a"])]);
+    first.run_section();
+    assert_eq!((first.head(), first.durable()), (1, 0));
+    drop(first);
+    disk.fail(firehose_log::DiskCall::Sync, std::io::ErrorKind::StorageFull);
+    let second = sequencer(log().append);
+    assert_eq!((second.head(), second.durable()), (1, 0));
+    drop(second);
+    let third = sequencer(log().append);
+    assert_eq!((third.head(), third.durable()), (1, 1));
 }
 
 /// What lies in a mailbox, in words.

@@ -146,6 +146,47 @@ fn what_stood_with_a_session_that_ends_while_its_client_is_away_goes_to_others_a
     }
 }
 
+/// Found by the simulation (seed 479911684324): what the log still had of it was nobody's.
+#[test]
+fn of_what_a_session_of_3_x_had_others_get_what_the_log_has_when_it_has_lost_some_and_the_session_is_a_new_one()
+ {
+    let mut world = World::new(Setup {
+        segment_bytes: 4_096,
+        tail_bytes: 0,
+        retention_bytes: Some(8_192),
+        ..Setup::default()
+    });
+    let publisher = world.client(Version::V311, "p");
+    let one = member(&mut world, Version::V311, "one", 1);
+    let two = member(&mut world, Version::V5, "two", 1);
+    world.clients[one].holds_acks = true;
+    publish(&mut world, publisher, 1..=2, 1);
+    let lost = numbers(&mut world, one);
+    for _ in 0..50 {
+        world.publish(publisher, "other", &"x".repeat(1_000), 0, 0);
+        world.settle();
+    }
+    world.commit();
+    world.upkeep_keeping_nothing();
+    publish(&mut world, publisher, 3..=6, 1);
+    let held = numbers(&mut world, one);
+    assert_eq!((lost.len(), held.len(), numbers(&mut world, two).len()), (1, 2, 3));
+    world.hang_up(one);
+    let (one, connack) = connect(&mut world, Version::V311, "one", &[]);
+    assert!(!connack.session_present && numbers(&mut world, one).is_empty());
+    world.pass(61_000);
+    world.send_packet(two, &Packet::PingReq);
+    world.settle();
+    assert_eq!(numbers(&mut world, two), held);
+    // Who got what is saved within a second, a group within a minute.
+    world.pass(61_000);
+    world.send_packet(two, &Packet::PingReq);
+    world.pass(61_000);
+    world.crash(true);
+    let two = back(&mut world, Version::V5, "two");
+    assert_eq!(numbers(&mut world, two), [0_u16; 0], "once");
+}
+
 #[test]
 fn what_stood_with_a_session_that_ended_waits_while_all_others_are_away_too() {
     let mut world = world();

@@ -106,8 +106,9 @@ impl Bus {
             acks_wait_for_sync: plan.durability == Durability::Sync,
         };
         let head = log.read.head();
+        let told = log.append.durable();
+        let commit = Box::new(LateCommit { inner: log.commit, mood: mood.clone(), told });
         let append = Box::new(Engine { inner: log.append, mood: mood.clone(), ledger: ledger.clone() });
-        let commit = Box::new(LateCommit { inner: log.commit, mood: mood.clone(), told: head });
         let sequencer = Sequencer::new(
             plan.shards,
             append,

@@ -63,6 +63,10 @@ impl Append for Engine {
         self.inner.head()
     }
 
+    fn durable(&self) -> Offset {
+        self.inner.durable()
+    }
+
     fn wants_upkeep(&self) -> bool {
         self.inner.wants_upkeep()
     }

@@ -258,12 +258,15 @@ impl Reader {
         assert!(entry.retain && !entry.payload.is_empty(), "it is not retained: {got:?}");
         self.check_qos(got, entry, asked);
         let mut taken = false;
-        // Without identifiers it is the next copy, for whichever subscription: rather one that surely has to get it.
-        for surely in [true, false] {
+        // Without identifiers it is the next copy, for whichever subscription: rather one that surely has to get it. And
+        // what is sent again is rather for one that was there before the connection.
+        for (surely, before) in [(true, got.dup), (true, false), (false, false)] {
             for index in asked {
                 let mut scans = self.subscriptions[*index].scans();
                 let mut take = |scan: &mut Scan| {
-                    (!surely || scan.has_to_bring(offset)) && scan.got(&got.topic, offset, false, ledger)
+                    (!surely || scan.has_to_bring(offset))
+                        && (!before || scan.is_of_before())
+                        && scan.got(&got.topic, offset, false, ledger)
                 };
                 taken |= !taken && scans.any(&mut take);
             }

@@ -67,6 +67,11 @@ impl Scan {
         self.required.is_some() && offset <= self.as_of.0
     }
 
+    /// Whether it was asked for over an earlier connection.
+    pub fn is_of_before(&self) -> bool {
+        self.required == Some(1)
+    }
+
     /// A retained message came. `again`: it may come twice. False: it is none of this scan's.
     pub fn got(&mut self, topic: &str, offset: Offset, again: bool, ledger: &Ledger) -> bool {
         let newer = ledger.range(offset + 1, self.as_of.0);

@@ -27,6 +27,10 @@ impl Append for SlowAppend {
         self.0.head()
     }
 
+    fn durable(&self) -> Offset {
+        self.0.durable()
+    }
+
     fn wants_upkeep(&self) -> bool {
         self.0.wants_upkeep()
     }
