@@ -174,6 +174,12 @@ impl Groups {
         member.is_some_and(|member| member.holds)
     }
 
+    /// Whether a client unsubscribes from a group that a message is for, or has.
+    pub fn leaves(&self, name: &Name, client: usize, topic: TopicName<'_>) -> bool {
+        let group = self.all.get(name).filter(|group| group.leavers.contains_key(&client));
+        group.is_some_and(|group| group.filter.matches(topic))
+    }
+
     /// UNSUBSCRIBE is sent.
     pub fn leaving(&mut self, name: &Name, client: usize) {
         let Some(group) = self.all.get_mut(name) else { return };

@@ -6,6 +6,7 @@ use crate::ledger::Ledger;
 use crate::packets::{self, Got};
 use crate::plan::Shares;
 use firehose_mqtt::{Reason, SubscribeOptions, Version};
+use firehose_topic::TopicName;
 
 impl Client {
     /// SUBSCRIBE of one shared subscription.
@@ -48,13 +49,20 @@ impl Client {
     /// Whether a message came by a shared subscription, and not by another one.
     pub(crate) fn got_shared(&mut self, got: &Got, ledger: &mut Ledger) -> bool {
         let Some(connection) = self.connection().filter(|_| !self.shared.is_empty()) else { return false };
-        let is_its = |ids: &Vec<u32>| match self.plan.has_ids {
+        // What it was given before it unsubscribed, and is sent only now, has no identifier any more.
+        let is_left = self.plan.has_ids && got.ids.is_empty() && !got.dup;
+        let topic = TopicName::trusted(&got.topic);
+        let is_its = |(written, ids): &(&String, &Vec<u32>)| match self.plan.has_ids {
+            true if is_left => ledger.groups.leaves(&self.name_of(written), self.number, topic),
             true => ids.iter().any(|id| got.ids.contains(id)),
             false => true,
         };
+        let mut by: Vec<Name> = self.shared.iter().filter(is_its).map(|(it, _)| self.name_of(it)).collect();
         self.reader.count += 1;
-        let by: Vec<Name> =
-            self.shared.iter().filter(|(_, ids)| is_its(ids)).map(|(it, _)| self.name_of(it)).collect();
+        let is_of_many = is_left && by.len() > 1;
+        if is_of_many {
+            by.clear();
+        }
         let to = Receiver {
             client: self.number,
             connection,
@@ -63,7 +71,7 @@ impl Client {
         };
         let mut groups = std::mem::take(&mut ledger.groups);
         // Its subscription may have ended since it was sent first.
-        let is_nameless = by.is_empty() && got.dup;
+        let is_nameless = by.is_empty() && (got.dup || is_of_many);
         if is_nameless {
             groups.got_again(got, ledger);
         }
