@@ -112,7 +112,7 @@ fn keys_in(bytes: &[u8]) -> impl Iterator<Item = Key> {
     let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b';');
     ends.filter_map(|(end, _)| {
         let is_kind = |byte: &u8| b"mpfw".contains(byte);
-        let before = &bytes[end.saturating_sub(KEY_BYTES_MAX)..end];
+        let before = bytes[end.saturating_sub(KEY_BYTES_MAX)..end].rsplit(|byte| *byte == b';').next()?;
         Key::parse(&before[before.iter().rposition(is_kind)?..])
     })
 }
