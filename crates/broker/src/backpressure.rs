@@ -56,12 +56,18 @@ impl Shard {
 
     /// Drops what is queued; the lanes go on from the log, at the pace of the socket.
     pub(crate) fn fall_back(&mut self, session: u32) {
+        let it = self.sessions.get_mut(session as usize).filter(|it| it.connection.is_some());
+        if let Some(persistence) = it.and_then(|it| it.persistence.as_deref_mut()) {
+            persistence.resend.drop_bytes();
+        }
+        self.queue_again(session);
+    }
+
+    /// Drops what is queued: its lanes read it again.
+    pub(crate) fn queue_again(&mut self, session: u32) {
         self.return_queued(session);
         let Some(it) = self.sessions.get_mut(session as usize) else { return };
         let Some(connection) = it.connection.as_deref_mut() else { return };
-        if let Some(persistence) = it.persistence.as_deref_mut() {
-            persistence.resend.drop_bytes();
-        }
         let mut firsts: Vec<(u16, Offset)> = Vec::new();
         if let Some(scans) = it.scans.as_deref_mut() {
             scans.dropped(connection.outbox.first_retained_topic());

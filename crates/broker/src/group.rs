@@ -377,14 +377,6 @@ impl Group {
         self.ahead_bytes = 0;
     }
 
-    /// An event was taken back: it is not sent to anybody any more.
-    pub(crate) fn redact(&mut self, redacted: &[Offset]) {
-        self.drop_ahead();
-        for member in &mut self.members {
-            member.pieces.retain(|piece| !redacted.contains(&piece.offset()));
-        }
-    }
-
     /// What members were given in this turn.
     pub(crate) fn take_pieces(&mut self) -> Vec<(MemberKey, Vec<Piece>)> {
         let served = std::mem::take(&mut self.served).into_iter();

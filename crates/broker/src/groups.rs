@@ -358,11 +358,10 @@ impl Shard {
         self.group_slots().into_iter().for_each(|slot| self.pump_group(slot));
     }
 
-    /// Events were taken back.
-    pub(crate) fn redact_groups(&mut self, redacted: &[Offset]) {
-        for (_, group) in &mut self.groups.all {
-            group.redact(redacted);
-        }
+    /// Events were taken back: what was read ahead is read again. Of those that members were given they say that they are
+    /// done, as of all that they may not have.
+    pub(crate) fn redact_groups(&mut self) {
+        self.groups.all.iter_mut().for_each(|(_, group)| group.drop_ahead());
         self.groups.ahead_bytes = 0;
     }
 

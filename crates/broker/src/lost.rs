@@ -70,6 +70,12 @@ impl Shard {
         }
         self.stats.gaps_declared.add(1);
         it.declare_lost(entry.offset, entry.offset, why);
+        // What is queued already, when a redaction had it made again, is newer: it is made again too, and tells of this.
+        if let Some(persistence) = it.persistence.as_deref_mut() {
+            self.held_bytes -= persistence.hold.drop_bytes();
+        }
+        self.queue_again(session);
+        let Some(it) = self.sessions.get_mut(session as usize) else { return };
         if it.connection.as_deref().is_some_and(|connection| connection.version != Version::V5) {
             self.disconnect(session, Reason::UnspecifiedError, "a range of the log is gone");
         }

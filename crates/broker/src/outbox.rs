@@ -157,14 +157,11 @@ impl Outbox {
         self.control.len()
     }
 
-    /// Whether the event at `offset` of the log is queued, as far as the ranges of queued frames tell.
+    /// Whether the event at `offset` of the log is queued. Looks at each frame: they do not always ascend.
     pub fn queues(&self, offset: Offset) -> bool {
-        self.items.iter().any(|item| {
-            let at = |index: u32| item.range.frames.get(index).map(|frame| frame.offset);
-            let (first, last) = (at(item.range.first), at(item.range.end.saturating_sub(1)));
-            item.logged
-                && first.is_some_and(|first| first <= offset)
-                && last.is_some_and(|last| offset <= last)
+        self.items.iter().filter(|item| item.logged).any(|item| {
+            let mut frames = (item.range.first..item.range.end).map(|index| item.range.frames.get(index));
+            frames.any(|frame| frame.is_some_and(|frame| frame.offset == offset))
         })
     }
 

@@ -24,9 +24,13 @@ impl Bus {
     /// # Errors
     /// [`RedactError`]: it is not there, or something failed and it has to be done again.
     pub fn redact(&self, offset: Offset) -> Result<Redacted, RedactError> {
+        if offset <= self.sequencer().head() {
+            self.save_what_it_meant(offset)?;
+        }
         let done = self.on_commit_thread(move |commit| commit.redact(offset, wall_us()));
         let done = done.unwrap_or_else(|| Err(stops()));
-        if matches!(done, Ok(_) | Err(RedactError::Already { .. })) {
+        // Of one that is gone from the log an attempt before may have left the rest.
+        if matches!(done, Ok(_) | Err(RedactError::Already { .. } | RedactError::Gone { .. })) {
             // The shards come last: what they ask the state from then on has nothing of it.
             let state = self.redact_state(offset);
             self.tell_shards(offset);
@@ -34,6 +38,30 @@ impl Bus {
             state?;
         }
         done
+    }
+
+    /// Waits until the state file has what follows from the event: that what was retained for its topic before is not any
+    /// more, which packet id of its publisher is taken, that it was somebody's will. Nobody sees that in a tombstone.
+    fn save_what_it_meant(&self, offset: Offset) -> Result<(), RedactError> {
+        let (done, applied) = mpsc::channel();
+        self.state().when_applied(offset, Box::new(move || _ = done.send(())));
+        loop {
+            match applied.recv_timeout(LOOK) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::RecvTimeoutError::Timeout) if !self.is_stopping() => {
+                    if let Some(why) = self
+                        .state()
+                        .stats()
+                        .failure()
+                        .or_else(|| self.state().log_failure().map(str::to_owned))
+                    {
+                        let why = format!("the state cannot be saved before it, and nothing was done: {why}");
+                        return Err(RedactError::Failed(why));
+                    }
+                }
+                Err(_) => return Err(stops()),
+            }
+        }
     }
 
     /// Waits until each shard has dropped what it had of the event; not on a bus of which nobody runs the shards.
@@ -83,10 +111,10 @@ impl Shard {
         }
         let redacted = std::mem::take(&mut self.redacted);
         let offsets: Vec<Offset> = redacted.iter().map(|(offset, _seen)| *offset).collect();
-        self.redact_groups(&offsets);
         self.redacted_lately.extend(&offsets);
         let too_many = self.redacted_lately.len().saturating_sub(LATELY);
         self.redacted_lately.drain(..too_many);
+        self.redact_groups();
         for (offset, _seen) in redacted {
             self.cut_rewritten(offset);
             self.answered();

@@ -39,7 +39,10 @@ pub(crate) fn redact(
     }
     let in_kept = shared.kept().is_some_and(|kept| kept.holds(offset));
     let segment = match settle(shared, commit, offset, now_us)? {
-        None if !in_kept => return Err(RedactError::Gone { offset }),
+        None if !in_kept => {
+            forget(shared, offset);
+            return Err(RedactError::Gone { offset });
+        }
         settled => settled,
     };
     let found = look(shared, offset).map_err(RedactError::Failed)?;
@@ -47,6 +50,7 @@ pub(crate) fn redact(
         without(shared, offset, now_us).map_err(failed)?;
     }
     let Some((segment, last)) = segment else {
+        forget(shared, offset);
         shared.disk.sync_dir(&shared.config.dir).map_err(failed)?;
         return answer(shared, offset, found).map_err(failed);
     };
@@ -60,6 +64,11 @@ pub(crate) fn redact(
         return Err(RedactError::Already { offset });
     }
     answer(shared, offset, found).map_err(failed)
+}
+
+/// Puts a tombstone where the memory of recent batches has the event, which may have it longer than a file.
+fn forget(shared: &Shared, offset: Offset) {
+    lock(&shared.tail).redact(offset, shared.salt);
 }
 
 /// What stands at an offset.
@@ -181,7 +190,7 @@ fn rewrite(
         *place = new;
     }
     if let Some(offset) = redacted {
-        lock(&shared.tail).redact(offset, shared.salt);
+        forget(shared, offset);
     }
     segment.close();
     shared.forget(segment);
@@ -348,9 +357,10 @@ impl<'a> Copy<'a> {
         self.to.truncate(self.position)
     }
 
-    /// Leaves as many zeros as there were bytes that cannot be read.
+    /// Leaves as many zeros as there were bytes that cannot be read. Of a file that was cut short there are none.
     fn blank(&mut self, from: u64, to: u64) -> io::Result<()> {
         self.flush()?;
+        let to = to.max(from);
         self.position += to - from;
         self.pending = (to, to);
         self.to.truncate(self.position)

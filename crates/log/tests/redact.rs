@@ -336,3 +336,42 @@ fn readers_and_appends_go_on_while_events_are_redacted() {
     });
     assert!((1..=EVENTS).all(|offset| !holds(&disk, &text_of(offset))));
 }
+
+/// The memory of recent batches does not ask what retention has deleted.
+#[test]
+fn what_retention_has_deleted_is_redacted_in_memory_too() {
+    for kept in [false, true] {
+        let disk = MemDisk::new();
+        let config = LogConfig { retention_bytes: Some(30 << 10), ..small(4 << 20) };
+        let mut log = try_open(&disk, config).expect("opens");
+        fill(&mut log);
+        match kept {
+            true => log.commit.upkeep(NOW_US, &mut All),
+            false => log.commit.upkeep(NOW_US, &mut KeepNothing),
+        };
+        assert!(log.read.oldest() > 5);
+        let gone = RedactError::Gone { offset: 5 };
+        assert_eq!(log.commit.redact(5, NOW_US).map(|it| it.offset), if kept { Ok(5) } else { Err(gone) });
+        let Ok(Fetched::Events(events)) = log.read.fetch(&[4, 5, 6], Wait::Yes) else { panic!("fetches") };
+        assert!(events.iter().all(|(offset, _)| *offset != 5), "{events:?}");
+        let found = read_from(&log, 5);
+        assert!(found.events.iter().all(|(_, text)| *text != text_of(5)));
+    }
+}
+
+#[test]
+fn an_event_of_a_file_that_was_cut_to_nothing_is_redacted_and_stays_a_declared_gap() {
+    let disk = MemDisk::new();
+    let mut log = try_open(&disk, small(0)).expect("opens");
+    fill(&mut log);
+    let first = log.read.oldest();
+    drop(log);
+    disk.set_bytes(&segments(&disk)[0], b"");
+    let mut log = try_open(&disk, small(0)).expect("opens");
+    let lost: Vec<Offset> = read_from(&log, 1).gaps.iter().flat_map(|(from, to)| *from..=*to).collect();
+    assert!(lost.contains(&first));
+    assert_eq!(log.commit.redact(first, NOW_US).map(|it| it.time_us), Ok(None));
+    check(&log, &[], &lost);
+    drop(log);
+    check(&try_open(&disk, small(0)).expect("opens"), &[], &lost);
+}

@@ -1,11 +1,11 @@
 //! Events that are taken back while they are queued.
 
-use crate::client::options;
+use crate::client::{options, publish};
 use crate::world::{Setup, World};
 use firehose_broker::message::Message;
 use firehose_broker::shard::Action;
 use firehose_log::Wait;
-use firehose_mqtt::{PacketKind, Property, Version};
+use firehose_mqtt::{Packet, PacketKind, Property, Publish, Version};
 
 #[test]
 fn of_what_is_queued_for_a_stopped_reader_only_the_redacted_event_is_missing() {
@@ -117,4 +117,34 @@ fn who_was_being_sent_it_by_a_topic_alias_loses_the_connection_and_never_gets_it
     assert!(!got.iter().any(|it| it.payload == "2"), "{got:?}");
     assert!(world.clients[reader].closed);
     assert_eq!(world.payloads(other), ["1", "2", "3"]);
+}
+
+/// A page of retained messages lies in the order of their topics, whatever their places in the log.
+#[test]
+fn a_retained_message_that_is_queued_is_found_wherever_it_stands_in_its_page() {
+    for redacted in 1..=3u64 {
+        let mut world = World::new(Setup::default());
+        let publisher = world.client(Version::V311, "p");
+        for (topic, payload) in [("t/c", "1"), ("t/a", "2"), ("t/b", "3")] {
+            let packet = Publish { retain: true, ..publish(topic, payload, 1, 77) };
+            world.send_packet(publisher, &Packet::Publish(packet));
+            world.settle();
+        }
+        let reader = world.client(Version::V311, "r");
+        const SUBACK_BYTES: usize = 5;
+        world.clients[reader].room = SUBACK_BYTES;
+        world.subscribe(reader, &[("t/#", options(0))], &[]);
+        world.settle();
+        world.commit();
+        world.commit.redact(redacted, world.now.wall_us).expect("redacts");
+        world.state.state.queue().redact(redacted, Box::new(|outcome| outcome.expect("rewrites")));
+        world.settle();
+        world.sequencer.send(0, Message::Redacted { offset: redacted, seen: None });
+        world.settle();
+        world.let_go();
+        let got = world.take(reader);
+        let got = got.iter().filter(|it| it.kind == PacketKind::Publish).map(|it| it.payload.as_str());
+        let expected = ["2", "3", "1"].into_iter().filter(|payload| *payload != redacted.to_string());
+        assert_eq!(got.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
 }

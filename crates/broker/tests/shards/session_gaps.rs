@@ -5,6 +5,7 @@ use crate::client::{Got, ack, options};
 use crate::session::{again, connect, subscribed_and_left};
 use crate::world::{Setup, World};
 use firehose_broker::Limits;
+use firehose_broker::message::Message;
 use firehose_log::Disk;
 use firehose_mqtt::{Packet, PacketKind, Property, Version};
 use std::path::Path;
@@ -284,4 +285,32 @@ fn a_damaged_event_is_told_to_5_0_and_by_a_new_session_to_3_x() {
         let (_, connack) = connect(&mut world, version, "s", &[]);
         assert!(!connack.session_present, "and hears that its session is gone");
     }
+}
+
+/// A redaction has what waits for the state read again, and retention may have deleted some of it meanwhile.
+#[test]
+fn what_is_found_to_be_gone_is_told_by_what_was_queued_behind_it() {
+    let mut world = world();
+    let (client, _) = connect(&mut world, Version::V5, "s", &[Property::ReceiveMaximum(2)]);
+    assert!(!world.subscribed(client, "t", 2).is_error());
+    world.clients[client].acknowledges = true;
+    let publisher = world.client(Version::V311, "publisher");
+    world.state.waits = true;
+    for (packet_id, payload) in [(1, "redacted"), (2, "deleted")] {
+        world.publish(publisher, "t", payload, 2, packet_id);
+        world.settle();
+    }
+    for _ in 0..50 {
+        world.publish(publisher, "other", &"x".repeat(1_000), 0, 0);
+        world.settle();
+    }
+    world.publish(publisher, "t", "newer", 1, 3);
+    world.settle();
+    world.commit();
+    world.upkeep_keeping_nothing();
+    world.sequencer.send(0, Message::Redacted { offset: 1, seen: None });
+    world.settle();
+    world.state.waits = false;
+    world.let_go();
+    assert_eq!(told(&mut world, client), with("newer", Some("2..2")));
 }

@@ -6,6 +6,8 @@ use crate::world::{Setup, World};
 use firehose_auth::AnonymousMode;
 use firehose_broker::Limits;
 use firehose_broker::message::Message;
+use firehose_broker::sequencer::Deposit;
+use firehose_log::{Attributes, Draft, Event, Flags, Origin};
 use firehose_mqtt::{Packet, PacketKind, Property, Publish, Reason, SubscribeOptions, Version};
 
 const GROUP: &str = "$share/g/t/#";
@@ -430,6 +432,31 @@ fn a_redacted_event_that_waits_for_a_member_is_given_to_nobody() {
     }
     world.let_go();
     assert_eq!(numbers(&mut world, client), [3, 5, 6]);
+}
+
+/// Neither the member nor the group may go on counting what nobody will ever settle.
+#[test]
+fn a_member_takes_as_much_as_before_after_events_that_were_redacted_as_they_came() {
+    let mut world = world();
+    let publisher = world.client(Version::V311, "p");
+    let client = members(&mut world, &[("a", 1)])[0];
+    for _ in 0..100 {
+        let (flags, attributes) = (Flags::default(), Attributes::EMPTY);
+        let event = Event { flags, topic: "t/x", attributes, payload: b"0" };
+        let mut draft = Draft::new();
+        draft.push(&event, &Origin::default()).expect("fits");
+        let deposit = Deposit::Batch { ticket: 0, draft, wants_sync: false };
+        let _ = world.sequencer.deposit(world.sequencer.port_slot(), [deposit]);
+        world.commit();
+        let offset = world.read.head();
+        world.commit.redact(offset, world.now.wall_us).expect("redacts");
+        for shard in 0..3 {
+            world.sequencer.send(shard, Message::Redacted { offset, seen: None });
+        }
+        world.settle();
+    }
+    publish(&mut world, publisher, 1..=100, 1);
+    assert_eq!(numbers(&mut world, client), (1..=100).collect::<Vec<_>>());
 }
 
 #[test]

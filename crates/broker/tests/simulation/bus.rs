@@ -14,7 +14,9 @@ use firehose_broker::replays::Replays;
 use firehose_broker::sequencer::{Role, Sequencer};
 use firehose_broker::shard::{Action, Appetite, Now, Shard, Shared};
 use firehose_broker::stats::ShardStats;
-use firehose_log::{Chunk, Commit, MemDisk, Offset, OpenError, Read, Refusal, Wait, open};
+use firehose_log::{
+    Chunk, Commit, MemDisk, Offset, OpenError, Read, RedactError, Redacted, Refusal, Wait, open,
+};
 use firehose_topic::TopicFilter;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -248,6 +250,11 @@ impl Bus {
                 None
             }
         }
+    }
+
+    /// The commit thread takes an event out of the log.
+    pub fn redact(&mut self, offset: Offset) -> Result<Redacted, RedactError> {
+        self.commit.redact(offset, self.now.wall_us)
     }
 
     pub fn upkeep(&mut self) -> Vec<String> {

@@ -23,12 +23,14 @@ pub fn calm(world: &mut World) {
     let now_ms = world.now.ms;
     world.clients.iter_mut().for_each(|client| client.wills.noticed(now_ms));
     settle(world);
+    assert!(world.redactions.is_empty(), "an event is not taken back");
     world.check_log();
     let mut ledger = lock(&world.ledger);
     let is_up: Vec<bool> = world.clients.iter().map(|it| matches!(it.link, Link::Up(_))).collect();
     let mut groups = std::mem::take(&mut ledger.groups);
     groups.check(&is_up, world.now.ms, &ledger);
     ledger.groups = groups;
+    ledger.check_taken_back(&world.disk);
     for client in &mut world.clients {
         client.wills.check(world.now.ms, &ledger);
         if let Link::Up(_) = client.link {
@@ -104,6 +106,9 @@ fn settle(world: &mut World) {
             // A replay waits for its rate.
             quiet_secs = 0;
         }
+        if world.repeat_redactions() {
+            quiet_secs = 0;
+        }
         world.upkeep();
     }
     panic!("it never comes to rest");
@@ -137,6 +142,7 @@ fn round(world: &mut World) -> bool {
     }
     world.commit();
     moved |= world.turn_of_state();
+    moved |= world.go_on_redacting();
     moved
 }
 

@@ -52,6 +52,8 @@ pub struct Client {
     pub window: usize,
     /// Bytes of a packet that is not whole.
     input: Vec<u8>,
+    /// Bytes of whole packets that came by this connection.
+    taken: u64,
     asked: BTreeMap<u16, Asked>,
     next_asked: u16,
     next_subscription: u32,
@@ -102,6 +104,7 @@ impl Client {
             shared: BTreeMap::new(),
             window: plan.window,
             input: Vec::new(),
+            taken: 0,
             asked: BTreeMap::new(),
             next_asked: 0,
             next_subscription: 0,
@@ -162,6 +165,7 @@ impl Client {
         }
         self.link = Link::None;
         self.input.clear();
+        self.taken = 0;
         self.acks.clear();
         self.asked.clear();
         self.is_dismissed = false;
@@ -192,10 +196,13 @@ impl Client {
     pub fn receive(&mut self, bytes: &[u8], promptly: bool, ledger: &mut Ledger) -> Vec<u8> {
         self.input.extend_from_slice(bytes);
         let mut input = std::mem::take(&mut self.input);
+        let (before, bytes) = (self.taken, input.len());
         let packets = packets::take_packets(&mut input, self.plan.version);
+        self.taken += (bytes - input.len()) as u64;
         self.input = input;
         let mut answers = Vec::new();
         for got in packets {
+            self.check_taken_back(&got, before + got.at as u64, ledger);
             if let Some(told) = &mut self.told {
                 told.push(format!("client {} got {}", self.number, got.brief()));
             }
@@ -270,6 +277,17 @@ impl Client {
         self.reader.forget();
         self.received.clear();
         self.publisher.start_anew(ledger)
+    }
+
+    /// What was taken back comes no more, but for what was out before.
+    fn check_taken_back(&self, got: &Got, begins: u64, ledger: &Ledger) {
+        let key = Key::parse(got.user("name").map_or(&got.payload, str::as_bytes));
+        let Some((offset, connection)) = key.and_then(|key| ledger.place_of(&key)).zip(self.connection())
+        else {
+            return;
+        };
+        let may = ledger.taken_back.may_come(offset, connection, begins);
+        assert!(may, "{offset} was taken back, and comes to client {}: {got:?}", self.number);
     }
 
     fn published(&mut self, got: &Got, ledger: &mut Ledger) {

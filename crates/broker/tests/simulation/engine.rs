@@ -4,7 +4,10 @@
 //! engine that takes its time holds up the section, and deposits wait in their slots.
 
 use crate::ledger::Ledger;
-use firehose_log::{Append, Batch, Commit, CommitError, Draft, Keep, Offset, Refusal, Submission, Upkeep};
+use firehose_log::{
+    Append, Batch, Commit, CommitError, Draft, Keep, Offset, RedactError, Redacted, Refusal, Submission,
+    Upkeep,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The slot that another node's events come from: it is no shard's, and not the ports'.
@@ -91,5 +94,9 @@ impl Commit for LateCommit {
 
     fn upkeep(&mut self, now_us: i64, keep: &mut dyn Keep) -> Vec<Upkeep> {
         self.inner.upkeep(now_us, keep)
+    }
+
+    fn redact(&mut self, offset: Offset, now_us: i64) -> Result<Redacted, RedactError> {
+        self.inner.redact(offset, now_us)
     }
 }

@@ -464,7 +464,7 @@ impl Group {
     fn check_complete(&mut self, name: &Name, first: Offset, now_ms: u64, ledger: &Ledger) {
         let mut untold = BTreeSet::new();
         for (offset, entry) in ledger.range(first, ledger.head()) {
-            if !self.misses(name, offset, entry, now_ms) {
+            if ledger.taken_back.has(offset) || !self.misses(name, offset, entry, now_ms) {
                 continue;
             }
             assert!(

@@ -1,6 +1,7 @@
 //! The truth: what was given a place in the log, in which order; what was published, and what was acknowledged.
 
 use crate::group::Groups;
+use crate::taken_back::TakenBack;
 use firehose_log::{Batch, Cursor, Kind, Offset};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -87,6 +88,7 @@ pub struct Ledger {
     /// What cursors that clients got stand after: each for one event, for ever.
     cursors: HashMap<(u32, Offset), (Option<Key>, i64)>,
     pub groups: Groups,
+    pub taken_back: TakenBack,
 }
 
 impl Ledger {
@@ -146,6 +148,11 @@ impl Ledger {
     pub fn compare(&self, batch: &Batch, from: Offset, to: Offset) {
         for (offset, record) in batch.records().filter(|(offset, _)| (from..=to).contains(offset)) {
             let known = self.get(offset).unwrap_or_else(|| panic!("event {offset} comes from nowhere"));
+            if record.kind() == Kind::Tombstone {
+                assert!(self.taken_back.has(offset), "nobody took back {offset}, {known:?}");
+                continue;
+            }
+            assert!(!self.taken_back.is_logged(offset), "{offset} was taken back, and is there: {known:?}");
             assert_eq!(*known, entry_of(batch, &record), "event {offset} was changed");
         }
     }
@@ -154,6 +161,7 @@ impl Ledger {
     pub fn cut(&mut self, head: Offset) {
         assert!(head <= self.head(), "the log invents events: it ends at {head}, not at {}", self.head());
         self.groups.cut(head);
+        self.taken_back.cut(head, self.is_flipped);
         for entry in self.entries.drain(head as usize..) {
             if let Some(key) = entry.key {
                 self.by_key.remove(&key);
@@ -219,6 +227,11 @@ impl Ledger {
 
     pub fn is_stored(&self, message: (char, u32, u32)) -> bool {
         self.by_message.get(&message).is_some_and(|all| !all.is_empty())
+    }
+
+    /// Whether nobody can say any more that it had taken the place of what was retained before.
+    pub fn is_hidden(&self, offset: Offset) -> bool {
+        self.is_damaged(offset) || (self.taken_back.is_rebuilt && self.taken_back.has(offset))
     }
 
     pub fn is_damaged(&self, offset: Offset) -> bool {

@@ -11,6 +11,8 @@ use firehose_topic::TopicName;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Got {
     pub kind: PacketKind,
+    /// Where it began in the bytes that it was taken off.
+    pub at: usize,
     pub id: u16,
     pub reason: Reason,
     /// Session present, of a CONNACK.
@@ -49,6 +51,7 @@ impl Got {
     fn of(packet: &Packet<'_>) -> Got {
         let mut got = Got {
             kind: packet.kind(),
+            at: 0,
             id: 0,
             reason: Reason::Success,
             present: false,
@@ -111,7 +114,7 @@ pub fn take_packets(bytes: &mut Vec<u8>, version: Version) -> Vec<Got> {
         match decode(&bytes[at..], version, usize::MAX).expect("the bus sends what conforms") {
             Decoded::Incomplete { .. } => break,
             Decoded::Packet(packet, len) => {
-                got.push(Got::of(&packet));
+                got.push(Got { at, ..Got::of(&packet) });
                 at += len;
             }
         }

@@ -131,6 +131,8 @@ pub struct Plan {
     pub retention_bytes: Option<u64>,
     pub payload_bytes_max: usize,
     pub faults: Faults,
+    /// Events are taken back.
+    pub redacts: bool,
     pub clients: Vec<ClientPlan>,
 }
 
@@ -161,6 +163,7 @@ impl Plan {
             retention_bytes,
             payload_bytes_max: rng.pick(&[20, 60, 400]),
             faults,
+            redacts: Rng::of_step(seed, u64::MAX - 4).percent(25),
             clients: with_groups(
                 &mut Rng::of_step(seed, u64::MAX - 2),
                 (0..rng.between(1, 6)).map(|number| client(rng, number, has_retention, faults)).collect(),

@@ -402,6 +402,7 @@ impl Reader {
                     && !own
                     && !lost
                     && !it.seen.contains(&offset)
+                    && !ledger.taken_back.has(offset)
                     && !self.gaps.iter().any(|(from, to)| (*from..=*to).contains(&offset))
             })
             .map(|(offset, _)| offset)

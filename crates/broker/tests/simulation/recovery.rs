@@ -35,6 +35,7 @@ impl World {
         let before = lock(&self.ledger).epoch;
         assert!(epoch > before || self.is_flipped, "epoch {epoch}, and events were recorded in {before}");
         lock(&self.ledger).cut(head);
+        self.redactions.crashed(head);
         for client in &mut self.clients {
             client.reader.cut(head);
             if let Some((_, offset)) = &mut client.cursor {
@@ -42,6 +43,7 @@ impl World {
             }
         }
         self.check_log();
+        lock(&self.ledger).check_taken_back(&self.disk);
         self.check_kept();
         if !self.is_flipped {
             lock(&self.ledger).check_acknowledged();
@@ -95,7 +97,9 @@ impl World {
         kept.retain(|offset| *offset < ledger.oldest);
         let Ok(Fetched::Events(events)) = bus.read.fetch(&kept, Wait::Yes) else { return };
         let is_there = |offset: &Offset| events.iter().any(|(known, _)| known == offset);
-        kept.iter().filter(|offset| !is_there(offset)).for_each(|offset| ledger.lose(*offset, *offset));
+        let is_gone = |offset: &&Offset| !is_there(offset) && !ledger.taken_back.has(**offset);
+        let gone: Vec<Offset> = kept.iter().filter(is_gone).copied().collect();
+        gone.iter().for_each(|offset| ledger.lose(*offset, *offset));
         self.kept = bus.read.kept();
     }
 }

@@ -77,7 +77,7 @@ impl Scan {
         let newer = ledger.range(offset + 1, self.as_of.0);
         let is_stale = newer
             .into_iter()
-            .any(|(at, entry)| entry.retain && entry.topic == topic && !ledger.is_damaged(at));
+            .any(|(at, entry)| entry.retain && entry.topic == topic && !ledger.is_hidden(at));
         let fits = offset <= self.as_of.1 && !is_stale;
         fits && (self.got.insert(topic.to_owned()) || again)
     }
@@ -97,6 +97,7 @@ impl Scan {
             // Of a damaged one nobody can say whether it had taken the place of the one before.
             *offset <= self.as_of.0
                 && !ledger.is_damaged(*offset)
+                && !ledger.taken_back.has(*offset)
                 && !entry.payload.is_empty()
                 && entry.qos.min(wanted.qos) >= least
                 && wanted.filter.matches(TopicName::trusted(topic))

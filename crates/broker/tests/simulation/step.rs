@@ -39,6 +39,7 @@ pub enum Step {
     Space,
     Flip,
     Clock,
+    Redact,
 }
 
 /// All of them, with how often they come in a run in which they come at all.
@@ -69,6 +70,7 @@ const STEPS: &[(Step, u32)] = &[
     (Step::Space, 8),
     (Step::Flip, 2),
     (Step::Clock, 4),
+    (Step::Redact, 25),
 ];
 
 /// How often each step comes in a seed's run: some never.
@@ -84,6 +86,7 @@ pub fn weights(world: &World) -> Vec<u32> {
             Step::Space => faults.full,
             Step::Flip => faults.flips,
             Step::Clock => faults.clock_jumps,
+            Step::Redact => world.plan.redacts,
             Step::Connect | Step::Publish | Step::Subscribe | Step::Flow => true,
             _ => rng.percent(80),
         };
@@ -146,6 +149,10 @@ pub fn take(world: &mut World, weights: &[u32], number: u64) {
             let secs = [-3600, -1, 3600, 200_000, -200_000][rng.below(5)];
             world.jump(secs);
         }
+        Step::Redact => crate::redaction::redact(world, rng),
+    }
+    if matches!(step, Step::Flow | Step::Turn | Step::Commit | Step::State | Step::Redact) {
+        world.go_on_redacting();
     }
 }
 

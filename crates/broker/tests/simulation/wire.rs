@@ -15,6 +15,8 @@ pub struct Connection {
     pub paused: bool,
     /// Written by the bus, not yet read by the client.
     pub to_client: Vec<u8>,
+    /// Bytes that the bus has written.
+    pub written: u64,
     /// Bytes that the socket takes before it blocks.
     pub room: usize,
     /// The bus has closed its end: what was written before is still to be read.
@@ -31,6 +33,7 @@ impl Connection {
             to_bus: Vec::new(),
             paused: false,
             to_client: Vec::new(),
+            written: 0,
             room,
             closed_by_bus: false,
             left: false,
@@ -56,6 +59,7 @@ impl Wire for Connection {
             }
         }
         self.room -= written;
+        self.written += written as u64;
         Ok(written)
     }
 }

@@ -7,6 +7,7 @@ use crate::engine::{Mood, Shared, lock};
 use crate::ledger::{Key, Ledger, Published};
 use crate::packets::{self, Outgoing};
 use crate::plan::{LOGGED, Plan, RETAINED};
+use crate::redaction::Redactions;
 use crate::rng::Rng;
 use crate::wire::Connection;
 use crate::witness::Witness;
@@ -59,6 +60,8 @@ pub struct World {
     pub witness: Witness,
     /// The disk cannot be opened any more, which only bits that turned may do.
     pub is_over: bool,
+    /// Events that are being taken back.
+    pub redactions: Redactions,
     /// A start failed when the log ended here: a sync that failed in it may have lost what nobody was promised.
     pub(crate) doubtful: Offset,
     port_answers: PortAnswers,
@@ -84,6 +87,7 @@ impl World {
             is_flipped: false,
             cannot_truncate: false,
             is_over: false,
+            redactions: Redactions::default(),
             doubtful: 0,
             port_answers: PortAnswers::default(),
             numbers: 0,
@@ -92,8 +96,10 @@ impl World {
         };
         set_wall_us(START_US);
         let limits = &world.plan.limits;
-        // Beyond these, what a member's socket does not take goes to another one, behind what is newer.
-        let is_ordered = limits.outbox_bytes_max >= 256 << 10 && limits.parked_bytes_max >= 2 << 20;
+        // Beyond these, what a member's socket does not take goes to another one, behind what is newer; and so does all
+        // that is queued together with an event that is taken back.
+        let is_ordered =
+            !world.plan.redacts && limits.outbox_bytes_max >= 256 << 10 && limits.parked_bytes_max >= 2 << 20;
         lock(&world.ledger).groups.is_ordered = is_ordered;
         world.start();
         world
@@ -130,6 +136,7 @@ impl World {
             self.clients[number].wills.crashed(self.now.ms);
         }
         lock(&self.ledger).groups.crashed();
+        lock(&self.ledger).taken_back.crashed();
         self.forget_promises(crash);
         self.net.clear();
         self.bus = None;
@@ -291,6 +298,7 @@ impl World {
                     client.doubt(&mut lock(&self.ledger));
                 }
             }
+            lock(&self.ledger).taken_back.is_rebuilt |= note.contains("rebuilt from the log");
             self.note(|| note);
         }
     }

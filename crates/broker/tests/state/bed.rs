@@ -46,6 +46,11 @@ impl Bed {
     /// On what these disks have: the log's, and the state's.
     pub fn on(disk: MemDisk, state_disk: MemDisk, now: Now, limits: Limits) -> Bed {
         let config = LogConfig { segment_bytes: 256 << 10, ..LogConfig::new("/data/log") };
+        Bed::on_log(config, disk, state_disk, now, limits)
+    }
+
+    /// With a log of this configuration.
+    pub fn on_log(config: LogConfig, disk: MemDisk, state_disk: MemDisk, now: Now, limits: Limits) -> Bed {
         let log = firehose_log::open(config, Arc::new(disk.clone()), now.wall_us).expect("the log opens");
         let limits = Arc::new(limits);
         let opened =

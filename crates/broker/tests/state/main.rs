@@ -7,6 +7,7 @@ mod full_disk;
 mod groups;
 mod power;
 mod redact;
+mod redact_running;
 mod sessions;
 mod start;
 mod view;
