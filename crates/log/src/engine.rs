@@ -292,7 +292,7 @@ impl std::fmt::Display for Upkeep {
             Upkeep::Kept { records, bytes, unreadable } => write!(
                 f,
                 "{records} events that are retained or in flight are kept beyond retention, in {bytes} bytes; \
-                 {unreadable} more are damaged on the disk and lost"
+                 {unreadable} more cannot be: they were taken back, or are damaged on the disk and lost"
             ),
             Upkeep::ClockJumped { by_us } => write!(
                 f,

@@ -108,6 +108,12 @@ impl Ledger {
         self.by_key.get(key).copied()
     }
 
+    /// Where an event stood before a bit of it turned.
+    pub fn place_of_damaged(&self, key: &Key) -> Option<Offset> {
+        let mut all = self.damaged.iter().filter(|_| self.is_flipped).flat_map(|(from, to)| *from..=*to);
+        all.find(|offset| self.get(*offset).is_some_and(|entry| entry.key == Some(*key)))
+    }
+
     /// Entries from one offset to another, both included.
     pub fn range(&self, from: Offset, to: Offset) -> impl Iterator<Item = (Offset, &Entry)> {
         let to = to.min(self.head());

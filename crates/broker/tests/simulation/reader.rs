@@ -310,7 +310,8 @@ impl Reader {
         }
         let name = got.user("name").map(str::as_bytes);
         if let Some(key) = Key::parse(name.unwrap_or(&got.payload)) {
-            return ledger.place_of(&key);
+            // It may have been read before a bit of it turned.
+            return ledger.place_of(&key).or_else(|| ledger.place_of_damaged(&key));
         }
         // A retained message being cleared has no name: it is the next one that is awaited.
         let fits = |offset: Offset| {

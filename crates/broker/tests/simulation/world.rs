@@ -316,8 +316,9 @@ impl World {
         let is_read = properly && it.to_bus.is_empty() && !it.paused;
         it.left = true;
         self.clients[number].disconnected(&mut lock(&self.ledger), is_read, self.now);
-        // It may have been dismissed before, for a publish that could not be stored.
-        let may_be_dismissed = self.plan.faults.errors || self.plan.faults.full;
+        // It may have been dismissed before, for a publish that could not be stored, or one that is gone.
+        let may_be_dismissed =
+            self.plan.faults.errors || self.plan.faults.full || self.clients[number].plan.may_be_overtaken;
         if properly && (!is_read || may_be_dismissed) {
             self.clients[number].wills.forget();
         }
