@@ -41,6 +41,8 @@ pub(crate) fn redact(
     let segment = match settle(shared, commit, offset, now_us)? {
         None if !in_kept => {
             forget(shared, offset);
+            // An attempt before may have removed the file that it stood in, and not been able to make that durable.
+            sweep(shared).and_then(|_| shared.disk.sync_dir(&shared.config.dir)).map_err(failed)?;
             return Err(RedactError::Gone { offset });
         }
         settled => settled,

@@ -337,6 +337,37 @@ fn readers_and_appends_go_on_while_events_are_redacted() {
     assert!((1..=EVENTS).all(|offset| !holds(&disk, &text_of(offset))));
 }
 
+/// Found by the simulation (seed 485761416875): the second time did not look at what the first had left.
+#[test]
+fn of_the_last_event_that_was_kept_a_second_time_finishes_what_failed() {
+    struct One;
+    impl Keep for One {
+        fn wanted(&mut self, first: Offset, last: Offset) -> Option<Vec<Offset>> {
+            Some((first..=last).filter(|offset| *offset == 5).collect())
+        }
+    }
+    for calls in 0.. {
+        let disk = MemDisk::new();
+        let config = LogConfig { retention_bytes: Some(30 << 10), ..small(0) };
+        let mut log = try_open(&disk, config).expect("opens");
+        fill(&mut log);
+        log.commit.upkeep(NOW_US, &mut One);
+        assert!(holds(&disk, &text_of(5)));
+        disk.fail_after(calls, ErrorKind::Other);
+        let first = log.commit.redact(5, NOW_US);
+        let over = !disk.is_failing();
+        disk.heal();
+        let second = log.commit.redact(5, NOW_US);
+        assert!(matches!(second, Ok(_) | Err(RedactError::Gone { .. })), "{second:?} at {calls}");
+        disk.lose_power();
+        assert!(!holds(&disk, &text_of(5)), "{first:?} at {calls}");
+        if over {
+            assert!(first.is_ok() && calls > 0, "{first:?} after {calls} calls");
+            break;
+        }
+    }
+}
+
 /// The memory of recent batches does not ask what retention has deleted.
 #[test]
 fn what_retention_has_deleted_is_redacted_in_memory_too() {
