@@ -81,8 +81,22 @@ impl Beginning {
         writer
     }
 
-    /// Begins it. Can be tried again if it fails.
+    /// Begins it. Can be tried again if it fails: then what there is of the log may be durable all the same, and who
+    /// waits for that need not wait for room.
     pub(crate) fn attempt(&mut self, shared: &Shared) -> io::Result<()> {
+        let begun = self.try_to_begin(shared);
+        let durable = self.durable();
+        // The name of its last file may not be.
+        if begun.is_err()
+            && durable > lock(&shared.tail).durable()
+            && shared.disk.sync_dir(&shared.config.dir).is_ok()
+        {
+            lock(&shared.tail).set_durable(durable);
+        }
+        begun
+    }
+
+    fn try_to_begin(&mut self, shared: &Shared) -> io::Result<()> {
         while let Some(unsettled) = self.unsettled.last() {
             unsettled.settle()?;
             self.unsettled.pop();

@@ -172,6 +172,23 @@ fn what_cannot_be_written_again_yet_is_read_and_not_called_durable() {
 }
 
 #[test]
+fn without_room_for_the_epoch_what_there_is_of_the_log_is_made_durable_and_survives_a_power_cut() {
+    for seed in 0..20 {
+        let disk = MemDisk::new();
+        let mut log = open_on(&disk);
+        append(&mut log, &["a", "b"]);
+        drop(log);
+        disk.fail(firehose_log::DiskCall::Create, ErrorKind::StorageFull);
+        let mut log = open_on(&disk);
+        assert!(!log.recovery.begun);
+        assert_eq!((log.append.head(), log.append.durable(), commit(&mut log)), (2, 2, Ok(2)));
+        drop(log);
+        disk.lose_power_partly(seed);
+        assert_eq!(all(&open_on(&disk)), events(&["a", "b"]));
+    }
+}
+
+#[test]
 fn an_event_is_not_half_redacted_while_the_epoch_waits_for_room() {
     for torn in [false, true] {
         let disk = disk_with_log(torn);
