@@ -70,11 +70,11 @@ fn it_begins_where_each_kind_of_from_says() {
     assert_eq!(begins(&mut world, &cursor), all);
 }
 
-/// The process ends, and the next finds the disk full when it makes the first such call.
-fn begun_on_full_disk(world: World, call: DiskCall) -> World {
+/// The process ends, and the next finds the disk full when it makes the first of each such call.
+fn begun_on_full_disk(world: World, calls: &[DiskCall]) -> World {
     let (disk, now, setup) = (world.disk.clone(), world.now, world.setup.clone());
     drop(world);
-    disk.fail(call, ErrorKind::StorageFull);
+    calls.iter().for_each(|call| disk.fail(*call, ErrorKind::StorageFull));
     World::on(disk, now, setup)
 }
 
@@ -84,9 +84,10 @@ fn a_cursor_that_was_given_out_on_a_full_disk_holds_after_every_later_start() {
     let mut world = World::open();
     publish(&mut world, 0..2);
     world.commit();
-    // One start names its first segment, and cannot make the name durable; the next finds it, and cannot name its own.
-    let world = begun_on_full_disk(world, DiskCall::SyncDir);
-    let mut world = begun_on_full_disk(world, DiskCall::Rename);
+    // One start names its first segment, and cannot make the name durable; the next finds it, cannot name its
+    // own, and cannot make that of the first durable either.
+    let world = begun_on_full_disk(world, &[DiskCall::SyncDir, DiskCall::SyncDir]);
+    let mut world = begun_on_full_disk(world, &[DiskCall::Rename, DiskCall::SyncDir]);
     assert_eq!(world.read.epoch(), 3);
     let reader = world.client(Version::V5, "reader");
     world.subscribe(reader, &[("t", options(0))], &[CURSORS]);
