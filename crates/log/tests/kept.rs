@@ -148,6 +148,28 @@ fn what_is_needed_no_longer_goes_when_it_is_the_most_of_what_is_kept() {
     assert!(fetch(&log, &NEEDED).is_empty());
 }
 
+/// Else what is rebuilt from the log would find the old record, and not the later one that ended it.
+#[test]
+fn what_is_needed_no_longer_goes_before_the_segments_that_may_have_ended_it() {
+    let disk = MemDisk::new();
+    let mut log = thinned(&disk);
+    for _ in 0..20 {
+        append_bytes(&mut log, NOW_US, 2_000);
+    }
+    commit(&mut log).expect("commits");
+    let oldest = log.read.oldest();
+    let done = log.commit.upkeep(NOW_US, &mut Needs(vec![1, 2, 8, 17, 50]));
+    assert!(matches!(done[0], Upkeep::Kept { records: 5, .. }), "{done:?}");
+    assert!(log.read.oldest() > oldest);
+    assert_eq!(log.read.kept(), [1, 2, 8, 17, 50]);
+    for _ in 0..20 {
+        append_bytes(&mut log, NOW_US, 2_000);
+    }
+    commit(&mut log).expect("commits");
+    let done = log.commit.upkeep(NOW_US, &mut Needs(vec![1, 2, 8, 17, 50]));
+    assert!(matches!(done[0], Upkeep::Deleted { .. }), "nothing has changed: {done:?}");
+}
+
 #[test]
 fn kept_bytes_count_as_bytes_of_the_log() {
     let disk = MemDisk::new();
