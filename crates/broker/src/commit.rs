@@ -113,9 +113,13 @@ impl Turns {
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!(%error, "nothing that waits is acknowledged, and publishes are refused");
-                    if self.bus.sequencer().durability() == Durability::Sync {
-                        let refusal = Refusal::ReadOnly(error.0);
-                        self.bus.rouse(self.bus.sequencer().set_commit_failed(&refusal));
+                    let refusal = Refusal::ReadOnly(error.0);
+                    match self.bus.sequencer().durability() {
+                        Durability::Sync => {
+                            self.bus.rouse(self.bus.sequencer().set_commit_failed(&refusal));
+                        }
+                        // No acknowledgement waits for it, but the state is never ahead of what is durable.
+                        Durability::Os => self.bus.state().log_failed(&refusal),
                     }
                 }
             }

@@ -56,7 +56,8 @@ impl StateThread {
         let head = self.bus.sequencer().head();
         self.state.queue().want_durable(head);
         let until = Instant::now() + LAST_COMMIT_MAX;
-        while self.durable() < head && Instant::now() < until {
+        let has_failed = || self.state.queue().log_failure().is_some();
+        while self.durable() < head && !has_failed() && Instant::now() < until {
             self.bus.sequencer().bell().ring();
             self.state.queue().bell().wait(LAST_COMMIT_LOOK);
         }

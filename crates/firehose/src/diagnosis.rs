@@ -8,6 +8,7 @@ use firehose_log::{Damage, Disk, Note, Read, RealDisk, RecoveryReport, clock_hol
 use serde_json::{Value, json};
 
 use crate::full_read::full_read;
+use crate::redaction_note::RedactionNote;
 
 /// What a start found amiss.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,8 @@ impl Diagnosis {
         diagnosis.clock(&data.join("log"));
         diagnosis.room(data, reserve_bytes);
         diagnosis.files(data);
+        diagnosis.state_file(&data.join("state.redb"));
+        diagnosis.redactions(data);
         diagnosis
     }
 
@@ -203,6 +206,35 @@ impl Diagnosis {
         }
         self.fact("segments", segments);
         self.fact("segment_bytes", bytes);
+    }
+
+    /// Names a state file that a start would not find, or not take.
+    fn state_file(&mut self, path: &Path) {
+        let why = match std::fs::metadata(path) {
+            Ok(found) if found.is_file() => return,
+            Ok(_) => "is no file: a start is refused; put the state file back, or move away what is there".to_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound && path.is_symlink() => {
+                "is a link to a file that is not there: a start is refused; mount its disk, or remove the link".to_owned()
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                "is missing: the next start begins without the sessions and wills; a bus that runs saves them where no \
+                 start finds them"
+                    .to_owned()
+            }
+            Err(error) => format!("cannot be looked at: {error}"),
+        };
+        self.need(format!("{} {why}", path.display()));
+    }
+
+    /// Names redactions that are not finished: what is to go may still be there.
+    fn redactions(&mut self, data: &Path) {
+        for offset in RedactionNote::offsets(data).unwrap_or_default() {
+            self.need(format!(
+                "the redaction of event {offset} is not finished, or was cut off: a start finishes it; if its note {} stays, \
+                 redact the event again",
+                data.join(format!("redaction.{offset}.json")).display()
+            ));
+        }
     }
 }
 

@@ -330,6 +330,37 @@ fn the_doctor_says_what_there_is_to_do_whether_the_bus_runs_or_not() {
 }
 
 #[test]
+fn the_doctor_names_a_state_file_that_no_start_will_take_and_a_redaction_that_cannot_be_finished() {
+    let bed = Bed::new();
+    let serve = bed.serve();
+    publish(&serve, "ann/n", &["1"], false);
+    let state = bed.data().join("state.redb");
+    fs::remove_file(&state).expect("it is there");
+    let ill = bed.operator(&["doctor"]);
+    assert_eq!(ill.code, Some(1), "{}", ill.out);
+    assert!(
+        ill.out.contains("state.redb is missing: the next start begins without the sessions"),
+        "{}",
+        ill.out
+    );
+    assert_eq!(serve.terminate(), Some(0));
+    fs::create_dir(&state).expect("it can be made");
+    let ill = bed.operator(&["doctor"]);
+    assert_eq!(ill.code, Some(1), "{}", ill.out);
+    assert!(ill.out.contains("state.redb is no file: a start is refused"), "{}", ill.out);
+    fs::remove_dir(&state).expect("it is there");
+
+    fs::write(bed.data().join("redaction.1.json"), "{").expect("it can be written");
+    let serve = bed.serve();
+    let ill = bed.operator(&["doctor"]);
+    assert_eq!(ill.code, Some(1), "{}", ill.out);
+    assert!(ill.out.contains("the redaction of event 1 is not finished"), "{}", ill.out);
+    let event = events(&serve, "ann/n").remove(0);
+    assert_eq!(bed.redact(cursor(&event)).code, Some(0));
+    assert_eq!(bed.operator(&["doctor"]).code, Some(0));
+}
+
+#[test]
 fn the_doctor_names_events_that_were_durable_and_are_gone() {
     let bed = Bed::new();
     let serve = bed.serve();

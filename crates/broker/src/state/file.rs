@@ -217,7 +217,11 @@ fn check(store: &Store, log_id: u64, head: Offset) -> Result<Meta, StoreError> {
         return Err(StoreError::Damaged("it belongs to another log".into()));
     }
     if meta.applied > head {
-        let why = format!("it holds up to event {}, but the log ends at {head}", meta.applied);
+        let applied = meta.applied;
+        let why = format!(
+            "it holds up to event {applied}, but the log ends at {head}: events that were durable are gone, up to {applied} \
+             at least; look at the disk"
+        );
         return Err(StoreError::Damaged(why));
     }
     Ok(meta)

@@ -94,8 +94,8 @@ impl Store {
         Ok(Store { database, is_view: true, went_back })
     }
 
-    /// Whether the last save did not verify, and what is read is that of the one before it: the power failed while it was
-    /// written, or it is damaged.
+    /// Whether the last save did not verify, and what is read is that of the one before it: the power failed, or the
+    /// process was killed, while it was written; or it is damaged.
     pub(crate) fn went_back(&self) -> bool {
         self.went_back
     }

@@ -4,15 +4,24 @@ use crate::bed::*;
 use firehose_auth::{Access, AuthConfig};
 use firehose_broker::action::Now;
 use firehose_broker::limits::Limits;
-use firehose_broker::{Bus, BusConfig};
+use firehose_broker::{Bus, BusConfig, Durability};
 use firehose_log::{Chunk, DiskCall, Kind, LogConfig, MemDisk, Offset, Origin, RedactError, Wait};
 use firehose_topic::TopicFilter;
 use std::io::ErrorKind;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// A test that waits for longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A bus on what the bed has, with its threads.
 fn run(bed: Bed) -> (Bus, MemDisk) {
+    run_with(bed, Durability::Sync)
+}
+
+fn run_with(bed: Bed, durability: Durability) -> (Bus, MemDisk) {
     let Bed { state_disk, log, state, .. } = bed;
-    let config = BusConfig { shards: 1, ..BusConfig::default() };
+    let config = BusConfig { shards: 1, durability, ..BusConfig::default() };
     (Bus::start(config, log, state, Access::new(AuthConfig::default()).expect("no rules")), state_disk)
 }
 
@@ -45,6 +54,24 @@ fn an_event_stays_until_what_followed_from_it_is_saved() {
     let all = TopicFilter::new("#").expect("a filter");
     let retained = bus.state_reader().retained(&all, None, Offset::MAX, 10).expect("is read");
     assert_eq!(retained.entries, []);
+}
+
+/// What has to be saved first waits for a log that makes nothing durable any more, whatever acknowledgements wait for.
+#[test]
+fn on_a_log_that_is_read_only_nothing_is_taken_back_and_nobody_waits_for_ever() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let mut bed = Bed::new();
+        let offset = bed.retain("t", b"secret");
+        bed.disk.fail_after(0, ErrorKind::Other);
+        let (bus, _) = run_with(bed, durability);
+        let (done, refused) = channel();
+        let asked = bus.clone();
+        std::thread::spawn(move || done.send(asked.redact(offset)));
+        let refused = refused.recv_timeout(PATIENCE);
+        assert!(matches!(refused, Ok(Err(RedactError::Failed(_)))), "{durability:?}: {refused:?}");
+        assert_eq!(kind_of(&bus, offset), Kind::Event);
+        bus.stop();
+    }
 }
 
 /// The log may have done its part in an attempt that failed later, and knows nothing of the event any more.
