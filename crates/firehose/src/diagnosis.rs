@@ -191,7 +191,16 @@ impl Diagnosis {
                     ));
                 } else if name.ends_with(".log") {
                     segments += 1;
-                    bytes += std::fs::metadata(&path).map_or(0, |it| it.len());
+                    match RealDisk::new().open(&path).and_then(|file| file.len()) {
+                        Ok(len) => bytes += len,
+                        // Retention has taken it meanwhile.
+                        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {}
+                        Err(error) => self.need(format!(
+                            "{} cannot be opened ({error}): its events cannot be read, and are declared as a gap; put the \
+                             right file there and restart",
+                            path.display()
+                        )),
+                    }
                 }
             }
         }
@@ -234,6 +243,20 @@ mod tests {
     use super::*;
     use firehose_log::{Attributes, DiskCall, Draft, Event, Flags, LogConfig, MemDisk, Origin, Submission};
     use std::sync::Arc;
+
+    #[test]
+    fn a_segment_that_cannot_be_opened_is_named() {
+        let data = tempfile::tempdir().expect("a folder");
+        let log = data.path().join("log");
+        std::fs::create_dir_all(log.join("00000000000000000001.0.log")).expect("a folder");
+        std::fs::write(log.join("00000000000000000005.0.log"), b"12345").expect("a file");
+        let diagnosis = Diagnosis::of_folder(data.path(), 0);
+        let [need] = &diagnosis.needs[..] else { panic!("{:?}", diagnosis.needs) };
+        assert!(need.contains("00000000000000000001.0.log cannot be opened (is a folder)"), "{need}");
+        let fact = |name| diagnosis.facts.iter().find(|(other, _)| *other == name).map(|(_, value)| value);
+        assert_eq!(fact("segments"), Some(&json!(2)));
+        assert_eq!(fact("segment_bytes"), Some(&json!(5)));
+    }
 
     #[test]
     fn a_log_that_is_read_only_since_a_sync_failed_is_told() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::{Keep, Upkeep};
 use crate::event::Offset;
+use crate::folder::is_full;
 use crate::kept;
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -42,13 +43,28 @@ impl Keeping {
             wanted.extend(offsets.into_iter().filter(|offset| (segment.first..=*last).contains(offset)));
             known += 1;
         }
+        let still = if known > 0 { still_wanted(shared, keep) } else { None };
+        if still.is_none() {
+            known = 0;
+        }
         let monotonic_us = shared.disk.monotonic_us();
         done.extend(self.unknown(due.get(known), monotonic_us));
         due.truncate(known);
-        if !wanted.is_empty() {
-            let mut all = still_wanted(shared, keep).unwrap_or_else(|| kept_offsets(shared));
-            all.append(&mut wanted);
-            done.push(write(shared, all, now_us)?);
+        if let Some(mut all) = still {
+            let brings_nothing_new = wanted.is_empty();
+            if !brings_nothing_new || all.len() < kept_offsets(shared).len() {
+                all.append(&mut wanted);
+                // What ended the need of a kept record may stand in a segment that goes now. Who rebuilds what is
+                // retained from the log would find the record alone, so it goes before, unless that needs the room
+                // which the segment has.
+                match write(shared, all, now_us) {
+                    Err(error) if brings_nothing_new && is_full(&error) => {}
+                    written => {
+                        done.push(written?);
+                        shared.disk.sync_dir(&shared.config.dir)?;
+                    }
+                }
+            }
             self.asked_us = monotonic_us;
         } else if monotonic_us.saturating_sub(self.asked_us) >= ASK_US {
             self.asked_us = monotonic_us;

@@ -5,7 +5,7 @@ mod fixture;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use firehose_log::{Disk, Fetched, Keep, Log, LogConfig, MemDisk, Note, Offset, Upkeep, Wait};
+use firehose_log::{Disk, DiskCall, Fetched, Keep, Log, LogConfig, MemDisk, Note, Offset, Upkeep, Wait};
 use fixture::*;
 
 const MINUTE_US: u64 = 60_000_000;
@@ -146,6 +146,45 @@ fn what_is_needed_no_longer_goes_when_it_is_the_most_of_what_is_kept() {
     log.commit.upkeep(NOW_US + 40 * 60_000_000, &mut KeepNothing);
     assert_eq!((log.read.kept(), kept_files(&disk)), (vec![], vec![]));
     assert!(fetch(&log, &NEEDED).is_empty());
+}
+
+/// Else what is rebuilt from the log would find the old record, and not the later one that ended it.
+#[test]
+fn what_is_needed_no_longer_goes_before_the_segments_that_may_have_ended_it() {
+    let disk = MemDisk::new();
+    let mut log = thinned(&disk);
+    for _ in 0..20 {
+        append_bytes(&mut log, NOW_US, 2_000);
+    }
+    commit(&mut log).expect("commits");
+    let oldest = log.read.oldest();
+    let done = log.commit.upkeep(NOW_US, &mut Needs(vec![1, 2, 8, 17, 50]));
+    assert!(matches!(done[0], Upkeep::Kept { records: 5, .. }), "{done:?}");
+    assert!(log.read.oldest() > oldest);
+    assert_eq!(log.read.kept(), [1, 2, 8, 17, 50]);
+    for _ in 0..20 {
+        append_bytes(&mut log, NOW_US, 2_000);
+    }
+    commit(&mut log).expect("commits");
+    let done = log.commit.upkeep(NOW_US, &mut Needs(vec![1, 2, 8, 17, 50]));
+    assert!(matches!(done[0], Upkeep::Deleted { .. }), "nothing has changed: {done:?}");
+}
+
+#[test]
+fn a_full_disk_keeps_no_segment_from_going_of_which_nothing_is_needed() {
+    let disk = MemDisk::new();
+    let mut log = thinned(&disk);
+    for _ in 0..20 {
+        append_bytes(&mut log, NOW_US, 2_000);
+    }
+    commit(&mut log).expect("commits");
+    let oldest = log.read.oldest();
+    // The other files are written.
+    log.commit.upkeep(NOW_US, &mut Unsure);
+    disk.fail(DiskCall::Write, ErrorKind::StorageFull);
+    let done = log.commit.upkeep(NOW_US, &mut Needs(vec![1, 2, 8, 17, 50]));
+    assert!(log.read.oldest() > oldest, "{done:?}");
+    assert_eq!(fetch(&log, &NEEDED), NEEDED);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod fire;
 mod group_names;
 mod groups;
 mod known;
+mod last_save;
 mod names;
 mod open;
 mod overlay;

@@ -3,6 +3,7 @@
 use crate::arrival::Secret;
 use crate::state::backend::{Backend, Doubt};
 use crate::state::change::{Pending, Received, SessionChange, WillKey, without_offset};
+use crate::state::last_save;
 use crate::state::overlay::Overlay;
 use crate::state::record::{
     GroupRecord, Life, SessionRecord, SubscriptionsRecord, WillRecord, decode, encode,
@@ -15,14 +16,10 @@ use redb::{
     WriteTransaction,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The format of the state file; a file of another one is not read. Format 1 had no groups of shared subscriptions, and was
 /// in no release.
 const FORMAT: u64 = 2;
-/// How far redb says that its repair is when it has not found the last save whole (0 and 0.6: whatever it finds). The test
-/// `a_last_save_that_is_not_whole_is_told` holds it against redb.
-const WENT_BACK: std::ops::Range<f64> = 0.1..0.5;
 /// Bytes that redb keeps in memory.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -305,16 +302,9 @@ impl Store {
 
 /// Opens it, and says whether redb went back to the save before the last one.
 fn open(backend: impl StorageBackend) -> Result<(Database, bool), StoreError> {
-    let went_back = Arc::new(AtomicBool::new(false));
-    let seen = went_back.clone();
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).set_repair_callback(
-        move |repair| {
-            seen.fetch_or(WENT_BACK.contains(&repair.progress()), Ordering::Relaxed);
-        },
-    );
-    let database = builder.create_with_backend(backend)?;
-    Ok((database, went_back.load(Ordering::Relaxed)))
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    Ok(last_save::open(&builder, backend)?)
 }
 
 fn write_sessions(txn: &WriteTransaction, pending: &Pending) -> Result<(), StoreError> {

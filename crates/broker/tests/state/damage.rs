@@ -220,6 +220,29 @@ fn a_last_save_that_is_not_whole_is_told() {
     assert!(told > 10, "{told}");
 }
 
+/// Nothing but the header says which save is the last.
+#[test]
+fn a_header_that_does_not_name_the_last_save_any_more_is_told() {
+    let mut bed = filled();
+    bed.save(vec![subscriptions(&name("a"), &["last"])]);
+    let whole = bed.state_disk.bytes(&path()).unwrap();
+    let mut silent = Vec::new();
+    for at in 0..320 {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        let (disk, state_disk) = (bed.disk.copy(), bed.state_disk.copy());
+        state_disk.set_bytes(&path(), &bytes);
+        let mut bed = Bed::on(disk, state_disk, bed.now, firehose_broker::Limits::default());
+        let found = bed.open(open(&name("a"))).unwrap().resumed;
+        let is_last = found.is_some_and(|found| found.subscriptions == [subscription("last")]);
+        if !is_last && bed.notes.is_empty() {
+            silent.push(at);
+        }
+        assert!(bed.notes.len() < 2, "byte {at}: {:?}", bed.notes);
+    }
+    assert_eq!(silent, [0; 0]);
+}
+
 #[test]
 fn a_running_bus_does_not_go_back_to_an_earlier_save() {
     let mut bed = filled();

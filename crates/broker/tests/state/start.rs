@@ -4,7 +4,7 @@ use crate::bed::*;
 use firehose_broker::Limits;
 use firehose_broker::action::Now;
 use firehose_broker::state::{State, StateError, StateNote};
-use firehose_log::{Disk, DiskCall, LogConfig, MemDisk, RealDisk};
+use firehose_log::{Disk, DiskCall, LogConfig, MemDisk, Origin, RealDisk};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -110,4 +110,41 @@ fn a_missing_file_is_told_when_the_log_has_events_and_only_then() {
     bed.settle();
     assert_eq!(bed.retained("#").len(), 1);
     assert!(bed.restart().notes.is_empty());
+}
+
+/// A message that outlived its segment stands in a file of its own; that it was cleared stands in the log, until
+/// retention deletes that too.
+#[test]
+fn what_was_cleared_does_not_come_back_when_the_state_is_rebuilt() {
+    let config =
+        LogConfig { segment_bytes: 4 << 10, retention_bytes: Some(12 << 10), ..LogConfig::new("/data/log") };
+    let now = Now { ms: 0, wall_us: 1_700_000_000_000_000 };
+    let mut bed = Bed::on_log(config.clone(), MemDisk::new(), MemDisk::new(), now, Limits::default());
+    for topic in ["a", "b", "c"] {
+        bed.retain(topic, b"1");
+    }
+    thin_out(&mut bed);
+    assert_eq!(bed.log.read.kept(), [1, 2, 3]);
+    let cleared = bed.retain("b", b"");
+    thin_out(&mut bed);
+    assert!(bed.log.read.oldest() > cleared);
+    let before = bed.retained("#");
+    bed.state_disk.remove(&path()).unwrap();
+    let Bed { disk, state_disk, log, state, .. } = bed;
+    let (disk, state_disk) = (disk.copy(), state_disk.copy());
+    drop((log, state));
+    let mut bed = Bed::on_log(config, disk, state_disk, now, Limits::default());
+    assert_eq!(bed.notes.len(), 1, "{:?}", bed.notes);
+    bed.settle();
+    assert_eq!(bed.retained("#"), before);
+    assert_eq!(before, [("a".to_owned(), 1), ("c".to_owned(), 3)]);
+}
+
+/// Retention deletes what there was.
+fn thin_out(bed: &mut Bed) {
+    for _ in 0..20 {
+        bed.append("x", &[0; 1_000], 0, false, Origin::default());
+    }
+    bed.settle();
+    bed.log.commit.upkeep(bed.now.wall_us, &mut bed.state.keep());
 }
