@@ -250,6 +250,7 @@ mod tests {
         let log = data.path().join("log");
         std::fs::create_dir_all(log.join("00000000000000000001.0.log")).expect("a folder");
         std::fs::write(log.join("00000000000000000005.0.log"), b"12345").expect("a file");
+        std::fs::write(data.path().join("state.redb"), b"").expect("a file");
         let diagnosis = Diagnosis::of_folder(data.path(), 0);
         let [need] = &diagnosis.needs[..] else { panic!("{:?}", diagnosis.needs) };
         assert!(need.contains("00000000000000000001.0.log cannot be opened (is a folder)"), "{need}");
