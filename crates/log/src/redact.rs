@@ -58,9 +58,10 @@ pub(crate) fn redact(
     };
     if !matches!(found, Found::Tombstone) {
         rewrite(shared, &segment, last, Some(offset)).map_err(failed)?;
-        behind_its_end(shared, segment.first).map_err(failed)?;
     }
-    let swept = sweep(shared).map_err(failed)?;
+    // Also where a tombstone stands: the attempt that wrote it may have come no further.
+    let had_more = behind_its_end(shared, segment.first).map_err(failed)?;
+    let swept = sweep(shared).map_err(failed)? || had_more;
     shared.disk.sync_dir(&shared.config.dir).map_err(failed)?;
     if matches!(found, Found::Tombstone) && !in_kept && !swept {
         return Err(RedactError::Already { offset });
@@ -231,19 +232,21 @@ fn next_header(shared: &Shared, segment: &Segment, epoch: Option<u32>) -> io::Re
     Ok(SegmentHeader { epoch, previous_epoch_end, ..shared.header(segment.first - 1, generation, 0) })
 }
 
-/// After a failed sync the segment before may hold, behind its end, bytes of events that now stand in this one.
-fn behind_its_end(shared: &Shared, first: Offset) -> io::Result<()> {
+/// After a failed sync, or a start that found it torn, the segment before may hold, behind its end, bytes of events that now
+/// stand in this one. Says whether it did.
+fn behind_its_end(shared: &Shared, first: Offset) -> io::Result<bool> {
     let before = {
         let segments = shared.segments();
         let at = segments.partition_point(|segment| segment.first < first);
         at.checked_sub(1).and_then(|at| segments.get(at)).cloned()
     };
-    let Some(before) = before else { return Ok(()) };
+    let Some(before) = before else { return Ok(false) };
     let opened = shared.open(&before)?;
     if opened.index.last < first && opened.file.len()? <= opened.index.len {
-        return Ok(());
+        // What was cut off would be back after a power cut, if that it was cut is not on the disk.
+        return opened.file.sync_data().map(|()| false);
     }
-    rewrite(shared, &before, first - 1, None)
+    rewrite(shared, &before, first - 1, None).map(|()| true)
 }
 
 /// Removes what other attempts left: older generations of segments, and files that did not become one. Says whether

@@ -281,6 +281,52 @@ fn what_a_failed_sync_left_behind_in_an_older_file_goes_too() {
     check(&log, &[EVENTS + 2], &[]);
 }
 
+/// Found by the simulation (seed 488467999964): the file that they stood in was cut, and the power brought the end back.
+#[test]
+fn what_a_start_carried_over_comes_back_in_no_older_file() {
+    let disk = MemDisk::new();
+    let mut log = try_open(&disk, small(0)).expect("opens");
+    append(&mut log, &["first"]);
+    append(&mut log, &[&text_of(2), &text_of(3), "the last"]);
+    commit(&mut log).expect("commits");
+    drop(log);
+    let path = Path::new("/log/00000000000000000001.0.log");
+    let mut bytes = disk.bytes(path).expect("there");
+    let torn = bytes.windows(8).position(|window| window == b"the last").expect("there");
+    bytes[torn] ^= 1;
+    disk.set_bytes(path, &bytes);
+    let mut log = try_open(&disk, small(0)).expect("opens");
+    assert_eq!((log.recovery.carried_over, log.read.head()), (2, 3));
+    log.commit.redact(2, NOW_US).expect("redacts");
+    disk.lose_power();
+    assert!(!holds(&disk, &text_of(2)));
+    drop(log);
+    drop(try_open(&disk, small(0)).expect("opens"));
+    assert!(!holds(&disk, &text_of(2)));
+}
+
+#[test]
+fn done_again_it_takes_what_a_failed_attempt_has_left_behind_in_an_older_file() {
+    for calls in 0..40 {
+        let disk = MemDisk::new();
+        let mut log = try_open(&disk, small(0)).expect("opens");
+        fill(&mut log);
+        for offset in EVENTS + 1..EVENTS + 4 {
+            append(&mut log, &[&text_of(offset)]);
+        }
+        disk.fail(DiskCall::Sync, ErrorKind::Other);
+        commit(&mut log).expect("written anew");
+        disk.fail_after(calls, ErrorKind::Other);
+        let _ = log.commit.redact(EVENTS + 2, NOW_US);
+        disk.heal();
+        drop(log);
+        let mut log = try_open(&disk, small(0)).expect("opens");
+        let again = log.commit.redact(EVENTS + 2, NOW_US);
+        assert!(matches!(again, Ok(_) | Err(RedactError::Already { .. })), "{calls} calls: {again:?}");
+        assert!(!holds(&disk, &text_of(EVENTS + 2)), "{calls} calls");
+    }
+}
+
 #[test]
 fn readers_and_appends_go_on_while_events_are_redacted() {
     let disk = MemDisk::new();
