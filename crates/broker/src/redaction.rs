@@ -44,22 +44,30 @@ impl Bus {
     /// more, which packet id of its publisher is taken, that it was somebody's will. Nobody sees that in a tombstone.
     fn save_what_it_meant(&self, offset: Offset) -> Result<(), RedactError> {
         let (done, applied) = mpsc::channel();
-        self.state().when_applied(offset, Box::new(move || _ = done.send(())));
+        let state = self.state();
+        state.when_applied(offset, Box::new(move || _ = done.send(())));
+        self.wait_for(&applied, || {
+            let why = state.stats().failure().or_else(|| state.log_failure().map(str::to_owned))?;
+            Some(format!(
+                "the state cannot be saved before it, and nothing was done ({why}): look at the disk, then do it again"
+            ))
+        })
+    }
+
+    /// Waits for an answer, as long as the bus does not stop and there is no reason to give up.
+    fn wait_for<T>(
+        &self,
+        answer: &mpsc::Receiver<T>,
+        gives_up: impl Fn() -> Option<String>,
+    ) -> Result<T, RedactError> {
         loop {
-            match applied.recv_timeout(LOOK) {
-                Ok(()) => return Ok(()),
-                Err(mpsc::RecvTimeoutError::Timeout) if !self.is_stopping() => {
-                    if let Some(why) = self
-                        .state()
-                        .stats()
-                        .failure()
-                        .or_else(|| self.state().log_failure().map(str::to_owned))
-                    {
-                        let why = format!("the state cannot be saved before it, and nothing was done: {why}");
-                        return Err(RedactError::Failed(why));
-                    }
-                }
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return Ok(answer),
+                Err(mpsc::RecvTimeoutError::Timeout) if !self.is_stopping() => {}
                 Err(_) => return Err(stops()),
+            }
+            if let Some(why) = gives_up() {
+                return Err(RedactError::Failed(why));
             }
         }
     }
@@ -88,13 +96,7 @@ impl Bus {
         self.state().want_durable(offset);
         // Who asked may have gone.
         self.state().redact(offset, Box::new(move |outcome| drop(done.send(outcome))));
-        loop {
-            match outcome.recv_timeout(LOOK) {
-                Ok(outcome) => return outcome.map_err(RedactError::Failed),
-                Err(mpsc::RecvTimeoutError::Timeout) if !self.is_stopping() => {}
-                Err(_) => return Err(stops()),
-            }
-        }
+        self.wait_for(&outcome, || None)?.map_err(RedactError::Failed)
     }
 }
 

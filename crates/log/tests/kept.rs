@@ -148,24 +148,26 @@ fn what_is_needed_no_longer_goes_when_it_is_the_most_of_what_is_kept() {
     assert!(fetch(&log, &NEEDED).is_empty());
 }
 
+/// More than one segment takes.
+fn append_more(log: &mut Log) {
+    for _ in 0..20 {
+        append_bytes(log, NOW_US, 2_000);
+    }
+    commit(log).expect("commits");
+}
+
 /// Else what is rebuilt from the log would find the old record, and not the later one that ended it.
 #[test]
 fn what_is_needed_no_longer_goes_before_the_segments_that_may_have_ended_it() {
     let disk = MemDisk::new();
     let mut log = thinned(&disk);
-    for _ in 0..20 {
-        append_bytes(&mut log, NOW_US, 2_000);
-    }
-    commit(&mut log).expect("commits");
+    append_more(&mut log);
     let oldest = log.read.oldest();
     let done = log.commit.upkeep(NOW_US, &mut Needs(vec![1, 2, 8, 17, 50]));
     assert!(matches!(done[0], Upkeep::Kept { records: 5, .. }), "{done:?}");
     assert!(log.read.oldest() > oldest);
     assert_eq!(log.read.kept(), [1, 2, 8, 17, 50]);
-    for _ in 0..20 {
-        append_bytes(&mut log, NOW_US, 2_000);
-    }
-    commit(&mut log).expect("commits");
+    append_more(&mut log);
     let done = log.commit.upkeep(NOW_US, &mut Needs(vec![1, 2, 8, 17, 50]));
     assert!(matches!(done[0], Upkeep::Deleted { .. }), "nothing has changed: {done:?}");
 }
@@ -174,10 +176,7 @@ fn what_is_needed_no_longer_goes_before_the_segments_that_may_have_ended_it() {
 fn a_full_disk_keeps_no_segment_from_going_of_which_nothing_is_needed() {
     let disk = MemDisk::new();
     let mut log = thinned(&disk);
-    for _ in 0..20 {
-        append_bytes(&mut log, NOW_US, 2_000);
-    }
-    commit(&mut log).expect("commits");
+    append_more(&mut log);
     let oldest = log.read.oldest();
     // The other files are written.
     log.commit.upkeep(NOW_US, &mut Unsure);

@@ -1,4 +1,5 @@
-//! Whether redb has found the last save of a file whole, or goes on from the one before it. redb says that to nobody.
+//! Whether redb has found the last save of a file whole, or goes on from the one before it. redb
+//! does not say so: its repair tells how far it is, and nothing at all where the header alone is damaged.
 
 use crate::sync::{Mutex, lock};
 use redb::{Builder, Database, DatabaseError, StorageBackend};

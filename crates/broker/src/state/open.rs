@@ -172,8 +172,8 @@ impl State {
         if store.went_back() {
             turn.notes.push(StateNote::Bad(format!(
                 "the last save of the state file {} is not whole, and the one before it counts: either the power failed \
-                 or the bus was killed while it was written, and nothing that was answered is lost; or the disk has damaged it, and what \
-                 sessions and wills saved last is lost. Retained messages are found in the log",
+                 or the bus was killed while it was written, and nothing that was answered is lost; or the disk has \
+                 damaged it, and what sessions and wills saved last is lost. Retained messages are found in the log",
                 self.file.path()
             )));
         }
